@@ -1,0 +1,124 @@
+"""A partition: E experts over R ranks, one replica each. SPEC.md, "Partition"."""
+
+from __future__ import annotations
+
+from expert_placement import _core
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    import os
+    from collections.abc import Callable, Mapping
+
+    import torch
+    from typing_extensions import Self
+
+
+class Partition(_core.Partition):
+    """Which rank owns which of E experts, and where each stands in its owner's own numbering.
+
+    A partition is an immutable value of three fields: hashable, comparable, picklable, and usable in a `match`
+    statement. Every scalar answer is computed in constant time. Every tensor is a fresh contiguous `torch.int32` on the
+    CPU whose storage is the memory that Rust filled; `device=` moves it, for CUDA without waiting for the device.
+
+    Args:
+        num_experts: number of routed experts, E, in 0..=2**31 - 1.
+        num_ranks: number of ranks, R, in 1..=2**31 - 1.
+        strategy: `"linear"` (consecutive blocks, larger shares first), `"round_robin"` (expert e on rank e % R) or
+            `"proportional"` (consecutive blocks that start at r * E // R).
+
+    Raises:
+        ValueError: a count out of range or an unknown strategy.
+        TypeError: a count that is no int, or a strategy that is no str.
+
+    Example:
+        >>> p = Partition(30, 8)
+        >>> p.count(7), p.start(7), p.owner(29), p.local_index(29)
+        (3, 27, 7, 2)
+        >>> p == eval(repr(p))
+        True
+    """
+
+    __slots__ = ()
+    __match_args__ = ("num_experts", "num_ranks", "strategy")
+
+    @classmethod
+    def from_config(
+        cls,
+        config: str | os.PathLike[str] | Mapping[str, object],
+        num_ranks: int,
+        *,
+        strategy: str = "linear",
+        num_redundant_experts: int = 0,
+    ) -> Self:
+        """The partition of a model's routed experts, read from its Hugging Face `config.json`.
+
+        Args:
+            config: the file, a directory that holds a `config.json`, or the configuration itself as a mapping or as an
+                object with a `to_dict` method.
+            num_ranks: number of ranks, R.
+            strategy: as for the class.
+            num_redundant_experts: how many experts more than the model's own to divide, n; `min_redundant_experts` says
+                the least n that makes all ranks equal.
+
+        Raises:
+            FileNotFoundError: there is no such file.
+            ValueError: the file is no JSON object, describes no mixture of experts, or names E in no known way.
+        """
+        from expert_placement.model_config import read_model_config
+
+        model = read_model_config(config)
+        # The counts are checked one by one, so that an error names the one that is wrong.
+        cls(num_redundant_experts, 1)
+        return cls(model.num_experts + num_redundant_experts, num_ranks, strategy)
+
+    def owner_of(self, experts: torch.Tensor) -> torch.Tensor:
+        """owner(e) for each element of `experts`.
+
+        Args:
+            experts: int32 or int64 expert ids in 0..E, any shape: a tensor on any device, a numpy array or a sequence.
+
+        Returns:
+            int32 tensor of the same shape, on the same device (the CPU for anything but a tensor).
+
+        Raises:
+            IndexError: an id out of range, named with its position in row-major order. On a device other than the CPU
+                this check waits for the device; `expert_placement.torch.owners` never does.
+            TypeError: another dtype.
+        """
+        return self._each(experts, self._owner_of)
+
+    def local_index_of(self, experts: torch.Tensor) -> torch.Tensor:
+        """local_index(e) for each element of `experts`; arguments, result and errors are those of `owner_of`."""
+        return self._each(experts, self._local_index_of)
+
+    def count_of(self, ranks: torch.Tensor) -> torch.Tensor:
+        """count(r) for each element of `ranks`, ids in 0..R; otherwise as `owner_of`."""
+        return self._each(ranks, self._count_of)
+
+    def start_of(self, ranks: torch.Tensor) -> torch.Tensor:
+        """start(r) for each element of `ranks`, ids in 0..R; otherwise as `owner_of`."""
+        return self._each(ranks, self._start_of)
+
+    @staticmethod
+    def _each(ids: torch.Tensor, answer: Callable[[torch.Tensor], torch.Tensor]) -> torch.Tensor:
+        """Answers flattened, gives the shape back, and returns to the device that the ids came from."""
+        if hasattr(ids, "detach"):
+            return answer(ids).reshape(ids.shape).to(ids.device)
+        import numpy as np
+
+        return answer(ids).reshape(np.shape(ids))
+
+    def __repr__(self) -> str:
+        return (
+            f"{type(self).__name__}(num_experts={self.num_experts}, num_ranks={self.num_ranks}, "
+            f"strategy={self.strategy!r})"
+        )
+
+    def __reduce__(self) -> tuple[type[Self], tuple[int, int, str]]:
+        return type(self), (self.num_experts, self.num_ranks, self.strategy)
+
+    def __copy__(self) -> Self:
+        return self
+
+    def __deepcopy__(self, memo: dict[int, object]) -> Self:
+        return self

@@ -1,0 +1,71 @@
+//! Python values as arguments of the crate: every refusal names the parameter, the value and what was expected.
+
+use expert_placement::Strategy;
+use expert_placement::limits::Limit;
+use pyo3::exceptions::{PyIndexError, PyOverflowError, PyTypeError, PyValueError};
+use pyo3::prelude::*;
+use pyo3::types::{PyBool, PyString};
+
+use crate::to_py_err;
+
+/// A Python integer: what fits a machine integer, or the text of one that no range here contains.
+enum Integer {
+    Small(i64),
+    Huge(String),
+}
+
+/// Anything with `__index__` but a bool, which is a mistake wherever a count or an id is wanted.
+fn integer(parameter: &str, value: &Bound<'_, PyAny>) -> PyResult<Integer> {
+    if !value.is_instance_of::<PyBool>() {
+        match value.extract::<i64>() {
+            Ok(small) => return Ok(Integer::Small(small)),
+            Err(error) if error.is_instance_of::<PyOverflowError>(value.py()) => {
+                // Python refuses to print integers of thousands of digits.
+                let text = value.str().map_or_else(|_| "a huge integer".to_owned(), |text| text.to_string());
+                return Ok(Integer::Huge(text));
+            }
+            Err(error) if !error.is_instance_of::<PyTypeError>(value.py()) => return Err(error),
+            Err(_) => {}
+        }
+    }
+    Err(wrong_type(parameter, "an int", value))
+}
+
+pub(crate) fn wrong_type(parameter: &str, expected: &str, value: &Bound<'_, PyAny>) -> PyErr {
+    let actual = value.get_type().name().map_or_else(|_| "another type".to_owned(), |name| name.to_string());
+    PyTypeError::new_err(format!("{parameter} must be {expected}, got `{actual}`"))
+}
+
+/// A count within the limit of the parameter that it is given for.
+pub(crate) fn count(limit: Limit, value: &Bound<'_, PyAny>) -> PyResult<u32> {
+    match integer(limit.parameter(), value)? {
+        Integer::Small(small) => limit.check(small.into()).map_err(to_py_err),
+        Integer::Huge(text) => Err(PyValueError::new_err(limit.describe(text).to_string())),
+    }
+}
+
+/// A rank of `partition`.
+pub(crate) fn rank(partition: &expert_placement::Partition, value: &Bound<'_, PyAny>) -> PyResult<u32> {
+    match integer("rank", value)? {
+        Integer::Small(small) => partition.check_rank(small.into()).map_err(to_py_err),
+        Integer::Huge(text) => Err(huge_id("rank", &text, partition.num_ranks())),
+    }
+}
+
+/// An expert of `partition`.
+pub(crate) fn expert(partition: &expert_placement::Partition, value: &Bound<'_, PyAny>) -> PyResult<u32> {
+    match integer("expert", value)? {
+        Integer::Small(small) => partition.check_expert(small.into()).map_err(to_py_err),
+        Integer::Huge(text) => Err(huge_id("expert", &text, partition.num_experts())),
+    }
+}
+
+fn huge_id(parameter: &str, text: &str, end: u32) -> PyErr {
+    PyIndexError::new_err(format!("{parameter}={text} is out of range, expected 0..{end}"))
+}
+
+/// A strategy by its name.
+pub(crate) fn strategy(value: &Bound<'_, PyAny>) -> PyResult<Strategy> {
+    let name = value.cast::<PyString>().map_err(|_| wrong_type("strategy", "a str", value))?;
+    name.to_string_lossy().parse().map_err(to_py_err)
+}

@@ -1,0 +1,150 @@
+//! `expert_placement.ExpertMap`: one rank's map, read from and written in each representation. SPEC.md,
+//! "Representations".
+
+use expert_placement as core;
+use expert_placement::limits::NUM_SHARED_EXPERTS;
+use pyo3::exceptions::PyValueError;
+use pyo3::prelude::*;
+
+use crate::dlpack::Elements;
+use crate::partition::{Device, Partition, Tensor};
+use crate::{argument, tensor, to_py_err};
+
+/// The experts of one rank, read from and written in any of the four representations in use.
+///
+/// Reading is strict: what is not exactly the representation that the method names is a ValueError, and a 0/1 mask in
+/// the place of an index map is called one. Arrays are int32 or int64, of torch or numpy, or sequences of ints.
+#[pyclass(frozen, eq, hash, module = "expert_placement")]
+#[derive(PartialEq, Eq, Hash)]
+pub(crate) struct ExpertMap(core::ExpertMap);
+
+#[pymethods]
+impl ExpertMap {
+    /// The map of one rank of a partition.
+    #[staticmethod]
+    fn from_partition(partition: &Partition, rank: &Bound<'_, PyAny>) -> PyResult<Self> {
+        let rank = argument::rank(&partition.0, rank)?;
+        core::ExpertMap::from_partition(&partition.0, rank).map(Self).map_err(to_py_err)
+    }
+
+    /// Reads the index map of length E, with -1 for experts of other ranks.
+    #[staticmethod]
+    fn from_index_map(expert_map: &Bound<'_, PyAny>) -> PyResult<Self> {
+        read("expert_map", expert_map, core::ExpertMap::from_index_map)
+    }
+
+    /// Reads the index map of length E + S, whose last S entries are the local slots of the shared experts.
+    #[staticmethod]
+    fn from_index_map_with_shared(
+        expert_map: &Bound<'_, PyAny>,
+        num_shared_experts: &Bound<'_, PyAny>,
+    ) -> PyResult<Self> {
+        let shared = argument::count(NUM_SHARED_EXPERTS, num_shared_experts)?;
+        read("expert_map", expert_map, |map| core::ExpertMap::from_index_map_with_shared(map, shared))
+    }
+
+    /// Reads the index map of length E + 1 whose last entry is -1.
+    #[staticmethod]
+    fn from_index_map_with_sentinel(expert_map: &Bound<'_, PyAny>) -> PyResult<Self> {
+        read("expert_map", expert_map, core::ExpertMap::from_index_map_with_sentinel)
+    }
+
+    /// Reads the 0/1 mask of length E + S + 1 with 1 for each shared expert and a trailing 0.
+    #[staticmethod]
+    #[pyo3(signature = (expert_mask, num_shared_experts=None))]
+    fn from_mask(expert_mask: &Bound<'_, PyAny>, num_shared_experts: Option<&Bound<'_, PyAny>>) -> PyResult<Self> {
+        let shared = shared_or_none(num_shared_experts)?;
+        read("expert_mask", expert_mask, |mask| core::ExpertMap::from_mask(mask, shared))
+    }
+
+    /// Number of routed experts, E.
+    #[getter]
+    fn num_experts(&self) -> u32 {
+        self.0.num_experts()
+    }
+
+    /// Number of routed experts that the rank owns.
+    #[getter]
+    fn num_local_experts(&self) -> usize {
+        self.0.local_experts().len()
+    }
+
+    /// The global ids that the rank owns, in local order: `int32[num_local_experts]`.
+    #[pyo3(signature = (*, device=None))]
+    fn local_experts<'py>(&self, py: Python<'py>, device: Device<'_, 'py>) -> Tensor<'py> {
+        let length = u64::try_from(self.0.local_experts().len())?;
+        tensor::filled(py, length, device, |out| self.0.write_local_experts(out))
+    }
+
+    /// The index map, int32[E]: the local index of each expert that the rank owns, and -1 elsewhere.
+    #[pyo3(signature = (*, device=None))]
+    fn index_map<'py>(&self, py: Python<'py>, device: Device<'_, 'py>) -> Tensor<'py> {
+        tensor::filled(py, self.0.num_experts().into(), device, |out| self.0.write_index_map(out))
+    }
+
+    /// The index map with S fused shared experts appended, int32[E + S].
+    #[pyo3(signature = (num_shared_experts, *, device=None))]
+    fn index_map_with_shared<'py>(
+        &self,
+        num_shared_experts: &Bound<'py, PyAny>,
+        device: Device<'_, 'py>,
+    ) -> Tensor<'py> {
+        let shared = argument::count(NUM_SHARED_EXPERTS, num_shared_experts)?;
+        let length = self.0.length_with_shared(shared).map_err(to_py_err)?;
+        tensor::filled(num_shared_experts.py(), length, device, |out| self.0.write_index_map_with_shared(shared, out))
+    }
+
+    /// The index map with one more entry, -1: int32[E + 1].
+    #[pyo3(signature = (*, device=None))]
+    fn index_map_with_sentinel<'py>(&self, py: Python<'py>, device: Device<'_, 'py>) -> Tensor<'py> {
+        let length = u64::from(self.0.num_experts()) + 1;
+        tensor::filled(py, length, device, |out| self.0.write_index_map_with_sentinel(out))
+    }
+
+    /// The 0/1 mask, int32[E + S + 1], with 1 for each shared expert and a trailing 0.
+    #[pyo3(signature = (num_shared_experts=None, *, device=None))]
+    fn mask<'py>(
+        &self,
+        py: Python<'py>,
+        num_shared_experts: Option<&Bound<'py, PyAny>>,
+        device: Device<'_, 'py>,
+    ) -> Tensor<'py> {
+        let shared = shared_or_none(num_shared_experts)?;
+        let length = self.0.length_with_shared(shared).map_err(to_py_err)? + 1;
+        tensor::filled(py, length, device, |out| self.0.write_mask(shared, out))
+    }
+
+    fn __repr__(&self) -> String {
+        let local = self.0.local_experts();
+        let shown = local.iter().take(SHOWN_EXPERTS).map(u32::to_string).collect::<Vec<_>>().join(", ");
+        let rest = if local.len() > SHOWN_EXPERTS { ", ..." } else { "" };
+        format!("<ExpertMap of {} of {} experts: [{shown}{rest}]>", local.len(), self.0.num_experts())
+    }
+}
+
+/// How many experts a `repr` lists.
+const SHOWN_EXPERTS: usize = 8;
+
+/// A number of shared experts, 0 where none is given.
+pub(crate) fn shared_or_none(value: Option<&Bound<'_, PyAny>>) -> PyResult<u32> {
+    value.map_or(Ok(0), |value| argument::count(NUM_SHARED_EXPERTS, value))
+}
+
+fn read(
+    parameter: &str,
+    value: &Bound<'_, PyAny>,
+    parse: impl FnOnce(&[i32]) -> Result<core::ExpertMap, core::Error>,
+) -> PyResult<ExpertMap> {
+    let integers = tensor::integers(parameter, value)?;
+    let map = match integers.elements() {
+        Elements::Int32(values) => parse(values),
+        Elements::Int64(values) => {
+            let narrowed = values.iter().enumerate().map(|(position, value)| {
+                i32::try_from(*value)
+                    .map_err(|_| PyValueError::new_err(format!("{parameter}[{position}]={value} is no int32")))
+            });
+            parse(&narrowed.collect::<PyResult<Vec<_>>>()?)
+        }
+    };
+    map.map(ExpertMap).map_err(to_py_err)
+}

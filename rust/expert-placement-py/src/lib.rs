@@ -1,0 +1,62 @@
+//! The Python binding of `expert-placement`: names, conversions and hand-over, and no rule of its own.
+//!
+//! The module is `expert_placement._core`; users import `expert_placement`, whose stub documents it.
+
+mod argument;
+mod dlpack;
+mod expert_map;
+mod partition;
+mod tensor;
+
+use pyo3::prelude::*;
+
+/// The compiled core of `expert_placement`.
+#[pymodule(gil_used = false)]
+mod _core {
+    use pyo3::prelude::*;
+    use pyo3::types::PyDict;
+
+    #[pymodule_export]
+    use crate::dlpack::Int32Exporter;
+    #[pymodule_export]
+    use crate::expert_map::ExpertMap;
+    #[pymodule_export]
+    use crate::partition::Partition;
+
+    /// The strategies' names, in the order in which messages list them.
+    #[pymodule_export]
+    const STRATEGIES: (&str, &str, &str) = {
+        let [linear, round_robin, proportional] = expert_placement::Strategy::ALL;
+        (linear.name(), round_robin.name(), proportional.name())
+    };
+
+    /// The version of the crate and the wheel.
+    #[pymodule_export]
+    const VERSION: &str = env!("CARGO_PKG_VERSION");
+
+    /// The largest legal `num_experts` and `num_ranks`.
+    #[pymodule_export]
+    const MAX_NUM_EXPERTS: u32 = expert_placement::limits::NUM_EXPERTS.max();
+
+    /// What a bug report should say about this build: version, profile and how tensors are handed over.
+    #[pyfunction]
+    fn build_info(py: Python<'_>) -> PyResult<Bound<'_, PyDict>> {
+        let info = PyDict::new(py);
+        info.set_item("version", VERSION)?;
+        info.set_item("python_abi", "abi3-py310")?;
+        info.set_item("profile", if cfg!(debug_assertions) { "debug" } else { "release" })?;
+        info.set_item("target", format!("{}-{}", std::env::consts::ARCH, std::env::consts::OS))?;
+        info.set_item("tensor_hand_over", crate::tensor::hand_over_in_use(py))?;
+        Ok(info)
+    }
+}
+
+/// The crate's one error type as Python's two: a rank or an expert out of range is an `IndexError`.
+fn to_py_err(error: expert_placement::Error) -> PyErr {
+    use pyo3::exceptions::{PyIndexError, PyValueError};
+    if error.is_no_such_id() {
+        PyIndexError::new_err(error.to_string())
+    } else {
+        PyValueError::new_err(error.to_string())
+    }
+}

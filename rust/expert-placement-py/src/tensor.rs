@@ -1,0 +1,107 @@
+//! Fresh int32 tensors over memory that Rust filled, and integer tensors read in place.
+//!
+//! SPEC.md does not speak of tensors; DLPack's own documents do, and `dlpack` holds every unsafe line.
+
+use pyo3::exceptions::{PyAttributeError, PyImportError, PyModuleNotFoundError};
+use pyo3::prelude::*;
+use pyo3::sync::PyOnceLock;
+use pyo3::types::{PyDict, PyString};
+
+use crate::dlpack::{ExchangeApi, Int32Buffer, Int32Exporter, Integers};
+use crate::to_py_err;
+
+/// From this many elements on, filling takes longer than giving the interpreter to other threads and back.
+const DETACH_FROM: usize = 1 << 14;
+
+/// How memory becomes a `torch.Tensor`, decided once, when the first tensor is asked for.
+enum HandOver {
+    /// DLPack's C exchange API: one C call.
+    ExchangeApi(ExchangeApi),
+    /// The public DLPack protocol: `torch.from_dlpack` of an exporter.
+    Protocol(Py<PyAny>),
+}
+
+static HAND_OVER: PyOnceLock<HandOver> = PyOnceLock::new();
+
+/// A fresh tensor of shape `[length]`, written by `fill`, on the CPU or moved to `device`.
+pub(crate) fn filled<'py>(
+    py: Python<'py>,
+    length: u64,
+    device: Option<&Bound<'py, PyAny>>,
+    fill: impl FnOnce(&mut [i32]) -> Result<(), expert_placement::Error> + Send,
+) -> PyResult<Bound<'py, PyAny>> {
+    let hand_over = HAND_OVER.get_or_try_init(py, || HandOver::find(py))?;
+    let mut buffer = Int32Buffer::zeroed(length)?;
+    let values = buffer.as_mut_slice();
+    if values.len() < DETACH_FROM { fill(values) } else { py.detach(|| fill(values)) }.map_err(to_py_err)?;
+    let tensor = match hand_over {
+        HandOver::ExchangeApi(api) => api.tensor(py, buffer)?,
+        HandOver::Protocol(from_dlpack) => from_dlpack.bind(py).call1((Int32Exporter::new(buffer),))?,
+    };
+    match device {
+        None => Ok(tensor),
+        Some(device) => move_to(&tensor, device),
+    }
+}
+
+/// Moves a tensor without waiting for the device where that is safe: CUDA stages pageable memory before it returns.
+fn move_to<'py>(tensor: &Bound<'py, PyAny>, device: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny>> {
+    let py = tensor.py();
+    let device = torch(py)?.getattr("device")?.call1((device,))?;
+    let options = PyDict::new(py);
+    options.set_item("non_blocking", device.getattr("type")?.cast::<PyString>()? == "cuda")?;
+    tensor.call_method("to", (device,), Some(&options))
+}
+
+/// Borrows the integers of a torch tensor on any device, a numpy array, or a sequence of ints, in row-major order.
+pub(crate) fn integers(parameter: &str, value: &Bound<'_, PyAny>) -> PyResult<Integers> {
+    let py = value.py();
+    if value.hasattr("detach")? {
+        let tensor = value.call_method0("detach")?.call_method0("cpu")?.call_method0("contiguous")?;
+        return Integers::read(parameter, &tensor);
+    }
+    let numpy = py.import("numpy")?;
+    let mut array = numpy.call_method1("ascontiguousarray", (value,))?;
+    // An empty sequence says nothing of its dtype, and numpy would take it for floats.
+    if !value.hasattr("dtype")? && array.getattr("size")?.extract::<usize>()? == 0 {
+        array = numpy.call_method1("empty", (0, "int64"))?;
+    }
+    Integers::read(parameter, &array)
+}
+
+impl HandOver {
+    fn find(py: Python<'_>) -> PyResult<Self> {
+        let torch = torch(py)?;
+        match torch.getattr("Tensor")?.getattr("__dlpack_c_exchange_api__") {
+            Ok(capsule) => {
+                if let Some(api) = ExchangeApi::from_capsule(&capsule)? {
+                    return Ok(Self::ExchangeApi(api));
+                }
+            }
+            Err(error) if error.is_instance_of::<PyAttributeError>(py) => {}
+            Err(error) => return Err(error),
+        }
+        Ok(Self::Protocol(torch.getattr("from_dlpack")?.unbind()))
+    }
+}
+
+/// The name of the hand-over in use, or `None` as long as no tensor was asked for.
+pub(crate) fn hand_over_in_use(py: Python<'_>) -> Option<&'static str> {
+    HAND_OVER.get(py).map(|hand_over| match hand_over {
+        HandOver::ExchangeApi(_) => "dlpack c exchange api",
+        HandOver::Protocol(_) => "dlpack protocol",
+    })
+}
+
+/// The torch module; where it is not installed, an error that names the extra.
+pub(crate) fn torch(py: Python<'_>) -> PyResult<Bound<'_, PyModule>> {
+    py.import("torch").map_err(|error| {
+        let missing = error.is_instance_of::<PyModuleNotFoundError>(py)
+            && error.value(py).getattr("name").is_ok_and(|name| name.eq("torch").unwrap_or(false));
+        if missing {
+            PyImportError::new_err("tensors need torch, install it with: pip install 'expert-placement[torch]'")
+        } else {
+            error
+        }
+    })
+}

@@ -1,0 +1,296 @@
+//! The one error type of the crate.
+//!
+//! Its text is lower case, without a full stop, and names the parameter, the value and the allowed range.
+
+use core::fmt;
+
+use crate::limits::{Limit, OutOfRange};
+use crate::partition::{Partition, Strategy};
+
+/// Why a call was refused.
+///
+/// The type is opaque so that causes can be added; ask the predicates what a caller can act on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Error {
+    cause: Cause,
+    /// Where in a slice of ids the refused one stands.
+    position: Option<usize>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Cause {
+    OutOfRange {
+        limit: Limit,
+        value: i128,
+    },
+    NoSuchRank {
+        rank: i128,
+        num_ranks: u32,
+    },
+    NoSuchExpert {
+        expert: i128,
+        num_experts: u32,
+    },
+    TooManyExperts {
+        num_experts: u32,
+        num_shared_experts: u32,
+    },
+    UnknownStrategy {
+        name: Excerpt,
+    },
+    NotContiguous {
+        strategy: Strategy,
+    },
+    NotUniform {
+        partition: Partition,
+    },
+    WrongLength {
+        parameter: &'static str,
+        actual: usize,
+        expected: u64,
+    },
+    #[cfg(feature = "alloc")]
+    NotIndexMap {
+        flaw: MapFlaw,
+        looks_like_mask: bool,
+    },
+    #[cfg(feature = "alloc")]
+    NotMask {
+        flaw: MapFlaw,
+    },
+}
+
+#[cfg(feature = "alloc")]
+/// What is wrong with a map that was read, and at which position.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum MapFlaw {
+    /// The entry is none of the values allowed at its position; `expected` says which are.
+    Entry { position: usize, value: i64, expected: Expected },
+    /// The map is shorter than its fixed tail.
+    TooShort { length: usize, tail: u64 },
+}
+
+#[cfg(feature = "alloc")]
+/// The values allowed at one position of a map.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Expected {
+    /// `-1` or the next local index.
+    AbsentOr(u32),
+    /// Exactly this value.
+    Exactly(i64),
+    /// 0 or 1.
+    Bit,
+}
+
+impl Error {
+    const fn because(cause: Cause) -> Self {
+        Self { cause, position: None }
+    }
+
+    /// The same error, about the id at `position` of a slice.
+    pub(crate) const fn at(self, position: usize) -> Self {
+        Self { position: Some(position), ..self }
+    }
+
+    pub(crate) const fn out_of_range(limit: Limit, value: i128) -> Self {
+        Self::because(Cause::OutOfRange { limit, value })
+    }
+
+    pub(crate) const fn no_such_rank(rank: i128, num_ranks: u32) -> Self {
+        Self::because(Cause::NoSuchRank { rank, num_ranks })
+    }
+
+    pub(crate) const fn no_such_expert(expert: i128, num_experts: u32) -> Self {
+        Self::because(Cause::NoSuchExpert { expert, num_experts })
+    }
+
+    pub(crate) const fn too_many_experts(num_experts: u32, num_shared_experts: u32) -> Self {
+        Self::because(Cause::TooManyExperts { num_experts, num_shared_experts })
+    }
+
+    pub(crate) fn unknown_strategy(name: &str) -> Self {
+        Self::because(Cause::UnknownStrategy { name: Excerpt::new(name) })
+    }
+
+    pub(crate) const fn not_contiguous(strategy: Strategy) -> Self {
+        Self::because(Cause::NotContiguous { strategy })
+    }
+
+    pub(crate) const fn not_uniform(partition: Partition) -> Self {
+        Self::because(Cause::NotUniform { partition })
+    }
+
+    pub(crate) const fn wrong_length(parameter: &'static str, actual: usize, expected: u64) -> Self {
+        Self::because(Cause::WrongLength { parameter, actual, expected })
+    }
+
+    #[cfg(feature = "alloc")]
+    pub(crate) const fn not_index_map(flaw: MapFlaw, looks_like_mask: bool) -> Self {
+        Self::because(Cause::NotIndexMap { flaw, looks_like_mask })
+    }
+
+    #[cfg(feature = "alloc")]
+    pub(crate) const fn not_mask(flaw: MapFlaw) -> Self {
+        Self::because(Cause::NotMask { flaw })
+    }
+
+    /// Whether a rank or an expert id was outside its range (an `IndexError` in Python; the rest are `ValueError`).
+    #[must_use]
+    pub const fn is_no_such_id(&self) -> bool {
+        matches!(self.cause, Cause::NoSuchRank { .. } | Cause::NoSuchExpert { .. })
+    }
+
+    /// Whether equal slabs were asked for where E does not divide by R.
+    #[must_use]
+    pub const fn is_not_uniform(&self) -> bool {
+        matches!(self.cause, Cause::NotUniform { .. })
+    }
+
+    #[cfg(feature = "alloc")]
+    /// Whether a map was read in a representation that it is not.
+    #[must_use]
+    pub const fn is_wrong_representation(&self) -> bool {
+        matches!(self.cause, Cause::NotIndexMap { .. } | Cause::NotMask { .. })
+    }
+}
+
+impl core::error::Error for Error {}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.cause.fmt(f)?;
+        match self.position {
+            Some(position) => write!(f, " (at position {position})"),
+            None => Ok(()),
+        }
+    }
+}
+
+impl fmt::Display for Cause {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match *self {
+            Self::OutOfRange { limit, value } => limit.describe(value).fmt(f),
+            Self::NoSuchRank { rank, num_ranks } => {
+                OutOfRange { parameter: "rank", value: rank, min: 0, end: num_ranks, closed: false }.fmt(f)
+            }
+            Self::NoSuchExpert { expert, num_experts } => {
+                OutOfRange { parameter: "expert", value: expert, min: 0, end: num_experts, closed: false }.fmt(f)
+            }
+            Self::TooManyExperts { num_experts, num_shared_experts } => write!(
+                f,
+                "num_shared_experts={num_shared_experts} is out of range, expected 0..={} beside num_experts={num_experts}: \
+                 local indices are int32",
+                crate::limits::NUM_EXPERTS.max().saturating_sub(num_experts),
+            ),
+            Self::UnknownStrategy { name } => {
+                write!(f, "strategy=`{name}` is unknown, expected one of ")?;
+                for (position, strategy) in Strategy::ALL.iter().enumerate() {
+                    let separator = if position == 0 { "" } else { ", " };
+                    write!(f, "{separator}`{strategy}`")?;
+                }
+                Ok(())
+            }
+            Self::NotContiguous { strategy } => write!(
+                f,
+                "strategy=`{strategy}` has no offsets, expected a contiguous strategy: `{}` or `{}`",
+                Strategy::Linear,
+                Strategy::Proportional,
+            ),
+            Self::NotUniform { partition } => write_not_uniform(f, partition),
+            Self::WrongLength { parameter, actual, expected } => {
+                write!(f, "{parameter} has length {actual}, expected {expected}")
+            }
+            #[cfg(feature = "alloc")]
+            Self::NotIndexMap { flaw, looks_like_mask: true } => write!(
+                f,
+                "expert_map is not an index map but looks like a 0/1 expert mask, read it as a mask instead ({flaw})",
+            ),
+            #[cfg(feature = "alloc")]
+            Self::NotIndexMap { flaw, looks_like_mask: false } => write!(f, "expert_map is not an index map: {flaw}"),
+            #[cfg(feature = "alloc")]
+            Self::NotMask { flaw } => write!(f, "expert_mask is not a 0/1 mask with a trailing 0: {flaw}"),
+        }
+    }
+}
+
+/// Says what would make the slabs equal: the redundant experts, and the nearest rank counts that divide E.
+fn write_not_uniform(f: &mut fmt::Formatter<'_>, partition: Partition) -> fmt::Result {
+    let (experts, ranks) = (partition.num_experts(), partition.num_ranks());
+    let redundant = partition.min_redundant_experts();
+    write!(
+        f,
+        "num_experts={experts} does not divide by num_ranks={ranks}, so slabs are not equal: add {redundant} redundant \
+         expert{} ({} over {ranks} ranks)",
+        if redundant == 1 { "" } else { "s" },
+        u64::from(experts) + u64::from(redundant),
+    )?;
+    let divides = |count: &u32| experts.checked_rem(*count) == Some(0);
+    let below = (1..ranks).rev().take(SEARCHED_RANKS).find(divides);
+    let above = (ranks..=experts).skip(1).take(SEARCHED_RANKS).find(divides);
+    match (below, above) {
+        (Some(below), Some(above)) => write!(f, ", or use {below} or {above} ranks"),
+        (Some(count), None) | (None, Some(count)) => {
+            write!(f, ", or use {count} rank{}", if count == 1 { "" } else { "s" })
+        }
+        (None, None) => Ok(()),
+    }
+}
+
+/// How far from R an error message looks for a rank count that divides E, so that its cost stays bounded.
+const SEARCHED_RANKS: usize = 4096;
+
+#[cfg(feature = "alloc")]
+impl fmt::Display for MapFlaw {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match *self {
+            Self::Entry { position, value, expected } => {
+                write!(f, "entry {position} is {value}, expected {expected}")
+            }
+            Self::TooShort { length, tail } => write!(f, "length is {length}, expected at least {tail}"),
+        }
+    }
+}
+
+#[cfg(feature = "alloc")]
+impl fmt::Display for Expected {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match *self {
+            Self::AbsentOr(next) => write!(f, "-1 or the next local index {next}"),
+            Self::Exactly(value) => write!(f, "{value}"),
+            Self::Bit => f.write_str("0 or 1"),
+        }
+    }
+}
+
+/// The beginning of a text, held without the heap so that the error stays `Copy`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Excerpt {
+    bytes: [u8; Excerpt::CAPACITY],
+    length: usize,
+    shortened: bool,
+}
+
+impl Excerpt {
+    const CAPACITY: usize = 40;
+
+    fn new(text: &str) -> Self {
+        let length = text
+            .char_indices()
+            .map(|(start, character)| start + character.len_utf8())
+            .take_while(|end| *end <= Self::CAPACITY)
+            .last()
+            .unwrap_or(0);
+        let mut bytes = [0; Self::CAPACITY];
+        for (to, from) in bytes.iter_mut().zip(text.as_bytes().iter().take(length)) {
+            *to = *from;
+        }
+        Self { bytes, length, shortened: length < text.len() }
+    }
+}
+
+impl fmt::Display for Excerpt {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let text = self.bytes.get(..self.length).and_then(|bytes| core::str::from_utf8(bytes).ok()).unwrap_or_default();
+        write!(f, "{}{}", text.escape_debug(), if self.shortened { "..." } else { "" })
+    }
+}

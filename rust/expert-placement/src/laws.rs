@@ -1,0 +1,418 @@
+//! The named invariants of SPEC.md, checked natively over whole domains.
+//!
+//! A law is one function with the name of its heading in SPEC.md; the function's second argument is its quantifier.
+//! The same laws hold the `u8` instantiation of the arithmetic, where every value of the type is reached, and the
+//! public [`Partition`]. The Python checks compare this list of names with the specification's.
+
+use std::ops::RangeInclusive;
+
+use rayon::prelude::*;
+
+use crate::arithmetic::byte;
+use crate::{Partition, Strategy};
+
+/// What a law asks of an implementation. Ranks and experts given are always in range.
+trait Rule {
+    fn num_experts(&self) -> u64;
+    fn num_ranks(&self) -> u64;
+    fn strategy(&self) -> Strategy;
+    fn count(&self, rank: u64) -> u64;
+    fn start(&self, rank: u64) -> u64;
+    fn owner(&self, expert: u64) -> u64;
+    fn local_index(&self, expert: u64) -> u64;
+
+    fn stride(&self) -> u64 {
+        if self.strategy().is_contiguous() { 1 } else { self.num_ranks() }
+    }
+
+    fn holds(&self, rank: u64, expert: u64) -> bool {
+        let (start, stride) = (self.start(rank), self.stride());
+        expert >= start && (expert - start) % stride == 0 && (expert - start) / stride < self.count(rank)
+    }
+}
+
+impl Rule for Partition {
+    fn num_experts(&self) -> u64 {
+        self.num_experts().into()
+    }
+    fn num_ranks(&self) -> u64 {
+        self.num_ranks().into()
+    }
+    fn strategy(&self) -> Strategy {
+        self.strategy()
+    }
+    fn count(&self, rank: u64) -> u64 {
+        self.count(rank.try_into().unwrap()).unwrap().into()
+    }
+    fn start(&self, rank: u64) -> u64 {
+        self.start(rank.try_into().unwrap()).unwrap().into()
+    }
+    fn owner(&self, expert: u64) -> u64 {
+        self.owner(expert.try_into().unwrap()).unwrap().into()
+    }
+    fn local_index(&self, expert: u64) -> u64 {
+        self.local_index(expert.try_into().unwrap()).unwrap().into()
+    }
+}
+
+/// The arithmetic in `u8`, so that 255 experts on 255 ranks stand at the edge of the type.
+struct Bytes {
+    experts: u8,
+    ranks: u8,
+    strategy: Strategy,
+}
+
+impl Bytes {
+    fn shares(&self) -> byte::Shares {
+        byte::Shares::of(self.experts, self.ranks)
+    }
+}
+
+impl Rule for Bytes {
+    fn num_experts(&self) -> u64 {
+        self.experts.into()
+    }
+    fn num_ranks(&self) -> u64 {
+        self.ranks.into()
+    }
+    fn strategy(&self) -> Strategy {
+        self.strategy
+    }
+    fn count(&self, rank: u64) -> u64 {
+        let rank = rank.try_into().unwrap();
+        match self.strategy {
+            Strategy::Linear | Strategy::RoundRobin => self.shares().count(rank),
+            Strategy::Proportional => byte::proportional_count(self.experts, self.ranks, rank),
+        }
+        .into()
+    }
+    fn start(&self, rank: u64) -> u64 {
+        let rank = rank.try_into().unwrap();
+        match self.strategy {
+            Strategy::Linear => self.shares().linear_start(rank),
+            Strategy::RoundRobin => rank,
+            Strategy::Proportional => byte::proportional_start(self.experts, self.ranks, rank),
+        }
+        .into()
+    }
+    fn owner(&self, expert: u64) -> u64 {
+        let expert = expert.try_into().unwrap();
+        match self.strategy {
+            Strategy::Linear => self.shares().linear_owner(expert),
+            Strategy::RoundRobin => byte::round_robin_owner(self.ranks, expert),
+            Strategy::Proportional => byte::proportional_owner(self.experts, self.ranks, expert),
+        }
+        .into()
+    }
+    fn local_index(&self, expert: u64) -> u64 {
+        match self.strategy {
+            Strategy::RoundRobin => byte::round_robin_local_index(self.ranks, expert.try_into().unwrap()).into(),
+            Strategy::Linear | Strategy::Proportional => expert - self.start(self.owner(expert)),
+        }
+    }
+}
+
+type ForPartition<T> = (&'static str, fn(&T) -> bool);
+type ForEach<T> = (&'static str, fn(&T, u64) -> bool);
+type ForPair<T> = (&'static str, fn(&T, u64, u64) -> bool);
+
+fn for_partition<T: Rule>() -> Vec<ForPartition<T>> {
+    vec![
+        ("ends_meet", |p| {
+            let last = p.num_ranks() - 1;
+            !p.strategy().is_contiguous() || p.start(0) == 0 && p.start(last) + p.count(last) == p.num_experts()
+        }),
+        ("counts_total_num_experts", |p| (0..p.num_ranks()).map(|r| p.count(r)).sum::<u64>() == p.num_experts()),
+    ]
+}
+
+fn for_each_rank<T: Rule>() -> Vec<ForEach<T>> {
+    vec![
+        ("contiguous", |p, r| {
+            !p.strategy().is_contiguous() || r + 1 == p.num_ranks() || p.start(r + 1) == p.start(r) + p.count(r)
+        }),
+        ("larger_shares_first", |p, r| {
+            p.strategy() == Strategy::Proportional || r + 1 == p.num_ranks() || p.count(r) >= p.count(r + 1)
+        }),
+        ("equal_when_divisible", |p, r| {
+            p.num_experts() % p.num_ranks() != 0 || p.count(r) == p.num_experts() / p.num_ranks()
+        }),
+        ("smallest_possible_maximum", |p, r| p.count(r) <= p.num_experts().div_ceil(p.num_ranks())),
+        ("largest_possible_minimum", |p, r| p.count(r) >= p.num_experts() / p.num_ranks()),
+        (
+            "empty_only_when_scarce",
+            |p, r| {
+                if p.num_experts() < p.num_ranks() { p.count(r) <= 1 } else { p.count(r) >= 1 }
+            },
+        ),
+        ("agrees_with_seed", |p, r| {
+            let (base, remainder) = (p.num_experts() / p.num_ranks(), p.num_experts() % p.num_ranks());
+            p.strategy() != Strategy::Linear
+                || p.count(r) == base + u64::from(r < remainder) && p.start(r) == r * base + r.min(remainder)
+        }),
+        ("local_index_inverts", |p, r| {
+            (0..p.count(r)).all(|i| {
+                let expert = p.start(r) + i * p.stride();
+                p.owner(expert) == r && p.local_index(expert) == i
+            })
+        }),
+    ]
+}
+
+fn for_each_expert<T: Rule>() -> Vec<ForEach<T>> {
+    vec![
+        ("owner_in_range", |p, e| p.owner(e) < p.num_ranks()),
+        ("owner_inverts", |p, e| {
+            let (owner, local) = (p.owner(e), p.local_index(e));
+            local < p.count(owner) && p.start(owner) + local * p.stride() == e
+        }),
+    ]
+}
+
+fn for_rank_and_expert<T: Rule>() -> Vec<ForPair<T>> {
+    vec![("covers_exactly_once", |p, r, e| p.holds(r, e) == (p.owner(e) == r))]
+}
+
+fn for_two_ranks<T: Rule>() -> Vec<ForPair<T>> {
+    vec![("balanced_within_one", |p, r, s| p.count(r).abs_diff(p.count(s)) <= 1)]
+}
+
+fn for_two_experts<T: Rule>() -> Vec<ForPair<T>> {
+    vec![("order_preserved", |p, e, f| e >= f || p.owner(e) != p.owner(f) || p.local_index(e) < p.local_index(f))]
+}
+
+/// Every law that `rule` breaks, each with its first counterexample, among those over ranks and experts one at a time.
+fn broken_laws<T: Rule>(rule: &T) -> Vec<(&'static str, u64)> {
+    let first = |laws: Vec<ForEach<T>>, domain: std::ops::Range<u64>| {
+        laws.into_iter().filter_map(move |(name, law)| Some((name, domain.clone().find(|x| !law(rule, *x))?)))
+    };
+    let whole = for_partition().into_iter().filter(|(_, law)| !law(rule)).map(|(name, _)| (name, 0));
+    whole
+        .chain(first(for_each_rank(), 0..rule.num_ranks()))
+        .chain(first(for_each_expert(), 0..rule.num_experts()))
+        .collect()
+}
+
+/// Every law over pairs that `rule` breaks, each with its first counterexample.
+fn broken_pair_laws<T: Rule>(rule: &T) -> Vec<(&'static str, (u64, u64))> {
+    let (ranks, experts) = (rule.num_ranks(), rule.num_experts());
+    let first = |laws: Vec<ForPair<T>>, left: u64, right: u64| {
+        let pairs = (0..left).flat_map(move |x| (0..right).map(move |y| (x, y)));
+        laws.into_iter().filter_map(move |(name, law)| Some((name, pairs.clone().find(|(x, y)| !law(rule, *x, *y))?)))
+    };
+    first(for_rank_and_expert(), ranks, experts)
+        .chain(first(for_two_ranks(), ranks, ranks))
+        .chain(first(for_two_experts(), experts, experts))
+        .collect()
+}
+
+fn hold<T: Rule, W: std::fmt::Debug + PartialEq>(
+    experts: RangeInclusive<u32>,
+    ranks: RangeInclusive<u32>,
+    rule: impl Fn(u32, u32, Strategy) -> T + Sync,
+    broken: impl Fn(&T) -> Vec<W> + Sync,
+) {
+    for strategy in Strategy::ALL {
+        experts.clone().into_par_iter().for_each(|num_experts| {
+            for num_ranks in ranks.clone() {
+                let found = broken(&rule(num_experts, num_ranks, strategy));
+                assert_eq!(found, [], "E={num_experts} R={num_ranks} {strategy}");
+            }
+        });
+    }
+}
+
+fn bytes(experts: u32, ranks: u32, strategy: Strategy) -> Bytes {
+    Bytes { experts: experts.try_into().unwrap(), ranks: ranks.try_into().unwrap(), strategy }
+}
+
+fn words(experts: u32, ranks: u32, strategy: Strategy) -> Partition {
+    Partition::new(experts, ranks, strategy).unwrap()
+}
+
+/// Domain: every value of `u8`: E in 0..=255, R in 1..=255, every rank and expert, three strategies.
+/// Cost: 25 million ranks and 25 million experts, about a second. Pairs are left to the test below.
+#[test]
+fn laws_hold_over_all_of_u8() {
+    hold(0..=255, 1..=255, bytes, broken_laws);
+}
+
+/// Domain: E in 0..=96, R in 1..=96 in `u8`, and its upper corner E, R in 248..=255; every pair of rank and expert,
+/// of ranks and of experts. Cost: 250 million pairs, a few seconds.
+#[test]
+fn pair_laws_hold_over_u8() {
+    hold(0..=96, 1..=96, bytes, broken_pair_laws);
+    hold(248..=255, 248..=255, bytes, broken_pair_laws);
+}
+
+/// Domain: E in 0..=256, R in 1..=256, every rank and expert, three strategies, through the public type.
+/// Cost: 25 million ranks and 25 million experts, about a second.
+#[test]
+fn laws_hold_over_256_by_256() {
+    hold(0..=256, 1..=256, words, broken_laws);
+}
+
+/// Domain: E in 0..=1024, R in 1..=1024, every rank and expert, three strategies, through the public type.
+/// Cost: 1.6 billion ranks and as many experts; some minutes on two cores, so `make exhaustive` asks for it.
+#[test]
+#[ignore = "minutes long, run by `make exhaustive`"]
+fn laws_hold_over_1024_by_1024() {
+    hold(0..=1024, 1..=1024, words, broken_laws);
+}
+
+/// The rule that opened the matter: every rank E // R experts, and the last one the rest too.
+struct RestOnLastRank(Bytes);
+
+impl Rule for RestOnLastRank {
+    fn num_experts(&self) -> u64 {
+        self.0.num_experts()
+    }
+    fn num_ranks(&self) -> u64 {
+        self.0.num_ranks()
+    }
+    fn strategy(&self) -> Strategy {
+        Strategy::Linear
+    }
+    fn count(&self, rank: u64) -> u64 {
+        let base = self.num_experts() / self.num_ranks();
+        if rank + 1 == self.num_ranks() { self.num_experts() - rank * base } else { base }
+    }
+    fn start(&self, rank: u64) -> u64 {
+        rank * (self.num_experts() / self.num_ranks())
+    }
+    fn owner(&self, expert: u64) -> u64 {
+        (expert / (self.num_experts() / self.num_ranks())).min(self.num_ranks() - 1)
+    }
+    fn local_index(&self, expert: u64) -> u64 {
+        expert - self.start(self.owner(expert))
+    }
+}
+
+/// An implementation whose owner disagrees with its starts, as where a kernel computes `rank * local_count`.
+struct OwnerByEqualSlabs(Bytes);
+
+impl Rule for OwnerByEqualSlabs {
+    fn num_experts(&self) -> u64 {
+        self.0.num_experts()
+    }
+    fn num_ranks(&self) -> u64 {
+        self.0.num_ranks()
+    }
+    fn strategy(&self) -> Strategy {
+        Strategy::Linear
+    }
+    fn count(&self, rank: u64) -> u64 {
+        self.0.count(rank)
+    }
+    fn start(&self, rank: u64) -> u64 {
+        self.0.start(rank)
+    }
+    fn owner(&self, expert: u64) -> u64 {
+        expert / self.num_experts().div_ceil(self.num_ranks())
+    }
+    fn local_index(&self, expert: u64) -> u64 {
+        expert % self.num_experts().div_ceil(self.num_ranks())
+    }
+}
+
+/// A rule with one wrong answer, for the laws that the two above happen to keep.
+struct Wrong {
+    rule: Bytes,
+    count: fn(u64) -> u64,
+    start: fn(u64) -> u64,
+    local_index: fn(u64) -> u64,
+}
+
+impl Rule for Wrong {
+    fn num_experts(&self) -> u64 {
+        self.rule.num_experts()
+    }
+    fn num_ranks(&self) -> u64 {
+        self.rule.num_ranks()
+    }
+    fn strategy(&self) -> Strategy {
+        self.rule.strategy()
+    }
+    fn count(&self, rank: u64) -> u64 {
+        (self.count)(self.rule.count(rank))
+    }
+    fn start(&self, rank: u64) -> u64 {
+        (self.start)(self.rule.start(rank))
+    }
+    fn owner(&self, expert: u64) -> u64 {
+        self.rule.owner(expert)
+    }
+    fn local_index(&self, expert: u64) -> u64 {
+        (self.local_index)(self.rule.local_index(expert))
+    }
+}
+
+fn broken_names<T: Rule>(rule: &T) -> std::collections::BTreeSet<&'static str> {
+    let pairs = broken_pair_laws(rule).into_iter().map(|(name, _)| name);
+    broken_laws(rule).into_iter().map(|(name, _)| name).chain(pairs).collect()
+}
+
+/// Domain: three small cases. Every law is rejected by name at least once, so none is vacuous.
+#[test]
+fn every_law_rejects_a_broken_rule_by_name() {
+    let seed = || bytes(30, 8, Strategy::Linear);
+    assert_eq!((broken_laws(&seed()), broken_pair_laws(&seed())), (vec![], vec![]));
+    let same = |x| x;
+    let mutants = [
+        Wrong { rule: seed(), count: |n| n + 1, start: same, local_index: same },
+        Wrong { rule: seed(), count: |_| 0, start: same, local_index: same },
+        Wrong { rule: seed(), count: same, start: |n| n + 1, local_index: same },
+        Wrong { rule: seed(), count: same, start: same, local_index: |_| 0 },
+        Wrong { rule: bytes(32, 8, Strategy::Linear), count: |n| n + 1, start: same, local_index: same },
+    ];
+    let mut rejecting = broken_names(&RestOnLastRank(seed()));
+    rejecting.extend(broken_names(&OwnerByEqualSlabs(seed())));
+    rejecting.extend(broken_names(&OutOfRangeOwner(seed())));
+    for mutant in &mutants {
+        let broken = broken_names(mutant);
+        assert!(!broken.is_empty());
+        rejecting.extend(broken);
+    }
+    let one = [for_each_rank::<Bytes>(), for_each_expert()].concat().into_iter().map(|(name, _)| name);
+    let two = [for_rank_and_expert::<Bytes>(), for_two_ranks(), for_two_experts()].concat();
+    let all = for_partition::<Bytes>().into_iter().map(|(name, _)| name).chain(one);
+    assert_eq!(rejecting, all.chain(two.into_iter().map(|(name, _)| name)).collect());
+}
+
+/// Domain: the seed case alone.
+#[test]
+fn counterexamples_are_the_first_ones() {
+    let broken = broken_laws(&RestOnLastRank(bytes(30, 8, Strategy::Linear)));
+    assert!(broken.contains(&("larger_shares_first", 6)), "{broken:?}");
+    let broken = broken_pair_laws(&RestOnLastRank(bytes(30, 8, Strategy::Linear)));
+    assert_eq!(broken, [("balanced_within_one", (0, 7))]);
+    let broken = broken_pair_laws(&OwnerByEqualSlabs(bytes(30, 8, Strategy::Linear)));
+    assert_eq!(broken, [("covers_exactly_once", (6, 27))]);
+}
+
+/// An owner that is no rank.
+struct OutOfRangeOwner(Bytes);
+
+impl Rule for OutOfRangeOwner {
+    fn num_experts(&self) -> u64 {
+        self.0.num_experts()
+    }
+    fn num_ranks(&self) -> u64 {
+        self.0.num_ranks()
+    }
+    fn strategy(&self) -> Strategy {
+        self.0.strategy()
+    }
+    fn count(&self, rank: u64) -> u64 {
+        self.0.count(rank.min(7))
+    }
+    fn start(&self, rank: u64) -> u64 {
+        self.0.start(rank.min(7))
+    }
+    fn owner(&self, expert: u64) -> u64 {
+        self.0.owner(expert) + 1
+    }
+    fn local_index(&self, expert: u64) -> u64 {
+        self.0.local_index(expert)
+    }
+}

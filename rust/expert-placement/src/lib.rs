@@ -1,0 +1,80 @@
+//! Which rank owns which expert: the single source of truth for mixture-of-experts placement.
+//!
+//! A mixture-of-experts model has E experts and runs on R ranks. A [`Partition`] says, in constant time and without
+//! memory, how many experts each rank owns, where they start, who owns an expert and where it stands in its owner's
+//! own numbering. The rule is balanced: 30 experts over 8 ranks are `4 4 4 4 4 4 3 3`.
+//!
+//! ```
+//! use expert_placement::{Partition, Strategy};
+//!
+//! let partition = Partition::new(30, 8, Strategy::Linear)?;
+//!
+//! let mut counts = [0; 8];
+//! partition.write_counts(&mut counts)?;
+//! assert_eq!(counts, [4, 4, 4, 4, 4, 4, 3, 3]);
+//!
+//! // Expert 25 is the second expert of rank 6.
+//! assert_eq!((partition.owner(25)?, partition.local_index(25)?), (6, 1));
+//!
+//! // Wrong input is an error that names the parameter, the value and the range.
+//! let error = partition.count(8).unwrap_err();
+//! assert_eq!(error.to_string(), "rank=8 is out of range, expected 0..8");
+//! # Ok::<(), expert_placement::Error>(())
+//! ```
+//!
+//! Tables are written into slices that the caller owns ([`Partition::write_expert_map`] and its neighbours), so a
+//! serving component allocates nothing. Everything constant-time is `const`, and works at compile time:
+//!
+//! ```
+//! use expert_placement::{Partition, Strategy};
+//!
+//! const LAST_START: u32 = match Partition::new(256, 72, Strategy::Linear) {
+//!     Ok(partition) => match partition.start(71) {
+//!         Ok(start) => start,
+//!         Err(_) => panic!("rank out of range"),
+//!     },
+//!     Err(_) => panic!("partition out of range"),
+//! };
+//! assert_eq!(LAST_START, 253);
+//! ```
+//!
+//! # Features
+//! - `std` (default): implies `alloc`.
+//! - `alloc`: [`ExpertMap`], which reads the four representations in use, and [`legal_ranks`].
+//!
+//! Without features the crate needs neither `std` nor a heap, and it has no dependencies.
+
+#![forbid(unsafe_code)]
+#![cfg_attr(not(any(feature = "std", test)), no_std)]
+#![cfg_attr(
+    test,
+    allow(
+        clippy::unwrap_used,
+        clippy::expect_used,
+        clippy::panic,
+        clippy::indexing_slicing,
+        clippy::as_conversions,
+        reason = "a test stops at the first thing that is not as it should be"
+    )
+)]
+
+mod arithmetic;
+mod batch;
+mod error;
+#[cfg(feature = "alloc")]
+mod expert_map;
+#[cfg(feature = "alloc")]
+mod legal_ranks;
+pub mod limits;
+mod partition;
+
+#[cfg(test)]
+mod laws;
+
+pub use batch::ABSENT;
+pub use error::Error;
+#[cfg(feature = "alloc")]
+pub use expert_map::ExpertMap;
+#[cfg(feature = "alloc")]
+pub use legal_ranks::legal_ranks;
+pub use partition::{Experts, Partition, Strategy};

@@ -1,0 +1,98 @@
+//! Every limit of the domain, declared once.
+//!
+//! Checks, error messages, documentation and test generators read these rows; nothing else states a bound.
+//! SPEC.md, "Terms and ranges".
+
+use core::fmt;
+
+use crate::Error;
+
+/// The inclusive range that one parameter may take.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limit {
+    parameter: &'static str,
+    min: u32,
+    max: u32,
+}
+
+/// The largest value that an `int32` tensor element can hold, and so the largest count of anything here.
+const INT32_MAX: u32 = i32::MAX.unsigned_abs();
+
+/// Number of routed (logical) experts, E.
+pub const NUM_EXPERTS: Limit = Limit::new("num_experts", 0, INT32_MAX);
+/// Number of ranks, R.
+pub const NUM_RANKS: Limit = Limit::new("num_ranks", 1, INT32_MAX);
+/// The largest rank count that a search for legal ones considers.
+pub const MAX_RANKS: Limit = Limit::new("max_ranks", NUM_RANKS.min, NUM_RANKS.max);
+/// Number of fused shared experts, S. E + S must also stay within the limit of E: local indices are `int32`.
+pub const NUM_SHARED_EXPERTS: Limit = Limit::new("num_shared_experts", 0, INT32_MAX);
+
+impl Limit {
+    const fn new(parameter: &'static str, min: u32, max: u32) -> Self {
+        Self { parameter, min, max }
+    }
+
+    /// The parameter's name, as it stands in every public signature.
+    #[must_use]
+    pub const fn parameter(&self) -> &'static str {
+        self.parameter
+    }
+
+    /// The smallest legal value.
+    #[must_use]
+    pub const fn min(&self) -> u32 {
+        self.min
+    }
+
+    /// The largest legal value.
+    #[must_use]
+    pub const fn max(&self) -> u32 {
+        self.max
+    }
+
+    /// Narrows a value of any sign and size to the range.
+    ///
+    /// # Errors
+    /// A value outside `min ..= max`; the error names the parameter, the value and the range.
+    pub const fn check(&self, value: i128) -> Result<u32, Error> {
+        match narrow(value) {
+            Some(narrowed) if self.min <= narrowed && narrowed <= self.max => Ok(narrowed),
+            _ => Err(Error::out_of_range(*self, value)),
+        }
+    }
+
+    /// The sentence an error gives for a value outside the range, for values that no machine integer holds.
+    #[must_use]
+    pub const fn describe<D: fmt::Display>(&self, value: D) -> OutOfRange<D> {
+        OutOfRange { parameter: self.parameter, value, min: self.min, end: self.max, closed: true }
+    }
+}
+
+/// The common sentence of every range error: parameter, value, allowed range.
+#[derive(Clone, Copy, Debug)]
+pub struct OutOfRange<D> {
+    pub(crate) parameter: &'static str,
+    pub(crate) value: D,
+    pub(crate) min: u32,
+    pub(crate) end: u32,
+    pub(crate) closed: bool,
+}
+
+impl<D: fmt::Display> fmt::Display for OutOfRange<D> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { parameter, value, min, end, closed } = self;
+        let dots = if *closed { "..=" } else { ".." };
+        write!(f, "{parameter}={value} is out of range, expected {min}{dots}{end}")
+    }
+}
+
+/// `value` as a `u32`, where it is one.
+#[expect(
+    clippy::as_conversions,
+    clippy::cast_sign_loss,
+    clippy::cast_possible_truncation,
+    reason = "the range is checked in the same expression, and `TryFrom` is not `const`"
+)]
+pub(crate) const fn narrow(value: i128) -> Option<u32> {
+    if 0 <= value && value <= 0xFFFF_FFFF { Some(value as u32) } else { None }
+}

@@ -1,0 +1,294 @@
+//! The public contract: values beyond what can be exhausted, the batch forms, the representations, the errors.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::as_conversions,
+    clippy::cast_possible_wrap,
+    clippy::cast_possible_truncation,
+    reason = "a test stops at the first thing that is not as it should be"
+)]
+
+use expert_placement::limits::{Limit, NUM_EXPERTS, NUM_RANKS, NUM_SHARED_EXPERTS};
+use expert_placement::{ABSENT, Error, ExpertMap, Partition, Strategy, legal_ranks};
+use proptest::prelude::*;
+
+type Writer = fn(&Partition, &mut [i32]) -> Result<(), Error>;
+type QueryWriter = fn(&Partition, &[i32], &mut [i32]) -> Result<(), Error>;
+
+fn table(partition: &Partition, length: u32, write: Writer) -> Vec<i32> {
+    let mut out = vec![i32::MIN; length as usize];
+    write(partition, &mut out).unwrap();
+    out
+}
+
+fn table_of(ids: &[i32], write: impl Fn(&[i32], &mut [i32]) -> Result<(), Error>) -> Vec<i32> {
+    let mut out = vec![i32::MIN; ids.len()];
+    write(ids, &mut out).unwrap();
+    out
+}
+
+fn any_of(limit: Limit) -> impl proptest::strategy::Strategy<Value = u32> {
+    prop_oneof![limit.min()..=limit.max(), limit.min()..=300, limit.max() - 300..=limit.max()]
+}
+
+fn any_strategy() -> impl proptest::strategy::Strategy<Value = Strategy> {
+    proptest::sample::select(Strategy::ALL.as_slice())
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(20_000))]
+
+    /// Domain: E and R up to their limits, one rank and one expert each, three strategies; 20,000 samples, under 1 s.
+    #[test]
+    fn owner_start_and_local_index_agree_up_to_the_limits(
+        experts in any_of(NUM_EXPERTS), ranks in any_of(NUM_RANKS), strategy in any_strategy(),
+        expert in any::<prop::sample::Index>(), rank in any::<prop::sample::Index>(),
+    ) {
+        let p = Partition::new(experts, ranks, strategy).unwrap();
+        let r = rank.index(ranks as usize) as u32;
+        let (count, start) = (p.count(r).unwrap(), p.start(r).unwrap());
+        prop_assert!(count == experts / ranks || count == experts.div_ceil(ranks));
+        prop_assert!(p.experts(r).unwrap().len() == count as usize);
+        if strategy.is_contiguous() {
+            let end = if r + 1 < ranks { p.start(r + 1).unwrap() } else { experts };
+            prop_assert_eq!(start + count, end);
+        }
+        if let Some(last) = p.experts(r).unwrap().next_back() {
+            prop_assert_eq!((p.owner(last).unwrap(), p.local_index(last).unwrap()), (r, count - 1));
+            prop_assert_eq!(p.experts(r).unwrap().nth(count as usize - 1), Some(last));
+        }
+        prop_assert_eq!(p.experts(r).unwrap().nth(count as usize), None);
+        if experts > 0 {
+            let e = expert.index(experts as usize) as u32;
+            let owner = p.owner(e).unwrap();
+            prop_assert_eq!(p.experts(owner).unwrap().nth(p.local_index(e).unwrap() as usize), Some(e));
+        }
+    }
+
+    /// Domain: any id of 128 bits beside a partition up to the limits; 20,000 samples, under 1 s.
+    #[test]
+    fn ids_out_of_range_are_refused_and_never_panic(
+        experts in any_of(NUM_EXPERTS), ranks in any_of(NUM_RANKS), strategy in any_strategy(),
+        id in any::<i128>(), small in any::<u32>(),
+    ) {
+        let p = Partition::new(experts, ranks, strategy).unwrap();
+        prop_assert_eq!(p.check_rank(id).is_ok(), (0..i128::from(ranks)).contains(&id));
+        prop_assert_eq!(p.check_expert(id).is_ok(), (0..i128::from(experts)).contains(&id));
+        prop_assert_eq!(p.count(small).is_ok(), small < ranks);
+        prop_assert_eq!(p.start(small).is_ok(), small < ranks);
+        prop_assert_eq!(p.experts(small).is_ok(), small < ranks);
+        prop_assert_eq!(p.owner(small).is_ok(), small < experts);
+        prop_assert_eq!(p.local_index(small).is_ok(), small < experts);
+    }
+
+    /// Domain: arbitrary int32 entries near the legal ones, up to 12 long; 20,000 samples, under 1 s.
+    #[test]
+    fn whatever_is_read_as_a_representation_is_written_back_unchanged(
+        map in prop::collection::vec(-1..5, 0..12), shared in 0_u32..4,
+    ) {
+        let length = map.len();
+        let mut out = vec![0; length];
+        if let Ok(read) = ExpertMap::from_index_map(&map) {
+            read.write_index_map(&mut out).unwrap();
+            prop_assert_eq!(&out, &map);
+        }
+        if let Ok(read) = ExpertMap::from_index_map_with_shared(&map, shared) {
+            read.write_index_map_with_shared(shared, &mut out).unwrap();
+            prop_assert_eq!(&out, &map);
+        }
+        if let Ok(read) = ExpertMap::from_index_map_with_sentinel(&map) {
+            read.write_index_map_with_sentinel(&mut out).unwrap();
+            prop_assert_eq!(&out, &map);
+        }
+        if let Ok(read) = ExpertMap::from_mask(&map, shared) {
+            read.write_mask(shared, &mut out).unwrap();
+            prop_assert_eq!(&out, &map);
+            prop_assert!(ExpertMap::from_index_map(&map).is_err() || length == 1);
+        }
+    }
+}
+
+/// Domain: E in 0..=64, R in 1..=64, three strategies; every table and every rank's maps. Under 1 s.
+#[test]
+fn tables_agree_with_the_scalar_answers() {
+    for strategy in Strategy::ALL {
+        for (experts, ranks) in (0..=64).flat_map(|experts| (1..=64).map(move |ranks| (experts, ranks))) {
+            let p = Partition::new(experts, ranks, strategy).unwrap();
+            let per_rank = |f: &dyn Fn(u32) -> u32| (0..ranks).map(|r| f(r) as i32).collect::<Vec<_>>();
+            let per_expert = |f: &dyn Fn(u32) -> u32| (0..experts).map(|e| f(e) as i32).collect::<Vec<_>>();
+            let counts = table(&p, ranks, Partition::write_counts);
+            assert_eq!(counts, per_rank(&|r| p.count(r).unwrap()));
+            assert_eq!(table(&p, ranks, Partition::write_starts), per_rank(&|r| p.start(r).unwrap()));
+            assert_eq!(table(&p, experts, Partition::write_owners), per_expert(&|e| p.owner(e).unwrap()));
+            assert_eq!(table(&p, experts, Partition::write_local_indices), per_expert(&|e| p.local_index(e).unwrap()));
+            if strategy.is_contiguous() {
+                let offsets = table(&p, ranks + 1, Partition::write_offsets);
+                let mut total = 0;
+                assert!(offsets.iter().zip(counts.iter().chain(&[0])).all(|(offset, count)| {
+                    let expected = total;
+                    total += count;
+                    *offset == expected
+                }));
+            } else {
+                assert!(p.write_offsets(&mut vec![0; ranks as usize + 1]).is_err());
+            }
+            let ids = (0..experts.max(ranks)).map(|id| id as i32).collect::<Vec<_>>();
+            let of_ranks = |write: QueryWriter| table_of(&ids[..ranks as usize], |ids, out| write(&p, ids, out));
+            let of_experts = |write: QueryWriter| table_of(&ids[..experts as usize], |ids, out| write(&p, ids, out));
+            assert_eq!(of_ranks(Partition::write_counts_of), counts);
+            assert_eq!(of_ranks(Partition::write_starts_of), table(&p, ranks, Partition::write_starts));
+            assert_eq!(of_experts(Partition::write_owners_of), table(&p, experts, Partition::write_owners));
+            assert_eq!(
+                of_experts(Partition::write_local_indices_of),
+                table(&p, experts, Partition::write_local_indices)
+            );
+            for rank in 0..ranks {
+                agree_on_one_rank(&p, rank);
+            }
+        }
+    }
+}
+
+fn agree_on_one_rank(p: &Partition, rank: u32) {
+    let experts = p.num_experts();
+    let index_map = (0..experts)
+        .map(|e| if p.owner(e) == Ok(rank) { p.local_index(e).unwrap() as i32 } else { ABSENT })
+        .collect::<Vec<_>>();
+    let mut out = vec![i32::MIN; experts as usize];
+    p.write_expert_map(rank, &mut out).unwrap();
+    assert_eq!(out, index_map);
+    let local = p.experts(rank).unwrap().collect::<Vec<_>>();
+    let mut ids = vec![i32::MIN; local.len()];
+    p.write_local_experts(rank, &mut ids).unwrap();
+    assert!(ids.iter().zip(&local).all(|(id, expert)| *id == *expert as i32));
+
+    let from_partition = ExpertMap::from_partition(p, rank).unwrap();
+    assert_eq!(from_partition.local_experts(), local);
+    assert_eq!(ExpertMap::from_index_map(&index_map).unwrap(), from_partition);
+
+    let mut with_sentinel = vec![i32::MIN; experts as usize + 1];
+    p.write_expert_map_with_sentinel(rank, &mut with_sentinel).unwrap();
+    assert_eq!(with_sentinel.split_last().unwrap(), (&ABSENT, index_map.as_slice()));
+    assert_eq!(ExpertMap::from_index_map_with_sentinel(&with_sentinel).unwrap(), from_partition);
+
+    for shared in 0..3 {
+        let mut with_shared = vec![i32::MIN; (experts + shared) as usize];
+        p.write_expert_map_with_shared(rank, shared, &mut with_shared).unwrap();
+        let tail = (0..shared).map(|s| (local.len() as u32 + s) as i32);
+        assert_eq!(with_shared, index_map.iter().copied().chain(tail).collect::<Vec<_>>());
+        assert_eq!(ExpertMap::from_index_map_with_shared(&with_shared, shared).unwrap(), from_partition);
+
+        let mut mask = vec![i32::MIN; (experts + shared) as usize + 1];
+        p.write_expert_mask(rank, shared, &mut mask).unwrap();
+        let bits = index_map.iter().map(|local| i32::from(*local != ABSENT));
+        let tail = std::iter::repeat_n(1, shared as usize).chain([0]);
+        assert_eq!(mask, bits.chain(tail).collect::<Vec<_>>());
+        assert_eq!(ExpertMap::from_mask(&mask, shared).unwrap(), from_partition);
+    }
+}
+
+/// Domain: the named cases.
+#[test]
+fn errors_name_the_parameter_the_value_and_the_range() {
+    let p = Partition::new(30, 8, Strategy::Linear).unwrap();
+    let text = |error: Error| error.to_string();
+    assert_eq!(
+        text(Partition::new(1 << 31, 1, Strategy::Linear).unwrap_err()),
+        "num_experts=2147483648 is out of range, expected 0..=2147483647"
+    );
+    assert_eq!(
+        text(Partition::new(1, 0, Strategy::Linear).unwrap_err()),
+        "num_ranks=0 is out of range, expected 1..=2147483647"
+    );
+    assert_eq!(text(p.count(8).unwrap_err()), "rank=8 is out of range, expected 0..8");
+    assert_eq!(text(p.check_rank(-1).unwrap_err()), "rank=-1 is out of range, expected 0..8");
+    assert_eq!(text(p.owner(30).unwrap_err()), "expert=30 is out of range, expected 0..30");
+    assert_eq!(text(p.write_counts(&mut [0; 7]).unwrap_err()), "out has length 7, expected 8");
+    assert_eq!(
+        text("ring\n".parse::<Strategy>().unwrap_err()),
+        "strategy=`ring\\n` is unknown, expected one of `linear`, `round_robin`, `proportional`"
+    );
+    assert_eq!(
+        text("x".repeat(99).parse::<Strategy>().unwrap_err()),
+        format!("strategy=`{}...` is unknown, expected one of `linear`, `round_robin`, `proportional`", "x".repeat(40))
+    );
+    assert_eq!(
+        text(Partition::new(256, 3, Strategy::Linear).unwrap().uniform_count().unwrap_err()),
+        "num_experts=256 does not divide by num_ranks=3, so slabs are not equal: add 2 redundant experts \
+         (258 over 3 ranks), or use 2 or 4 ranks"
+    );
+    assert_eq!(
+        text(Partition::new(5, 8, Strategy::Linear).unwrap().uniform_count().unwrap_err()),
+        "num_experts=5 does not divide by num_ranks=8, so slabs are not equal: add 3 redundant experts \
+         (8 over 8 ranks), or use 5 ranks"
+    );
+    assert_eq!(
+        text(Partition::new(30, 8, Strategy::RoundRobin).unwrap().write_offsets(&mut [0; 9]).unwrap_err()),
+        "strategy=`round_robin` has no offsets, expected a contiguous strategy: `linear` or `proportional`"
+    );
+    assert_eq!(
+        text(p.write_expert_mask(0, NUM_SHARED_EXPERTS.max(), &mut []).unwrap_err()),
+        "num_shared_experts=2147483647 is out of range, expected 0..=2147483617 beside num_experts=30: local indices \
+         are int32"
+    );
+    assert_eq!(
+        text(p.write_owners_of(&[3_i64, 29, 30], &mut [0; 3]).unwrap_err()),
+        "expert=30 is out of range, expected 0..30 (at position 2)"
+    );
+    assert_eq!(
+        text(p.write_counts_of(&[0, -1], &mut [0; 2]).unwrap_err()),
+        "rank=-1 is out of range, expected 0..8 (at position 1)"
+    );
+    assert!(p.count(8).unwrap_err().is_no_such_id() && !p.write_counts(&mut []).unwrap_err().is_no_such_id());
+}
+
+/// Domain: the named cases.
+#[test]
+fn a_mask_in_the_place_of_an_index_map_is_called_one() {
+    let p = Partition::new(8, 3, Strategy::Linear).unwrap();
+    for rank in 0..3 {
+        let mut mask = [0; 9];
+        p.write_expert_mask(rank, 0, &mut mask).unwrap();
+        for refused in [
+            ExpertMap::from_index_map(&mask),
+            ExpertMap::from_index_map_with_shared(&mask, 1),
+            ExpertMap::from_index_map_with_sentinel(&mask),
+        ] {
+            let error = refused.unwrap_err();
+            assert!(error.is_wrong_representation());
+            assert!(error.to_string().contains("looks like a 0/1 expert mask"), "{error}");
+        }
+        let mut map = [0; 8];
+        p.write_expert_map(rank, &mut map).unwrap();
+        let error = ExpertMap::from_mask(&map, 0).unwrap_err();
+        assert!(error.to_string().starts_with("expert_mask is not a 0/1 mask"), "{error}");
+    }
+    assert_eq!(
+        ExpertMap::from_index_map(&[-1, 0, 2]).unwrap_err().to_string(),
+        "expert_map is not an index map: entry 2 is 2, expected -1 or the next local index 1"
+    );
+    assert_eq!(
+        ExpertMap::from_mask(&[], 2).unwrap_err().to_string(),
+        "expert_mask is not a 0/1 mask with a trailing 0: length is 0, expected at least 3"
+    );
+}
+
+/// Domain: every E in 1..=2000 against trial division, and the largest E. Under 1 s.
+#[test]
+fn legal_ranks_are_the_divisors() {
+    for experts in 1..=2000 {
+        let divisors = (1..=experts).filter(|ranks| experts % ranks == 0).collect::<Vec<_>>();
+        assert_eq!(legal_ranks(experts, NUM_RANKS.max()).unwrap(), divisors);
+        for ranks in 1..=40 {
+            let p = Partition::new(experts, ranks, Strategy::Linear).unwrap();
+            assert_eq!(p.is_uniform(), divisors.contains(&ranks));
+            let least = (0..ranks).find(|n| (experts + n) % ranks == 0).unwrap();
+            assert_eq!(p.min_redundant_experts(), least);
+        }
+    }
+    assert_eq!(legal_ranks(0, 3).unwrap(), [1, 2, 3]);
+    assert_eq!(legal_ranks(256, 72).unwrap(), [1, 2, 4, 8, 16, 32, 64]);
+    assert_eq!(legal_ranks(NUM_EXPERTS.max(), NUM_RANKS.max()).unwrap(), [1, NUM_EXPERTS.max()]);
+}
