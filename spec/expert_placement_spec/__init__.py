@@ -1,0 +1,12 @@
+"""The specification of expert placement, made executable: reference model, named invariants, checkers and proofs.
+
+This distribution stands by itself: it needs neither the crate nor the wheel that it is about.
+"""
+
+from expert_placement_spec.exhaustive import Counterexample, Domain, Outcome, check, evaluate
+from expert_placement_spec.invariants import INVARIANTS, Invariant
+from expert_placement_spec.reference import Partition
+
+__version__ = "0.1.0"
+
+__all__ = ["INVARIANTS", "Counterexample", "Domain", "Invariant", "Outcome", "Partition", "check", "evaluate"]

@@ -1,0 +1,93 @@
+"""The few array operations that the exhaustive checker needs, in numpy or in torch on any device."""
+
+from __future__ import annotations
+
+from typing import Any, Protocol
+
+import numpy as np
+
+
+class Arrays(Protocol):
+    """int64 arrays of one library."""
+
+    def array(self, values: Any) -> Any:
+        """One array of Python ints or of a numpy array."""
+
+    def arange(self, end: int) -> Any:
+        """0, 1, ..., end - 1."""
+
+    def repeat(self, values: Any, counts: Any) -> Any:
+        """Each value as often as its count says."""
+
+    def before(self, counts: Any) -> Any:
+        """The sum of all counts before each one."""
+
+    def sum_segments(self, values: Any, segment: Any, length: int) -> Any:
+        """The sum of the values of each segment."""
+
+    def numpy(self, values: Any) -> np.ndarray[Any, Any]:
+        """The same values as a numpy array."""
+
+
+class NumpyArrays:
+    """numpy, on one core."""
+
+    def array(self, values: Any) -> Any:
+        """One array of Python ints or of a numpy array."""
+        return np.asarray(values, dtype=np.int64)
+
+    def arange(self, end: int) -> Any:
+        """0, 1, ..., end - 1."""
+        return np.arange(end, dtype=np.int64)
+
+    def repeat(self, values: Any, counts: Any) -> Any:
+        """Each value as often as its count says."""
+        return np.repeat(values, counts)
+
+    def before(self, counts: Any) -> Any:
+        """The sum of all counts before each one."""
+        return np.cumsum(counts) - counts
+
+    def sum_segments(self, values: Any, segment: Any, length: int) -> Any:
+        """The sum of the values of each segment."""
+        return np.bincount(segment, weights=values, minlength=length).astype(np.int64)
+
+    def numpy(self, values: Any) -> np.ndarray[Any, Any]:
+        """The same values as a numpy array."""
+        return np.asarray(values)
+
+
+class TorchArrays:
+    """torch, on the device given."""
+
+    def __init__(self, device: str = "cpu") -> None:
+        import torch
+
+        self.torch = torch
+        self.device = torch.device(device)
+
+    def array(self, values: Any) -> Any:
+        """One array of Python ints or of a numpy array."""
+        return self.torch.as_tensor(np.asarray(values, dtype=np.int64), device=self.device)
+
+    def arange(self, end: int) -> Any:
+        """0, 1, ..., end - 1."""
+        return self.torch.arange(end, device=self.device)
+
+    def repeat(self, values: Any, counts: Any) -> Any:
+        """Each value as often as its count says."""
+        return self.torch.repeat_interleave(values, counts)
+
+    def before(self, counts: Any) -> Any:
+        """The sum of all counts before each one."""
+        return self.torch.cumsum(counts, 0) - counts
+
+    def sum_segments(self, values: Any, segment: Any, length: int) -> Any:
+        """The sum of the values of each segment."""
+        sums = self.torch.zeros(length, dtype=self.torch.int64, device=self.device)
+        return sums.index_add_(0, segment, values)
+
+    def numpy(self, values: Any) -> np.ndarray[Any, Any]:
+        """The same values as a numpy array."""
+        array: np.ndarray[Any, Any] = values.cpu().numpy()
+        return array

@@ -1,0 +1,215 @@
+"""The conformance run from a terminal: `expert-placement-spec check` and `expert-placement-spec prove`."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+from expert_placement_spec.exhaustive import Domain, Outcome, check
+from expert_placement_spec.implementation import REFERENCE, load
+from expert_placement_spec.invariants import INVARIANTS
+from expert_placement_spec.prove import prove_all
+from expert_placement_spec.reference import MAX, STRATEGIES
+from expert_placement_spec.report import as_json, as_table
+from expert_placement_spec.sampled import sample
+
+app = typer.Typer(
+    help="The specification of expert placement, made executable.", no_args_is_help=True, pretty_exceptions_enable=False
+)
+
+EXAMPLES = """
+Examples:
+
+    expert-placement-spec check --implementation expert_placement:Partition
+
+    expert-placement-spec check --implementation my_engine.moe:Partition --experts 0..=64 --ranks 1..=64 --json
+
+    expert-placement-spec prove
+"""
+
+
+def parse_range(parameter: str, text: str, least: int) -> range:
+    """`0..=128` as a range that ends with 128.
+
+    Raises:
+        ValueError: another form, or bounds outside `least ..= 2**31 - 1`.
+    """
+    first, dots, last = text.partition("..=")
+    if not dots or not first.isdecimal() or not last.isdecimal():
+        raise ValueError(f"{parameter}=`{text}` is no range, expected the form `{least}..=128`")
+    if not least <= int(first) <= int(last) <= MAX:
+        raise ValueError(f"{parameter}=`{text}` is out of range, expected bounds in {least}..={MAX}, the smaller first")
+    return range(int(first), int(last) + 1)
+
+
+def error_console() -> Console:
+    """Where progress and errors go, so that results can be piped."""
+    return Console(stderr=True)
+
+
+def output_console() -> Console:
+    """Where results go; as wide as they need where nobody looks at a terminal."""
+    return Console() if sys.stdout.isatty() else Console(width=10_000)
+
+
+@contextmanager
+def progress_bar(what: str) -> Iterator[Callable[[int, int], None]]:
+    """A bar on the terminal, and a function that moves it."""
+    columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.percentage:>3.0f} %"))
+    with Progress(*columns, TimeRemainingColumn(), console=error_console(), transient=True) as bar:
+        task = bar.add_task(what, total=None)
+        yield lambda done, total: bar.update(task, completed=done, total=total)
+
+
+def run(
+    implementations: Sequence[str],
+    *,
+    experts: str = "0..=128",
+    ranks: str = "1..=128",
+    wide: int = 256,
+    strategies: Sequence[str] = STRATEGIES,
+    samples: int = 2000,
+    device: str = "cpu",
+    processes: int | None = None,
+    as_json_text: bool = False,
+) -> int:
+    """Checks implementations exhaustively and by sampling, prints the outcome, and gives the exit code.
+
+    Args:
+        implementations: names of the form `module:attribute`.
+        experts: the range of E, such as `0..=128`.
+        ranks: the range of R, such as `1..=128`.
+        wide: how many experts and ranks the invariants over a rank and an expert at once are taken to.
+        strategies: which strategies.
+        samples: how many random points beyond the domain each invariant of the rule is given; 0 for none.
+        device: where implementations with torch arrays are evaluated.
+        processes: how many processes share the work; all cores without other word.
+        as_json_text: whether to print JSON instead of tables.
+
+    Returns:
+        0 where every invariant holds, 1 where one is broken.
+
+    Raises:
+        ValueError: an unknown implementation or strategy, or a malformed range.
+    """
+    unknown = [name for name in strategies if name not in STRATEGIES]
+    if unknown:
+        raise ValueError(f"strategy=`{unknown[0]}` is unknown, expected one of {', '.join(STRATEGIES)}")
+    domain = Domain(
+        parse_range("experts", experts, 0), parse_range("ranks", ranks, 1), wide, tuple(dict.fromkeys(strategies))
+    )
+    names = list(dict.fromkeys(implementations))
+    for name in names:
+        load(name, device)
+    with progress_bar("exhaustive") as progress:
+        outcomes = check(names, domain, device=device, processes=processes or os.cpu_count() or 1, progress=progress)
+    sampled: list[Outcome] = []
+    if samples:
+        with progress_bar("sampled") as progress:
+            sampled = sample(names, samples, device=device, progress=progress)
+    broken = [one.counterexample for one in outcomes + sampled if one.counterexample is not None]
+    if as_json_text:
+        text = {
+            "domain": {"experts": experts, "ranks": ranks, "wide": wide, "strategies": list(domain.strategies)},
+            "exhaustive": as_json(outcomes),
+            "sampled": as_json(sampled),
+            "broken": len(broken),
+        }
+        print(json.dumps(text, indent=2))
+        return 1 if broken else 0
+    console = output_console()
+    console.print(as_table(outcomes, f"exhaustive: E in {experts}, R in {ranks}, rank x expert up to {wide}"))
+    if sampled:
+        console.print(as_table(sampled, f"sampled: E and R up to {MAX}, {samples:,} points each at most"))
+    for one in broken:
+        reason = f"  # {one.message}" if one.message else ""
+        console.print(f"counterexample: {one.call()}{reason}", markup=False, highlight=False, soft_wrap=True)
+    cases = sum(one.cases for one in outcomes + sampled)
+    held = sum(one.result == "holds" for one in outcomes + sampled)
+    console.print(f"{held} checks hold over {cases:,} cases, {len(broken)} broken", highlight=False)
+    return 1 if broken else 0
+
+
+@app.command(name="check", epilog=EXAMPLES)
+def check_command(
+    implementation: Annotated[
+        list[str] | None, typer.Option(help="What to check, as `module:attribute`; may be repeated.")
+    ] = None,
+    experts: Annotated[str, typer.Option(help="The range of E.")] = "0..=128",
+    ranks: Annotated[str, typer.Option(help="The range of R.")] = "1..=128",
+    wide: Annotated[int, typer.Option(help="E and R up to which whole maps are checked.", min=1)] = 256,
+    strategy: Annotated[list[str] | None, typer.Option(help="A strategy; may be repeated.")] = None,
+    samples: Annotated[int, typer.Option(help="Random points up to the limits, for each invariant.", min=0)] = 2000,
+    device: Annotated[str, typer.Option(help="Where torch implementations are evaluated.")] = "cpu",
+    processes: Annotated[int | None, typer.Option(help="Processes; all cores by default.", min=1)] = None,
+    json_output: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Check every invariant for an implementation: over a whole domain, and by samples beyond it."""
+    raise typer.Exit(
+        run(
+            implementation or [REFERENCE],
+            experts=experts,
+            ranks=ranks,
+            wide=wide,
+            strategies=strategy or STRATEGIES,
+            samples=samples,
+            device=device,
+            processes=processes,
+            as_json_text=json_output,
+        )
+    )
+
+
+@app.command(name="prove")
+def prove_command(json_output: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False) -> None:
+    """Prove every invariant of the formulas for all E and R, with the solver z3."""
+    with progress_bar("proving") as progress:
+        theorems = prove_all(progress)
+    failed = [theorem for theorem in theorems if theorem.result != "proved"]
+    if json_output:
+        print(json.dumps([vars(theorem) for theorem in theorems], indent=2))
+    else:
+        table = Table(title="theorems for every E and R")
+        for heading in ("invariant", "strategy", "result", "time"):
+            table.add_column(heading, no_wrap=True)
+        for theorem in theorems:
+            table.add_row(theorem.invariant, theorem.strategy, theorem.result, f"{theorem.seconds:.2f} s")
+        output_console().print(table)
+        print(f"{len(theorems) - len(failed)} proved, {len(failed)} failed")
+    raise typer.Exit(1 if failed else 0)
+
+
+@app.command(name="list")
+def list_command() -> None:
+    """List every invariant with its sentence."""
+    table = Table()
+    table.add_column("invariant", no_wrap=True)
+    table.add_column("for every", no_wrap=True)
+    table.add_column("the law")
+    for law in INVARIANTS.values():
+        table.add_row(law.name, ", ".join(("p", *law.quantifiers)), law.sentence)
+    output_console().print(table)
+
+
+def main() -> None:
+    """The entry point: errors on one line and exit code 2."""
+    try:
+        app(standalone_mode=True)
+    except (ValueError, TypeError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        sys.exit(130)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,298 @@
+"""Every invariant over every partition of a domain, on several processes. SPEC.md, "How it is checked"."""
+
+from __future__ import annotations
+
+import gc
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import dataclass, field
+from multiprocessing import get_context
+
+from expert_placement_spec.grid import Block, violations
+from expert_placement_spec.implementation import Implementation, load
+from expert_placement_spec.invariants import INVARIANTS, Invariant
+from expert_placement_spec.reference import CONTIGUOUS, STRATEGIES
+
+WIDE = {"tables", "scalars", "maps", "lists", "errors"}
+"""Subjects that are asked id by id, or of which there are R x E entries."""
+BLOCK = {"cpu": 1 << 18, "cuda": 1 << 24}
+"""Points of one block: what a core's cache, or a GPU's memory, takes well."""
+
+
+@dataclass(frozen=True)
+class Domain:
+    """Which partitions are checked.
+
+    Invariants over a rank and an expert at once, and those that need every id asked by itself, are evaluated up to
+    `wide` experts and ranks; the others over the whole domain.
+    """
+
+    experts: range
+    ranks: range
+    wide: int
+    strategies: tuple[str, ...] = STRATEGIES
+
+    def shapes(self, is_wide: bool) -> list[tuple[int, int]]:
+        """All (E, R), the smallest sum first, so that the first counterexample is the smallest."""
+        shapes = [
+            (num_experts, num_ranks)
+            for num_experts in self.experts
+            for num_ranks in self.ranks
+            if not is_wide or max(num_experts, num_ranks) <= self.wide
+        ]
+        return sorted(shapes, key=lambda shape: (sum(shape), shape))
+
+
+@dataclass(frozen=True)
+class Counterexample:
+    """A point at which an implementation breaks an invariant."""
+
+    implementation: str
+    invariant: str
+    num_experts: int
+    num_ranks: int
+    strategy: str
+    values: tuple[tuple[str, int], ...] = ()
+    message: str = ""
+
+    @property
+    def size(self) -> tuple[int, ...]:
+        """By which the smallest is chosen."""
+        shape = (self.num_experts + self.num_ranks, self.num_experts, STRATEGIES.index(self.strategy))
+        return (*shape, *(value for _, value in self.values))
+
+    def call(self) -> str:
+        """An expression that evaluates the invariant at this point, to be pasted."""
+        values = "".join(f", {name}={value}" for name, value in self.values)
+        return (
+            f'expert_placement_spec.evaluate("{self.implementation}", "{self.invariant}", '
+            f'num_experts={self.num_experts}, num_ranks={self.num_ranks}, strategy="{self.strategy}"{values})'
+        )
+
+
+@dataclass
+class Outcome:
+    """What came of one invariant for one implementation."""
+
+    implementation: str
+    invariant: str
+    cases: int = 0
+    seconds: float = 0.0
+    offered: bool = True
+    counterexample: Counterexample | None = None
+
+    @property
+    def result(self) -> str:
+        """`holds`, `broken`, `not offered` or, where the domain has no such point, `no cases`."""
+        if not self.offered:
+            return "not offered"
+        if self.counterexample is not None:
+            return "broken"
+        return "holds" if self.cases else "no cases"
+
+    def add(self, other: Outcome) -> None:
+        """Takes in the outcome of another part of the domain."""
+        self.cases += other.cases
+        self.seconds += other.seconds
+        found = [one for one in (self.counterexample, other.counterexample) if one is not None]
+        self.counterexample = min(found, key=lambda one: one.size, default=None)
+
+
+@dataclass(frozen=True)
+class Task:
+    """A part of the domain that one process checks at a time."""
+
+    implementation: str
+    device: str
+    strategy: str
+    shapes: list[tuple[int, int]] = field(repr=False)
+    is_wide: bool
+    points: int
+
+
+def is_wide(law: Invariant) -> bool:
+    """Whether the invariant belongs to the smaller domain."""
+    return law.subject in WIDE or {"r", "e"} <= set(law.quantifiers) or "s" in law.quantifiers
+
+
+def laws_for(strategy: str, wide: bool, subjects: set[str]) -> list[Invariant]:
+    """The invariants of one strategy in one of the two domains, of subjects that can be observed."""
+    return [
+        law
+        for law in INVARIANTS.values()
+        if strategy in law.strategies and law.subject in subjects and is_wide(law) == wide
+    ]
+
+
+def tasks(implementation: str, device: str, domain: Domain) -> Iterator[Task]:
+    """The domain cut into parts of about the size of a block."""
+    limit = BLOCK["cpu" if device == "cpu" else "cuda"]
+    for wide in (False, True):
+        shapes = domain.shapes(wide)
+        for strategy in domain.strategies:
+            part: list[tuple[int, int]] = []
+            points = 0
+            for num_experts, num_ranks in shapes:
+                part.append((num_experts, num_ranks))
+                points += max(num_ranks, num_experts) * (num_ranks if wide else 1) + 1
+                if points >= limit:
+                    yield Task(implementation, device, strategy, part, wide, points)
+                    part, points = [], 0
+            if part:
+                yield Task(implementation, device, strategy, part, wide, points)
+
+
+_loaded: dict[tuple[str, str], Implementation] = {}
+
+
+def run_task(task: Task) -> list[Outcome]:
+    """Checks one part; called in a worker process, or in this one."""
+    key = (task.implementation, task.device)
+    if key not in _loaded:
+        _loaded[key] = load(*key)
+        quiet_threads()
+    implementation = _loaded[key]
+    subjects = implementation.offered_subjects()
+    laws = laws_for(task.strategy, task.is_wide, subjects)
+    needed = {law.subject for law in laws} - (set() if task.strategy in CONTIGUOUS else {"offsets"})
+    outcomes = {law.name: Outcome(task.implementation, law.name) for law in laws}
+    # Hundreds of thousands of small arrays are alive at once, none of them in a cycle.
+    gc.disable()
+    try:
+        block = answered_block(implementation, task.strategy, task.shapes, needed, outcomes)
+        for law in laws:
+            begin = time.perf_counter()
+            cases, values, place = violations(law, block)
+            outcome = outcomes[law.name]
+            outcome.cases += cases
+            outcome.seconds += time.perf_counter() - begin
+            if values is not None and place is not None:
+                shape = block.shapes[place]
+                broken = Counterexample(task.implementation, law.name, *shape, task.strategy, tuple(values.items()))
+                outcome.add(Outcome(task.implementation, law.name, counterexample=broken))
+    finally:
+        gc.enable()
+    return list(outcomes.values())
+
+
+def answered_block(
+    implementation: Implementation,
+    strategy: str,
+    shapes: list[tuple[int, int]],
+    subjects: set[str],
+    outcomes: dict[str, Outcome],
+) -> Block:
+    """The block of all partitions that answer every query; the first that does not is a counterexample."""
+    block = Block(implementation, strategy, shapes, subjects)
+    try:
+        block.build()
+    except Exception:
+        answering = []
+        law = "answers_every_query"
+        for shape in shapes:
+            try:
+                Block(implementation, strategy, [shape], subjects).build()
+                answering.append(shape)
+            except Exception as error:
+                message = f"{type(error).__name__}: {error}"
+                broken = Counterexample(implementation.name, law, *shape, strategy, message=message)
+                refused = Outcome(implementation.name, law, cases=1, counterexample=broken)
+                outcomes.setdefault(law, Outcome(implementation.name, law)).add(refused)
+        block = Block(implementation, strategy, answering, subjects)
+        block.build()
+    return block
+
+
+def quiet_threads() -> None:
+    """One thread for each process: the processes share the cores already."""
+    import sys
+
+    torch = sys.modules.get("torch")
+    if torch is not None:
+        torch.set_num_threads(1)
+
+
+def check(
+    implementations: list[str],
+    domain: Domain,
+    *,
+    device: str = "cpu",
+    processes: int = 1,
+    progress: Callable[[int, int], None] = lambda done, total: None,
+) -> list[Outcome]:
+    """Checks every invariant for every implementation over the domain.
+
+    Args:
+        implementations: names of the form `module:attribute`.
+        domain: which partitions.
+        device: where implementations with torch arrays are evaluated.
+        processes: how many processes share the work; with 1 it is done in this one.
+        progress: called with the points done and their total.
+
+    Returns:
+        One outcome for each implementation and invariant, in the order of the names.
+    """
+    outcomes = {}
+    for name in implementations:
+        subjects = load(name, device).offered_subjects()
+        for law in INVARIANTS.values():
+            outcomes[name, law.name] = Outcome(name, law.name, offered=law.subject in subjects)
+    work = [task for name in implementations for task in tasks(name, device, domain)]
+    total, done = sum(task.points for task in work), 0
+    for task, found in run_all(work, processes):
+        for outcome in found:
+            outcomes[outcome.implementation, outcome.invariant].add(outcome)
+        done += task.points
+        progress(done, total)
+    return list(outcomes.values())
+
+
+def run_all(work: list[Task], processes: int) -> Iterator[tuple[Task, list[Outcome]]]:
+    """Every task with its outcomes, in the order in which they end."""
+    if processes == 1:
+        for task in work:
+            yield task, run_task(task)
+        return
+    # Spawned, not forked: a library that has started threads does not survive a fork.
+    with ProcessPoolExecutor(processes, mp_context=get_context("spawn")) as pool:
+        futures = {pool.submit(run_task, task): task for task in work}
+        try:
+            for future in as_completed(futures):
+                yield futures[future], future.result()
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
+
+
+def evaluate(
+    implementation: str, invariant: str, *, num_experts: int, num_ranks: int, strategy: str = "linear", **values: int
+) -> bool:
+    """Whether one invariant holds at one point.
+
+    Args:
+        implementation: a name of the form `module:attribute`.
+        invariant: an invariant's name.
+        num_experts: E.
+        num_ranks: R.
+        strategy: the strategy.
+        values: a value for each of the invariant's quantifiers.
+
+    Raises:
+        ValueError: an unknown name, or other quantifiers than the invariant's.
+    """
+    law = INVARIANTS.get(invariant)
+    if law is None:
+        raise ValueError(f"invariant `{invariant}` is unknown, expected one of {', '.join(INVARIANTS)}")
+    if set(values) != set(law.quantifiers):
+        raise ValueError(f"{invariant} is about {', '.join(law.quantifiers) or 'p alone'}, got {', '.join(values)}")
+    block = Block(load(implementation), strategy, [(num_experts, num_ranks)], {law.subject, "rule"})
+    block.build()
+    points = block.points(law.quantifiers)
+    for name, value in values.items():
+        points = points.where(points.values[name] == value)
+    if not len(points):
+        raise ValueError(f"there is no point {values} in the partition of {num_experts} experts over {num_ranks} ranks")
+    if law.requires is not None and not bool(law.requires(points, *points.values.values()).all()):
+        return True
+    return bool(law.predicate(points, *points.values.values()).all())

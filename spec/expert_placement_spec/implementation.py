@@ -1,0 +1,96 @@
+"""An implementation under check, named `module:attribute`.
+
+The attribute is called with `(num_experts, num_ranks, strategy)` and gives a partition, whose methods are those of the
+reference model's `Partition`; a method that it lacks is reported as not offered. Two attributes of the callable speed
+up large domains:
+
+    elementwise: an object whose functions `count`, `start`, `owner` and `local_index` take (num_experts, num_ranks, id,
+        strategy) as arrays that broadcast; and, if it likes, `map_entry`, as the reference model's.
+    arrays: `"numpy"` (the default) or `"torch"`: whose arrays `elementwise` takes, and the checker works on.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from expert_placement_spec.arrays import Arrays, NumpyArrays, TorchArrays
+
+REFERENCE = "expert_placement_spec.reference:Partition"
+
+SCALARS = ("count", "start", "owner", "local_index")
+TABLES = ("counts", "starts", "owners", "local_indices")
+MAP_METHODS = {
+    "index_map": "expert_map",
+    "index_map_with_shared": "expert_map_with_shared",
+    "index_map_with_sentinel": "expert_map_with_sentinel",
+    "mask": "expert_mask",
+}
+
+
+@dataclass
+class Implementation:
+    """What is checked, and how it may be asked."""
+
+    name: str
+    make: Callable[[int, int, str], Any]
+    elementwise: Any = None
+    arrays: Arrays = field(default_factory=NumpyArrays)
+
+    def offers(self, *methods: str) -> bool:
+        """Whether its partitions have all of these methods."""
+        return all(hasattr(self._sample, method) for method in methods)
+
+    def offered_subjects(self) -> set[str]:
+        """The subjects of invariants that can be observed."""
+        subjects = {"answers", "rule"}
+        if self.offers(*TABLES):
+            subjects.add("tables")
+        if self.offers(*SCALARS, "experts"):
+            subjects.add("scalars")
+        if self.offers("local_experts"):
+            subjects.add("lists")
+        if self.offers("offsets"):
+            subjects.add("offsets")
+        if self.offers(*MAP_METHODS.values()):
+            subjects.add("maps")
+        if self.offers(*SCALARS, "expert_map", "is_uniform"):
+            subjects.add("errors")
+        return subjects
+
+    def __post_init__(self) -> None:
+        try:
+            self._sample = self.make(3, 2, "linear")
+        except Exception as error:
+            raise ValueError(
+                f"implementation `{self.name}`: asked for 3 experts over 2 ranks, it raised {type(error).__name__}: {error}"
+            ) from error
+
+
+def load(name: str, device: str = "cpu") -> Implementation:
+    """The implementation named `module:attribute`.
+
+    Raises:
+        ValueError: the name has another form, or there is no such module or attribute.
+    """
+    module_name, colon, attribute = name.partition(":")
+    if not colon or not module_name or not attribute:
+        raise ValueError(f"implementation `{name}` is not of the form `module:attribute`")
+    try:
+        made: Any = importlib.import_module(module_name)
+    except ModuleNotFoundError as error:
+        raise ValueError(f"implementation `{name}`: there is no module `{error.name}`") from error
+    for part in attribute.split("."):
+        if not hasattr(made, part):
+            raise ValueError(f"implementation `{name}`: `{made.__name__}` has no attribute `{part}`")
+        made = getattr(made, part)
+    library = getattr(made, "arrays", "numpy")
+    if library not in ("numpy", "torch"):
+        raise ValueError(f"implementation `{name}`: arrays is `{library}`, expected `numpy` or `torch`")
+    arrays: Arrays = TorchArrays(device) if library == "torch" else NumpyArrays()
+    implementation = Implementation(name, made, getattr(made, "elementwise", None), arrays)
+    if implementation.elementwise is None and not (implementation.offers(*TABLES) or implementation.offers(*SCALARS)):
+        raise ValueError(f"implementation `{name}` offers neither {', '.join(TABLES)} nor {', '.join(SCALARS)}")
+    return implementation

@@ -1,0 +1,146 @@
+"""Invariants of the rule beyond what can be exhausted: hypothesis, up to the limits of E and R.
+
+SPEC.md, "How it is checked".
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from hypothesis import HealthCheck, Phase, find, settings
+from hypothesis import strategies as st
+from hypothesis.errors import NoSuchExample
+
+from expert_placement_spec.exhaustive import Counterexample, Outcome
+from expert_placement_spec.grid import POISON
+from expert_placement_spec.implementation import SCALARS, Implementation, load
+from expert_placement_spec.invariants import INVARIANTS, Invariant
+from expert_placement_spec.reference import MAX, stride
+
+COUNT = st.one_of(st.integers(0, MAX), st.integers(0, 300), st.integers(MAX - 300, MAX))
+
+
+class One:
+    """The view of one partition in plain ints, of any size, each answer asked by itself."""
+
+    def __init__(self, implementation: Implementation, num_experts: int, num_ranks: int, strategy: str) -> None:
+        self._implementation = implementation
+        self.num_experts = num_experts
+        self.num_ranks = num_ranks
+        self.strategy = strategy
+        self.stride = stride(num_ranks, strategy)
+        self._scalars = implementation.offers(*SCALARS)
+        self._partition = implementation.make(num_experts, num_ranks, strategy) if self._scalars else None
+
+    def _ask(self, query: str, identifier: int, end: int) -> int:
+        if not 0 <= identifier < end:
+            return POISON
+        if self._scalars:
+            return int(getattr(self._partition, query)(identifier))
+        arrays = self._implementation.arrays
+        shape = (arrays.array([self.num_experts]), arrays.array([self.num_ranks]))
+        function = getattr(self._implementation.elementwise, query)
+        return int(function(*shape, arrays.array([identifier]), self.strategy)[0])
+
+    def count(self, rank: int) -> int:
+        """The count of a rank."""
+        return self._ask("count", rank, self.num_ranks)
+
+    def start(self, rank: int) -> int:
+        """The start of a rank."""
+        return self._ask("start", rank, self.num_ranks)
+
+    def owner(self, expert: int) -> int:
+        """The owner of an expert."""
+        return self._ask("owner", expert, self.num_experts)
+
+    def local_index(self, expert: int) -> int:
+        """The local index of an expert."""
+        return self._ask("local_index", expert, self.num_experts)
+
+    def grown(self) -> One:
+        """The partition of E + 1 experts."""
+        return One(self._implementation, self.num_experts + 1, self.num_ranks, self.strategy)
+
+
+def can_sample(law: Invariant) -> bool:
+    """Whether the law can be decided at one point without tables: the sum over all ranks cannot."""
+    return law.subject == "rule" and law.name != "counts_total_num_experts"
+
+
+@st.composite
+def points(draw: st.DrawFn, implementation: Implementation, law: Invariant) -> tuple[One, dict[str, int]] | None:
+    """A partition up to the limits and a value for each quantifier, or None where there is none."""
+    num_experts, num_ranks = draw(COUNT), max(1, draw(COUNT))
+    p = One(implementation, num_experts, num_ranks, draw(st.sampled_from(law.strategies)))
+    values: dict[str, int] = {}
+    for name in law.quantifiers:
+        extent = num_experts if name == "e" else min(p.count(values["r"]), num_experts) if name == "i" else num_ranks
+        if extent <= 0:
+            return None
+        near = st.integers(0, min(extent, 300) - 1)
+        values[name] = draw(st.one_of(st.integers(0, extent - 1), near, near.map(lambda back, end=extent: end - 1 - back)))
+    return p, values
+
+
+def sample(
+    implementations: list[str],
+    examples: int,
+    *,
+    device: str = "cpu",
+    progress: Callable[[int, int], None] = lambda done, total: None,
+) -> list[Outcome]:
+    """Looks for a counterexample to every invariant of the rule among random partitions up to the limits.
+
+    Args:
+        implementations: names of the form `module:attribute`.
+        examples: how many points each invariant is given.
+        device: where implementations with torch arrays are evaluated.
+        progress: called with the invariants done and their total.
+
+    Returns:
+        One outcome for each implementation and invariant that can be sampled. The same arguments give the same points.
+    """
+    laws = [law for law in INVARIANTS.values() if can_sample(law)]
+    outcomes = []
+    for name in implementations:
+        implementation = load(name, device)
+        for law in laws:
+            outcomes.append(sample_one(implementation, law, examples))
+            progress(len(outcomes), len(laws) * len(implementations))
+    return outcomes
+
+
+def sample_one(implementation: Implementation, law: Invariant, examples: int) -> Outcome:
+    """Looks for the smallest counterexample to one invariant."""
+    outcome = Outcome(implementation.name, law.name)
+
+    def is_broken(point: tuple[One, dict[str, int]] | None) -> bool:
+        if point is None:
+            return False
+        p, values = point
+        arguments: tuple[Any, ...] = tuple(values.values())
+        if law.requires is not None and not law.requires(p, *arguments):
+            return False
+        outcome.cases += 1
+        return not law.predicate(p, *arguments)
+
+    options = settings(
+        max_examples=examples,
+        derandomize=True,
+        database=None,
+        deadline=None,
+        phases=(Phase.generate, Phase.shrink),
+        suppress_health_check=list(HealthCheck),
+    )
+    try:
+        found = find(points(implementation, law), is_broken, settings=options)
+    except NoSuchExample:
+        return outcome
+    if found is not None:
+        p, values = found
+        outcome.counterexample = Counterexample(
+            implementation.name, law.name, p.num_experts, p.num_ranks, p.strategy, tuple(values.items())
+        )
+    return outcome

@@ -1,0 +1,262 @@
+"""Broken partitions, each with the invariants that must reject it by name.
+
+Several are real: the remainder on the last rank, offsets of rank * local count, a mask where an index map is wanted.
+"""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any, ClassVar
+
+import numpy as np
+from expert_placement_spec import reference
+
+
+class Mutant(reference.Partition):
+    """The reference model, asked through its methods alone."""
+
+    elementwise: ClassVar[Any] = None  # type: ignore[misc, assignment]
+    breaks: ClassVar[set[str]]
+
+
+class RestOnLastRank(Mutant):
+    """Every rank E // R experts, and the last one the rest too."""
+
+    breaks: ClassVar = {
+        "balanced_within_one",
+        "smallest_possible_maximum",
+        "larger_shares_first",
+        "agrees_with_seed",
+        "growth_moves_starts_by_at_most_one",
+        "growth_changes_one_rank",
+    }
+
+    def count(self, rank: int) -> int:
+        base = self.num_experts // self.num_ranks
+        return self.num_experts - base * (self.num_ranks - 1) if self._rank(rank) == self.num_ranks - 1 else base
+
+    def start(self, rank: int) -> int:
+        return self._rank(rank) * (self.num_experts // self.num_ranks)
+
+
+class OffsetIsRankTimesCount(Mutant):
+    """The start as rank * count(rank), as kernels compute it that assume equal slabs."""
+
+    breaks: ClassVar = {"contiguous", "agrees_with_seed", "owner_inverts", "local_index_inverts", "covers_exactly_once"}
+
+    def start(self, rank: int) -> int:
+        return rank * self.count(rank)
+
+
+class LosesTheLast(Mutant):
+    """The last rank owns one expert fewer."""
+
+    breaks: ClassVar = {"ends_meet", "counts_total_num_experts"}
+
+    def count(self, rank: int) -> int:
+        count = super().count(rank)
+        return max(count - 1, 0) if rank == self.num_ranks - 1 else count
+
+
+class StartsBefore(Mutant):
+    """Every start one too early."""
+
+    breaks: ClassVar = {"start_in_range", "ends_meet"}
+
+    def start(self, rank: int) -> int:
+        return super().start(rank) - 1
+
+
+class SmallerSharesFirst(Mutant):
+    """The larger shares on the last ranks."""
+
+    breaks: ClassVar = {"larger_shares_first", "growth_changes_one_rank", "agrees_with_seed"}
+
+    def count(self, rank: int) -> int:
+        base, remainder = divmod(self.num_experts, self.num_ranks)
+        return base + (self._rank(rank) >= self.num_ranks - remainder)
+
+
+class HoardsOnTheFirst(Mutant):
+    """The first rank owns everything."""
+
+    breaks: ClassVar = {"largest_possible_minimum", "empty_only_when_scarce", "equal_when_divisible"}
+
+    def count(self, rank: int) -> int:
+        return self.num_experts if self._rank(rank) == 0 else 0
+
+
+class OwnerBeyondTheLast(Mutant):
+    """Every owner one too large."""
+
+    breaks: ClassVar = {"owner_in_range", "owner_inverts", "covers_exactly_once", "local_index_inverts"}
+
+    def owner(self, expert: int) -> int:
+        return super().owner(expert) + 1
+
+
+class LocalIndexFromTheEnd(Mutant):
+    """Local indices that descend."""
+
+    breaks: ClassVar = {"order_preserved", "owner_inverts", "local_index_inverts"}
+
+    def local_index(self, expert: int) -> int:
+        return self.count(self.owner(expert)) - 1 - super().local_index(expert)
+
+
+class InclusivePrefixSums(Mutant):
+    """Offsets that begin with the first count."""
+
+    breaks: ClassVar = {"offsets_are_prefix_sums"}
+
+    def offsets(self) -> list[int]:
+        return [*super().offsets()[1:], self.num_experts]
+
+
+class ListsBackwards(Mutant):
+    """Lists of local experts that descend."""
+
+    breaks: ClassVar = {"listed_in_local_order"}
+
+    def local_experts(self, rank: int) -> list[int]:
+        return super().local_experts(rank)[::-1]
+
+
+class ListsTooLittle(Mutant):
+    """Lists without their last expert."""
+
+    breaks: ClassVar = {"listed_completely"}
+
+    def local_experts(self, rank: int) -> list[int]:
+        return super().local_experts(rank)[:-1]
+
+
+class MapOfTheNextRank(Mutant):
+    """The map of rank 1 for rank 0 too."""
+
+    breaks: ClassVar = {"map_has_one_owner", "map_agrees_with_local_index"}
+
+    def expert_map(self, rank: int) -> list[int]:
+        return super().expert_map(max(self._rank(rank), min(1, self.num_ranks - 1)))
+
+
+class MaskForMap(Mutant):
+    """A 0/1 mask where an index map is wanted."""
+
+    breaks: ClassVar = {"map_has_one_owner", "map_agrees_with_local_index", "representations_agree"}
+
+    def expert_map(self, rank: int) -> list[int]:
+        return super().expert_mask(rank)[:-1]
+
+
+class SharedExpertsFirst(Mutant):
+    """Shared experts in the first local slots."""
+
+    breaks: ClassVar = {"shared_experts_follow"}
+
+    def expert_map_with_shared(self, rank: int, num_shared_experts: int) -> list[int]:
+        return [*super().expert_map(rank), *range(num_shared_experts)]
+
+
+class OpenEnd(Mutant):
+    """A mask that ends with 1."""
+
+    breaks: ClassVar = {"sentinels_close"}
+
+    def expert_mask(self, rank: int, num_shared_experts: int = 0) -> list[int]:
+        return [*super().expert_mask(rank, num_shared_experts)[:-1], 1]
+
+
+class WideMaps(Mutant):
+    """Maps of int64."""
+
+    breaks: ClassVar = {"maps_are_int32_of_stated_length"}
+
+    def expert_map(self, rank: int) -> Any:
+        return np.array(super().expert_map(rank), dtype=np.int64)
+
+
+class WideTables(Mutant):
+    """Tables of int64."""
+
+    breaks: ClassVar = {"tables_are_int32_of_stated_length"}
+
+    def owners(self) -> Any:
+        return np.array(super().owners(), dtype=np.int64)
+
+
+class WideLists(Mutant):
+    """Lists of int64."""
+
+    breaks: ClassVar = {"listed_completely"}
+
+    def local_experts(self, rank: int) -> Any:
+        return np.array(super().local_experts(rank), dtype=np.int64)
+
+
+class TablesOfAnotherRule(Mutant):
+    """Elementwise functions of one rule and tables of another."""
+
+    breaks: ClassVar = {"tables_hold_the_rule", "rank_tables_agree_with_scalars"}
+    elementwise: ClassVar[Any] = reference
+
+    def count(self, rank: int) -> int:
+        return self.num_experts if self._rank(rank) == 0 else 0
+
+
+class OwnersOfAnotherRule(Mutant):
+    """A table of owners that its scalar query contradicts."""
+
+    breaks: ClassVar = {"expert_tables_agree_with_scalars"}
+
+    def owners(self) -> list[int]:
+        return [0] * self.num_experts
+
+
+class RangesTooLong(Mutant):
+    """Ranges with one expert more."""
+
+    breaks: ClassVar = {"ranges_agree_with_scalars"}
+
+    def experts(self, rank: int) -> range:
+        held = super().experts(rank)
+        return range(held.start, held.stop + held.step, held.step)
+
+
+class RaisesWhereEqual(Mutant):
+    """No answer where E = R = 3."""
+
+    breaks: ClassVar = {"answers_every_query"}
+
+    def count(self, rank: int) -> int:
+        if self.num_experts == self.num_ranks == 3:
+            raise ZeroDivisionError("three by three")
+        return super().count(rank)
+
+
+class Clamps(Mutant):
+    """Ranks out of range answered as the nearest one."""
+
+    breaks: ClassVar = {"wrong_ids_are_refused"}
+
+    def _rank(self, rank: int) -> int:
+        return min(max(rank, 0), self.num_ranks - 1)
+
+
+class AlwaysUniform(Mutant):
+    """Uniform, whatever E and R are."""
+
+    breaks: ClassVar = {"uniform_when_divisible"}
+
+    @property
+    def is_uniform(self) -> bool:
+        return True
+
+
+MUTANTS: list[type[Mutant]] = Mutant.__subclasses__()
+
+
+def model(**functions: Any) -> SimpleNamespace:
+    """The reference model's functions with some replaced, for the prover."""
+    names = ("count", "start", "owner", "local_index", "before", "map_entry")
+    return SimpleNamespace(**{name: getattr(reference, name) for name in names} | functions)

@@ -1,0 +1,166 @@
+"""The checkers themselves: each invariant rejects, by name, an implementation that breaks it, and only then."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import expert_placement_spec
+import pytest
+from expert_placement_spec import INVARIANTS, Domain, check, evaluate, invariants, reference
+from expert_placement_spec.implementation import REFERENCE, load
+from expert_placement_spec.prove import Symbolic, Term, prove
+from expert_placement_spec.sampled import sample
+
+from tests.spec import mutants
+
+SMALL = Domain(range(0, 10), range(1, 7), wide=9)
+
+
+def broken_by(name: str, **options: Any) -> dict[str, expert_placement_spec.Counterexample]:
+    outcomes = check([name], SMALL, **options)
+    return {one.invariant: one.counterexample for one in outcomes if one.counterexample is not None}
+
+
+@pytest.mark.parametrize("mutant", mutants.MUTANTS, ids=lambda mutant: mutant.__name__)
+def test_a_broken_implementation_is_rejected_by_name(mutant: type[mutants.Mutant]) -> None:
+    broken = broken_by(f"tests.spec.mutants:{mutant.__name__}")
+    assert mutant.breaks <= set(broken)
+
+
+def test_every_invariant_has_a_mutant_that_it_rejects() -> None:
+    rejected = set().union(*(mutant.breaks for mutant in mutants.MUTANTS))
+    assert rejected == set(INVARIANTS) - {"no_intermediate_out_of_range"}
+
+
+def test_the_reference_model_is_rejected_by_nothing() -> None:
+    assert broken_by(REFERENCE) == {}
+
+
+def test_every_counterexample_can_be_pasted_and_is_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    found = 0
+    for mutant in mutants.MUTANTS:
+        for name, example in broken_by(f"tests.spec.mutants:{mutant.__name__}").items():
+            if name != "answers_every_query":
+                assert eval(example.call(), {"expert_placement_spec": expert_placement_spec}) is False, example.call()
+                found += 1
+    assert found > len(mutants.MUTANTS)
+    assert evaluate(REFERENCE, "contiguous", num_experts=30, num_ranks=8, r=6) is True
+
+
+def test_the_counterexample_is_the_smallest() -> None:
+    example = broken_by("tests.spec.mutants:RestOnLastRank")["balanced_within_one"]
+    # Two experts over three ranks leave both on the last.
+    assert (example.num_experts, example.num_ranks, dict(example.values)) == (2, 3, {"r": 2, "s": 0})
+
+
+def test_processes_do_not_change_the_outcome() -> None:
+    name = "tests.spec.mutants:RestOnLastRank"
+    assert broken_by(name, processes=2) == broken_by(name)
+
+
+def test_an_exception_names_the_partition_and_its_message() -> None:
+    example = broken_by("tests.spec.mutants:RaisesWhereEqual")["answers_every_query"]
+    assert (example.num_experts, example.num_ranks, example.message) == (3, 3, "ZeroDivisionError: three by three")
+
+
+@pytest.mark.parametrize(
+    ("mutant", "invariant"),
+    [
+        ("RestOnLastRank", "balanced_within_one"),
+        ("OffsetIsRankTimesCount", "contiguous"),
+        ("StartsBefore", "start_in_range"),
+        ("SmallerSharesFirst", "larger_shares_first"),
+        ("HoardsOnTheFirst", "largest_possible_minimum"),
+        ("OwnerBeyondTheLast", "owner_in_range"),
+        ("LocalIndexFromTheEnd", "order_preserved"),
+    ],
+)
+def test_sampling_finds_and_shrinks(mutant: str, invariant: str) -> None:
+    outcomes = {one.invariant: one for one in sample([f"tests.spec.mutants:{mutant}"], 400)}
+    example = outcomes[invariant].counterexample
+    assert example is not None
+    assert max(example.num_experts, example.num_ranks) <= 4, example.call()
+
+
+def test_sampling_holds_for_the_reference_model_and_repeats_itself() -> None:
+    first, second = sample([REFERENCE], 200), sample([REFERENCE], 200)
+    assert [(one.invariant, one.result, one.cases) for one in first] == [
+        (one.invariant, one.result, one.cases) for one in second
+    ]
+    assert all(one.result == "holds" for one in first)
+
+
+def rest_on_last_rank_count(num_experts: Any, num_ranks: Any, rank: Any, strategy: str) -> Any:
+    base = num_experts // num_ranks
+    return expert_placement_spec.logic.choose(rank == num_ranks - 1, num_experts - base * (num_ranks - 1), base)
+
+
+def product_start(num_experts: Any, num_ranks: Any, rank: Any, strategy: str) -> Any:
+    return reference.start(num_experts, num_ranks, rank, strategy) + 0 * (rank * num_experts)
+
+
+REFUTED = [
+    ("balanced_within_one", "linear", {"count": rest_on_last_rank_count}),
+    ("smallest_possible_maximum", "round_robin", {"count": rest_on_last_rank_count}),
+    ("contiguous", "linear", {"count": rest_on_last_rank_count}),
+    ("counts_total_num_experts", "linear", {"count": lambda e, r, k, s: reference.count(e, r, k, s) + 1}),
+    ("ends_meet", "proportional", {"start": lambda e, r, k, s: reference.start(e, r, k, s) + 1}),
+    ("owner_in_range", "linear", {"owner": lambda e, r, x, s: reference.owner(e, r, x, s) + 1}),
+    ("owner_inverts", "round_robin", {"local_index": lambda e, r, x, s: reference.local_index(e, r, x, s) + 1}),
+    ("covers_exactly_once", "linear", {"owner": lambda e, r, x, s: x // (e // r + 1)}),
+    ("no_intermediate_out_of_range", "linear", {"start": product_start}),
+    ("growth_changes_one_rank", "linear", {"count": rest_on_last_rank_count}),
+]
+
+
+@pytest.mark.parametrize(("name", "strategy", "functions"), REFUTED, ids=lambda value: str(value)[:40])
+def test_the_prover_refutes_a_broken_model(name: str, strategy: str, functions: dict[str, Any]) -> None:
+    theorem = prove(INVARIANTS[name], strategy, mutants.model(**functions))
+    assert theorem.result == "refuted", theorem
+
+
+def test_the_prover_notices_a_premise_that_nothing_meets() -> None:
+    law = INVARIANTS["contiguous"]
+    impossible = type(law)(**vars(law) | {"requires": lambda p, r: r < 0})
+    assert prove(impossible, "linear").result == "unsatisfiable premise"
+
+
+def test_a_term_divides_as_python_does() -> None:
+    import z3
+    from expert_placement_spec.prove import ask
+
+    p = Symbolic("linear")
+    seven, three = Term(z3.IntVal(7), p.facts), Term(z3.IntVal(3), p.facts)
+    wrong = z3.Not(((seven // three == 2) & (seven % three == 1)).expression)
+    assert ask([*p.facts.constraints(), wrong])[0] == "unsat"
+
+
+def test_an_invariant_must_state_itself_and_its_quantifiers() -> None:
+    with pytest.raises(TypeError, match="needs a docstring"):
+        invariants.invariant()(lambda p: True)
+    with pytest.raises(TypeError, match="the parameters of"):
+        invariants.invariant()(lambda p, x: True)
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("expert_placement_spec.reference", "is not of the form `module:attribute`"),
+        ("no_such_module:Partition", "there is no module `no_such_module`"),
+        ("expert_placement_spec.reference:Missing", "has no attribute `Missing`"),
+        ("builtins:len", "asked for 3 experts over 2 ranks, it raised TypeError"),
+        ("builtins:str.format", "offers neither"),
+    ],
+)
+def test_an_implementation_that_cannot_be_had_is_named(name: str, message: str) -> None:
+    with pytest.raises((ValueError, TypeError), match=message):
+        load(name)
+
+
+def test_evaluate_refuses_what_it_does_not_know() -> None:
+    with pytest.raises(ValueError, match="invariant `nonsense` is unknown"):
+        evaluate(REFERENCE, "nonsense", num_experts=1, num_ranks=1)
+    with pytest.raises(ValueError, match="contiguous is about r"):
+        evaluate(REFERENCE, "contiguous", num_experts=1, num_ranks=1)
+    with pytest.raises(ValueError, match="there is no point"):
+        evaluate(REFERENCE, "contiguous", num_experts=1, num_ranks=1, r=1)

@@ -1,0 +1,78 @@
+"""The reference model, the compiled core and the torch implementation obey every invariant."""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+from expert_placement_spec import INVARIANTS, Domain, check
+from expert_placement_spec.implementation import REFERENCE
+from expert_placement_spec.prove import prove_all
+from expert_placement_spec.sampled import can_sample, sample
+
+COMPILED = "expert_placement:Partition"
+TORCH = "expert_placement.conformance:TorchPartition"
+IMPLEMENTATIONS = [REFERENCE, COMPILED, TORCH]
+
+FORMULAS = {"no_intermediate_out_of_range"}
+"""Proved of the formulas; an implementation does not show its intermediates."""
+ONE_BY_ONE = {
+    "listed_in_local_order",
+    "listed_completely",
+    "rank_tables_agree_with_scalars",
+    "expert_tables_agree_with_scalars",
+    "ranges_agree_with_scalars",
+    "wrong_ids_are_refused",
+    "uniform_when_divisible",
+}
+"""The torch implementation has no scalar queries: what they would say is checked in tests/torch."""
+
+
+def hold(domain: Domain, implementations: list[str]) -> None:
+    pytest.importorskip("torch", reason="tensors need torch")
+    outcomes = check(implementations, domain, processes=os.cpu_count() or 1)
+    broken = [one.counterexample.call() for one in outcomes if one.counterexample is not None]
+    assert broken == []
+    for one in outcomes:
+        missing = FORMULAS | (ONE_BY_ONE if one.implementation == TORCH else set())
+        assert one.result == ("not offered" if one.invariant in missing else "holds"), one
+
+
+def test_every_invariant_holds_up_to_128() -> None:
+    """Domain: E in 0..=128, R in 1..=128, every rank, expert and pair; three strategies. Cost: about two minutes."""
+    hold(Domain(range(0, 129), range(1, 129), wide=128), IMPLEMENTATIONS)
+
+
+@pytest.mark.exhaustive
+def test_every_invariant_holds_up_to_1024() -> None:
+    """Domain: E in 0..=1024, R in 1..=1024; pairs and whole maps up to 256. Cost: about ten minutes."""
+    hold(Domain(range(0, 1025), range(1, 1025), wide=256), IMPLEMENTATIONS)
+
+
+@pytest.mark.parametrize("implementation", IMPLEMENTATIONS)
+def test_the_rule_holds_up_to_the_limits(implementation: str) -> None:
+    """Domain: E and R up to 2^31 - 1, 1,000 points for each invariant."""
+    pytest.importorskip("torch", reason="tensors need torch")
+    outcomes = sample([implementation], 1000)
+    assert [one.counterexample.call() for one in outcomes if one.counterexample is not None] == []
+    assert {one.invariant for one in outcomes if one.result == "holds"} == {
+        law.name for law in INVARIANTS.values() if can_sample(law)
+    }
+
+
+def test_every_theorem_is_proved() -> None:
+    """Domain: all E >= 0 and R >= 1, all three strategies. Cost: about ten seconds."""
+    theorems = prove_all()
+    assert [theorem for theorem in theorems if theorem.result != "proved"] == []
+    provable = {(law.name, strategy) for law in INVARIANTS.values() if law.is_provable for strategy in law.strategies}
+    assert {(theorem.invariant, theorem.strategy) for theorem in theorems if theorem.strategy != "any"} == provable
+
+
+@pytest.mark.cuda
+def test_the_torch_implementation_holds_on_cuda() -> None:
+    """Domain: E in 0..=128, R in 1..=128, every rank, expert and pair; three strategies; on a GPU."""
+    torch = pytest.importorskip("torch", reason="tensors need torch")
+    if not torch.cuda.is_available():
+        pytest.skip("there is no CUDA device")
+    outcomes = check([TORCH], Domain(range(0, 129), range(1, 129), wide=128), device="cuda")
+    assert [one.counterexample.call() for one in outcomes if one.counterexample is not None] == []

@@ -1,0 +1,65 @@
+"""SPEC.md and the code say the same: no heading without a predicate, no predicate without a heading."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from expert_placement_spec import INVARIANTS
+from expert_placement_spec.exhaustive import is_wide, laws_for
+from expert_placement_spec.reference import STRATEGIES
+from expert_placement_spec.sampled import can_sample
+
+ROOT = Path(__file__).parents[2]
+SPEC = (ROOT / "spec/SPEC.md").read_text(encoding="utf-8")
+SECTIONS = dict(re.findall(r"^### (\w+)\n(.*?)(?=^##)", SPEC, flags=re.MULTILINE | re.DOTALL))
+
+
+def test_headings_are_the_invariants_in_their_order() -> None:
+    assert list(SECTIONS) == list(INVARIANTS)
+
+
+def test_each_heading_repeats_the_sentence_the_quantifiers_and_the_strategies() -> None:
+    for law in INVARIANTS.values():
+        section = SECTIONS[law.name]
+        assert section.startswith(f"\n{law.sentence}\n"), law.name
+        strategies = "" if law.strategies == STRATEGIES else f" ({' and '.join(law.strategies)})"
+        assert f"for every {', '.join(('p', *law.quantifiers))}{strategies}: " in section, law.name
+
+
+def test_each_status_says_what_is_really_done() -> None:
+    for law in INVARIANTS.values():
+        status = re.search(r"^Status: (.*)\.$", SECTIONS[law.name], flags=re.MULTILINE)
+        assert status is not None
+        claimed = set(status[1].split(", "))
+        done = {"proved for all E and R"} if law.is_provable else set()
+        done |= {"checked"} if law.subject != "formulas" else set()
+        done |= {"sampled up to the limits"} if can_sample(law) else set()
+        assert claimed == done, law.name
+
+
+def test_every_invariant_is_run_by_some_checker() -> None:
+    subjects = {law.subject for law in INVARIANTS.values()} - {"formulas"}
+    checked = {law.name for strategy in STRATEGIES for wide in (False, True) for law in laws_for(strategy, wide, subjects)}
+    proved = {law.name for law in INVARIANTS.values() if law.is_provable}
+    assert checked | proved == set(INVARIANTS)
+    assert any(is_wide(law) for law in INVARIANTS.values())
+
+
+def test_the_native_laws_are_invariants_of_the_specification() -> None:
+    source = (ROOT / "rust/expert-placement/src/laws.rs").read_text(encoding="utf-8")
+    names = re.findall(r'^\s+\("(\w+)", \|', source, flags=re.MULTILINE) + re.findall(r'vec!\[\("(\w+)"', source)
+    assert len(names) >= 13
+    assert set(names) <= set(INVARIANTS)
+
+
+def test_code_that_cites_a_chapter_cites_one_that_exists() -> None:
+    chapters = set(re.findall(r"^## (.+)$", SPEC, flags=re.MULTILINE))
+    cited = set()
+    for folder in ("rust", "python", "spec/expert_placement_spec"):
+        for path in (ROOT / folder).rglob("*"):
+            if path.suffix in (".rs", ".py") and "target" not in path.parts:
+                text = re.sub(r"\n\s*(//!|///|#)?\s*", " ", path.read_text(encoding="utf-8"))
+                cited |= set(re.findall(r'SPEC\.md, "([^"]+)"', text))
+    assert cited
+    assert cited <= chapters
