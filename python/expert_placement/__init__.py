@@ -10,8 +10,10 @@
 Importing this package imports neither torch nor numpy; the first tensor does.
 """
 
+from expert_placement import _core
 from expert_placement._core import MAX_NUM_EXPERTS, STRATEGIES, ExpertMap, build_info
-from expert_placement._core import VERSION as __version__
 from expert_placement.partition import Partition
+
+__version__ = _core.VERSION
 
 __all__ = ["MAX_NUM_EXPERTS", "STRATEGIES", "ExpertMap", "Partition", "__version__", "build_info"]

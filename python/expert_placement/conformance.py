@@ -6,13 +6,15 @@ The checkers take any implementation by name: `expert_placement:Partition` is th
 
 from __future__ import annotations
 
-from types import ModuleType
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 import torch
 from torch import Tensor
 
 import expert_placement.torch as implementation
+
+if TYPE_CHECKING:
+    from types import ModuleType
 
 
 class TorchPartition:

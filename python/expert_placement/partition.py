@@ -8,9 +8,12 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     import os
     from collections.abc import Callable, Mapping
+    from typing import SupportsIndex
 
     import torch
     from typing_extensions import Self
+
+    from expert_placement.model_config import HasToDict
 
 
 class Partition(_core.Partition):
@@ -44,11 +47,11 @@ class Partition(_core.Partition):
     @classmethod
     def from_config(
         cls,
-        config: str | os.PathLike[str] | Mapping[str, object],
-        num_ranks: int,
+        config: str | os.PathLike[str] | Mapping[str, object] | HasToDict,
+        num_ranks: SupportsIndex,
         *,
-        strategy: str = "linear",
-        num_redundant_experts: int = 0,
+        strategy: _core._Strategy = "linear",
+        num_redundant_experts: SupportsIndex = 0,
     ) -> Self:
         """The partition of a model's routed experts, read from its Hugging Face `config.json`.
 
@@ -66,12 +69,10 @@ class Partition(_core.Partition):
         """
         from expert_placement.model_config import read_model_config
 
-        model = read_model_config(config)
-        # The counts are checked one by one, so that an error names the one that is wrong.
-        cls(num_redundant_experts, 1)
-        return cls(model.num_experts + num_redundant_experts, num_ranks, strategy)
+        num_experts = read_model_config(config).num_experts
+        return cls(_core.with_redundant_experts(num_experts, num_redundant_experts), num_ranks, strategy)
 
-    def owner_of(self, experts: torch.Tensor) -> torch.Tensor:
+    def owner_of(self, experts: _core._Integers) -> torch.Tensor:
         """owner(e) for each element of `experts`.
 
         Args:
@@ -87,26 +88,28 @@ class Partition(_core.Partition):
         """
         return self._each(experts, self._owner_of)
 
-    def local_index_of(self, experts: torch.Tensor) -> torch.Tensor:
+    def local_index_of(self, experts: _core._Integers) -> torch.Tensor:
         """local_index(e) for each element of `experts`; arguments, result and errors are those of `owner_of`."""
         return self._each(experts, self._local_index_of)
 
-    def count_of(self, ranks: torch.Tensor) -> torch.Tensor:
+    def count_of(self, ranks: _core._Integers) -> torch.Tensor:
         """count(r) for each element of `ranks`, ids in 0..R; otherwise as `owner_of`."""
         return self._each(ranks, self._count_of)
 
-    def start_of(self, ranks: torch.Tensor) -> torch.Tensor:
+    def start_of(self, ranks: _core._Integers) -> torch.Tensor:
         """start(r) for each element of `ranks`, ids in 0..R; otherwise as `owner_of`."""
         return self._each(ranks, self._start_of)
 
     @staticmethod
-    def _each(ids: torch.Tensor, answer: Callable[[torch.Tensor], torch.Tensor]) -> torch.Tensor:
+    def _each(ids: _core._Integers, answer: Callable[[_core._Integers], torch.Tensor]) -> torch.Tensor:
         """Answers flattened, gives the shape back, and returns to the device that the ids came from."""
-        if hasattr(ids, "detach"):
-            return answer(ids).reshape(ids.shape).to(ids.device)
+        answers = answer(ids)
         import numpy as np
+        import torch
 
-        return answer(ids).reshape(np.shape(ids))
+        if isinstance(ids, torch.Tensor):
+            return answers.reshape(ids.shape).to(ids.device)
+        return answers.reshape(np.shape(ids))
 
     def __repr__(self) -> str:
         return (

@@ -5,9 +5,8 @@ from __future__ import annotations
 import json
 import os
 import sys
-from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
@@ -21,6 +20,9 @@ from expert_placement_spec.prove import prove_all
 from expert_placement_spec.reference import MAX, STRATEGIES
 from expert_placement_spec.report import as_json, as_table
 from expert_placement_spec.sampled import sample
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
 
 app = typer.Typer(
     help="The specification of expert placement, made executable.", no_args_is_help=True, pretty_exceptions_enable=False
@@ -107,6 +109,9 @@ def run(
     domain = Domain(
         parse_range("experts", experts, 0), parse_range("ranks", ranks, 1), wide, tuple(dict.fromkeys(strategies))
     )
+    # An implementation may be a module of the folder where the command is called, as for `python -m`.
+    if os.getcwd() not in sys.path:
+        sys.path.insert(0, os.getcwd())
     names = list(dict.fromkeys(implementations))
     for name in names:
         load(name, device)
@@ -141,6 +146,7 @@ def run(
 
 @app.command(name="check", epilog=EXAMPLES)
 def check_command(
+    context: typer.Context,
     implementation: Annotated[
         list[str] | None, typer.Option(help="What to check, as `module:attribute`; may be repeated.")
     ] = None,
@@ -156,7 +162,7 @@ def check_command(
     """Check every invariant for an implementation: over a whole domain, and by samples beyond it."""
     raise typer.Exit(
         run(
-            implementation or [REFERENCE],
+            implementation or context.obj or [REFERENCE],
             experts=experts,
             ranks=ranks,
             wide=wide,
@@ -200,15 +206,40 @@ def list_command() -> None:
     output_console().print(table)
 
 
+def run_arguments(arguments: Sequence[str], implementations: Sequence[str], program: str) -> int:
+    """Runs `check` with the arguments of a command line that belongs to another program.
+
+    Args:
+        arguments: what stands behind the word `check`.
+        implementations: what is checked where the arguments name nothing.
+        program: the name that usage and help show.
+
+    Returns:
+        The exit code of `run`.
+
+    Raises:
+        ValueError: as `run`; usage errors are raised as typer's own.
+    """
+    command: Any = typer.main.get_command(app)
+    check_only = command.commands["check"]
+    code = check_only.main(list(arguments), prog_name=program, standalone_mode=False, obj=list(implementations))
+    return code if isinstance(code, int) else 0
+
+
 def main() -> None:
     """The entry point: errors on one line and exit code 2."""
+    command: Any = typer.main.get_command(app)
     try:
-        app(standalone_mode=True)
-    except (ValueError, TypeError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
-    except KeyboardInterrupt:
+        sys.exit(command.main(prog_name="expert-placement-spec", standalone_mode=False))
+    except (typer.Abort, KeyboardInterrupt):
         sys.exit(130)
+    except Exception as error:
+        # Usage errors have this method in every version of typer.
+        message = getattr(error, "format_message", None)
+        if message is None and not isinstance(error, ValueError):
+            raise
+        print("error:", " ".join(str(message() if message else error).split()), file=sys.stderr)
+        sys.exit(2)
 
 
 if __name__ == "__main__":

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import gc
 import time
-from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass, field
 from multiprocessing import get_context
+from typing import TYPE_CHECKING
 
 from expert_placement_spec.grid import Block, violations
 from expert_placement_spec.implementation import Implementation, load
 from expert_placement_spec.invariants import INVARIANTS, Invariant
 from expert_placement_spec.reference import CONTIGUOUS, STRATEGIES
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
 
 WIDE = {"tables", "scalars", "maps", "lists", "errors"}
 """Subjects that are asked id by id, or of which there are R x E entries."""
@@ -196,12 +199,24 @@ def answered_block(
                 answering.append(shape)
             except Exception as error:
                 message = f"{type(error).__name__}: {error}"
-                broken = Counterexample(implementation.name, law, *shape, strategy, message=message)
+                silent = silent_shape(implementation, strategy, shape, subjects)
+                broken = Counterexample(implementation.name, law, *silent, strategy, message=message)
                 refused = Outcome(implementation.name, law, cases=1, counterexample=broken)
                 outcomes.setdefault(law, Outcome(implementation.name, law)).add(refused)
         block = Block(implementation, strategy, answering, subjects)
         block.build()
     return block
+
+
+def silent_shape(
+    implementation: Implementation, strategy: str, shape: tuple[int, int], subjects: set[str]
+) -> tuple[int, int]:
+    """Which partition does not answer: this one, or the one with an expert more that it is compared with."""
+    try:
+        Block(implementation, strategy, [shape], subjects - {"rule"}).build()
+    except Exception:
+        return shape
+    return shape[0] + 1, shape[1]
 
 
 def quiet_threads() -> None:

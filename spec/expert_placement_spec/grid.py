@@ -7,16 +7,19 @@ partition and of values for the quantifiers; they are the view that predicates s
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterable
 from functools import cached_property
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from expert_placement_spec.implementation import MAP_METHODS, SCALARS, TABLES, Implementation
-from expert_placement_spec.invariants import Invariant
 from expert_placement_spec.logic import choose
-from expert_placement_spec.reference import MAX, map_length, stride
+from expert_placement_spec.reference import MAX, map_length
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+    from expert_placement_spec.invariants import Invariant
 
 POISON = -(2**40)
 """What a table holds where it is asked beyond its end, as by a wrong owner: no law holds of it."""
@@ -145,7 +148,9 @@ class Block:
         points = self.points(("r",))
         step = points.num_ranks if self.strategy == "round_robin" else 1
         counts = self.arrays.array([len(one) for one in ranges])
-        agree = (counts == self.scalars("count")) & (self.arrays.array([one.start for one in ranges]) == self.scalars("start"))
+        agree = (counts == self.scalars("count")) & (
+            self.arrays.array([one.start for one in ranges]) == self.scalars("start")
+        )
         return agree & (self.arrays.array([one.step for one in ranges]) == step)
 
     @cached_property
@@ -170,7 +175,9 @@ class Block:
         rank, expert = 0, 0
         for tables, (num_experts, num_ranks) in zip(self.own_tables, self.shapes, strict=True):
             places = (slice(rank, rank + num_ranks), slice(expert, expert + num_experts))
-            parts = [values[places[name in ("owner", "local_index")]] for name, values in zip(SCALARS, expected, strict=True)]
+            parts = [
+                values[places[name in ("owner", "local_index")]] for name, values in zip(SCALARS, expected, strict=True)
+            ]
             fine.append(np.array_equal(joined(tables)[0], np.concatenate(parts)))
             rank, expert = rank + num_ranks, expert + num_experts
         return self.arrays.array(fine) == 1
@@ -255,8 +262,12 @@ class Block:
         """For each partition: whether every query refuses the ids next to its range."""
         fine = []
         for partition, (num_experts, num_ranks) in zip(self.partitions, self.shapes, strict=True):
-            ranks = [(getattr(partition, name), bad) for name in ("count", "start", "expert_map") for bad in (-1, num_ranks)]
-            experts = [(getattr(partition, name), bad) for name in ("owner", "local_index") for bad in (-1, num_experts)]
+            ranks = [
+                (getattr(partition, name), bad) for name in ("count", "start", "expert_map") for bad in (-1, num_ranks)
+            ]
+            experts = [
+                (getattr(partition, name), bad) for name in ("owner", "local_index") for bad in (-1, num_experts)
+            ]
             fine.append(all(refuses(query, bad) for query, bad in ranks + experts))
         return self.arrays.array(fine) == 1
 

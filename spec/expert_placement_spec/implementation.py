@@ -12,11 +12,13 @@ up large domains:
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from expert_placement_spec.arrays import Arrays, NumpyArrays, TorchArrays
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 REFERENCE = "expert_placement_spec.reference:Partition"
 
@@ -64,9 +66,8 @@ class Implementation:
         try:
             self._sample = self.make(3, 2, "linear")
         except Exception as error:
-            raise ValueError(
-                f"implementation `{self.name}`: asked for 3 experts over 2 ranks, it raised {type(error).__name__}: {error}"
-            ) from error
+            raised = f"it raised {type(error).__name__}: {error}"
+            raise ValueError(f"implementation `{self.name}`: asked for 3 experts over 2 ranks, {raised}") from error
 
 
 def load(name: str, device: str = "cpu") -> Implementation:

@@ -1,8 +1,8 @@
 """The named invariants of the partition; each stands under its own name in SPEC.md.
 
-An invariant is a function whose parameters are its quantifiers: `p` is every partition, `r` and `s` every rank, `e` every
-expert, `i` every local index of rank `r`, `h` every shared expert. Its docstring is the law in one sentence. What `p` offers is
-described by `view.View`; whoever checks binds it to an implementation.
+An invariant is a function whose parameters are its quantifiers: `p` is every partition, `r` and `s` every rank, `e`
+every expert, `i` every local index of rank `r`, `h` every shared expert. Its docstring is the law in one sentence. What
+`p` offers is described by `view.View`; whoever checks binds it to an implementation.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from expert_placement_spec.logic import choose, implies
+from expert_placement_spec.logic import choose
 from expert_placement_spec.reference import CONTIGUOUS, MAX, STRATEGIES
 
 if TYPE_CHECKING:
@@ -202,7 +202,7 @@ def growth_moves_starts_by_at_most_one(p: View, r: Any) -> Any:
 
 @invariant(subject="formulas")
 def no_intermediate_out_of_range(p: View, r: Any, e: Any) -> Any:
-    """Every intermediate is at least 0 and fits uint32, or uint64 under the proportional strategy, and answers int32."""
+    """Every intermediate is at least 0 and fits uint32 (uint64 under the proportional strategy), each answer int32."""
     return p.intermediates_in_range(r, e)
 
 

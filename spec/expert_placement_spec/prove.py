@@ -8,16 +8,18 @@ that nothing but linear arithmetic and a few products is left. What the solver c
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from itertools import permutations
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import z3
 
 from expert_placement_spec import reference
 from expert_placement_spec.invariants import INVARIANTS, Invariant
 from expert_placement_spec.reference import MAX
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 TIMEOUT_SECONDS = 60
 
@@ -71,9 +73,9 @@ class Division:
     remainder: Any
 
     def definition(self) -> Any:
-        """dividend == divisor * quotient + remainder and 0 <= remainder < divisor, for a positive divisor."""
+        """Dividend == divisor * quotient + remainder and 0 <= remainder < divisor, for a positive divisor."""
         whole = self.dividend == self.divisor * self.quotient + self.remainder
-        return z3.Implies(self.divisor > 0, z3.And(whole, 0 <= self.remainder, self.remainder < self.divisor))
+        return z3.Implies(self.divisor > 0, z3.And(whole, self.remainder >= 0, self.remainder < self.divisor))
 
 
 def neighbours(first: Division, second: Division) -> Any:
@@ -83,7 +85,7 @@ def neighbours(first: Division, second: Division) -> Any:
     next_one = z3.And(
         second.quotient == first.quotient + 1, second.remainder == first.remainder + distance - first.divisor
     )
-    return z3.Implies(z3.And(first.divisor > 0, 0 <= distance, distance <= first.divisor), z3.Or(same, next_one))
+    return z3.Implies(z3.And(first.divisor > 0, distance >= 0, distance <= first.divisor), z3.Or(same, next_one))
 
 
 def distributes(shared: Any, one: Any, other: Any) -> Any:
@@ -220,10 +222,12 @@ class Symbolic:
         bounded: whether E and R are kept within their limits, as only the claims about types need.
     """
 
-    def __init__(self, strategy: str, model: Any = reference, *, bounded: bool = False, grown_of: Symbolic | None = None) -> None:
+    def __init__(
+        self, strategy: str, model: Any = reference, *, bounded: bool = False, grown_of: Symbolic | None = None
+    ) -> None:
         self.strategy = strategy
         self.model = model
-        self.facts = grown_of.facts if grown_of else Facts()
+        self.facts: Facts = grown_of.facts if grown_of else Facts()
         self.num_experts: Any = grown_of.num_experts + 1 if grown_of else Term(z3.Int("E"), self.facts)
         self.num_ranks: Any = grown_of.num_ranks if grown_of else Term(z3.Int("R"), self.facts)
         self.num_shared_experts: Any = grown_of.num_shared_experts if grown_of else Term(z3.Int("S"), self.facts)
@@ -302,21 +306,18 @@ class Symbolic:
     def intermediates_in_range(self, rank: Any, expert: Any) -> Proposition:
         """Whether each number computed on the way to any answer is at least 0 and within its type."""
         wide = UINT64_MAX if self.strategy == "proportional" else UINT32_MAX
-        claims = []
-        for answer in (self.count, self.start):
-            claims += self._bounds(lambda answer=answer: answer(rank), wide)
-        for answer in (self.owner, self.local_index):
-            claims += self._bounds(lambda answer=answer: answer(expert), wide)
+        claims = self._bounds(self.count, rank, wide) + self._bounds(self.start, rank, wide)
+        claims += self._bounds(self.owner, expert, wide) + self._bounds(self.local_index, expert, wide)
         return Proposition(z3.And(*claims), self.facts)
 
-    def _bounds(self, compute: Callable[[], Any], wide: int) -> list[Any]:
+    def _bounds(self, query: Callable[[Any], Any], identifier: Any, wide: int) -> list[Any]:
         before = len(self.facts.intermediates)
-        result = compute().expression
+        result = query(identifier).expression
         computed = self.facts.intermediates[before:]
         # A branch that is not taken may compute nonsense, as the reference's formulas evaluate both; what is taken
         # is part of the result, so a branch's numbers are claimed under the conditions that lead to it.
-        return [z3.And(0 <= result, result <= MAX)] + [
-            z3.Implies(reached(result, number), z3.And(0 <= number, number <= wide)) for number in computed
+        return [z3.And(result >= 0, result <= MAX)] + [
+            z3.Implies(reached(result, number), z3.And(number >= 0, number <= wide)) for number in computed
         ]
 
 

@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import sys
 from dataclasses import dataclass
-from types import ModuleType
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from expert_placement_spec.logic import choose, least
+
+if TYPE_CHECKING:
+    from types import ModuleType
 
 STRATEGIES = ("linear", "round_robin", "proportional")
 CONTIGUOUS = ("linear", "proportional")

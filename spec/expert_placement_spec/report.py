@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.table import Table
 
-from expert_placement_spec.exhaustive import Outcome
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from expert_placement_spec.exhaustive import Outcome
 
 
 def as_table(outcomes: Sequence[Outcome], title: str) -> Table:

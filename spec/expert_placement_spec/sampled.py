@@ -5,8 +5,9 @@ SPEC.md, "How it is checked".
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
+import operator
+from functools import partial
+from typing import TYPE_CHECKING, Any
 
 from hypothesis import HealthCheck, Phase, find, settings
 from hypothesis import strategies as st
@@ -17,6 +18,9 @@ from expert_placement_spec.grid import POISON
 from expert_placement_spec.implementation import SCALARS, Implementation, load
 from expert_placement_spec.invariants import INVARIANTS, Invariant
 from expert_placement_spec.reference import MAX, stride
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 COUNT = st.one_of(st.integers(0, MAX), st.integers(0, 300), st.integers(MAX - 300, MAX))
 
@@ -80,7 +84,8 @@ def points(draw: st.DrawFn, implementation: Implementation, law: Invariant) -> t
         if extent <= 0:
             return None
         near = st.integers(0, min(extent, 300) - 1)
-        values[name] = draw(st.one_of(st.integers(0, extent - 1), near, near.map(lambda back, end=extent: end - 1 - back)))
+        from_end = near.map(partial(operator.sub, extent - 1))
+        values[name] = draw(st.one_of(st.integers(0, extent - 1), near, from_end))
     return p, values
 
 

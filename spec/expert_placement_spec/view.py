@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import Any, Protocol
 
+
 class View(Protocol):
     """A partition, seen by the invariants."""
 

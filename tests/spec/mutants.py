@@ -15,7 +15,7 @@ from expert_placement_spec import reference
 class Mutant(reference.Partition):
     """The reference model, asked through its methods alone."""
 
-    elementwise: ClassVar[Any] = None  # type: ignore[misc, assignment]
+    elementwise: ClassVar[Any] = None
     breaks: ClassVar[set[str]]
 
 

@@ -9,11 +9,11 @@ import pytest
 from expert_placement_spec import INVARIANTS, Domain, check, evaluate, invariants, reference
 from expert_placement_spec.implementation import REFERENCE, load
 from expert_placement_spec.prove import Symbolic, Term, prove
-from expert_placement_spec.sampled import sample
+from expert_placement_spec.sampled import sample, sample_one
 
 from tests.spec import mutants
 
-SMALL = Domain(range(0, 10), range(1, 7), wide=9)
+SMALL = Domain(range(10), range(1, 7), wide=9)
 
 
 def broken_by(name: str, **options: Any) -> dict[str, expert_placement_spec.Counterexample]:
@@ -76,14 +76,13 @@ def test_an_exception_names_the_partition_and_its_message() -> None:
     ],
 )
 def test_sampling_finds_and_shrinks(mutant: str, invariant: str) -> None:
-    outcomes = {one.invariant: one for one in sample([f"tests.spec.mutants:{mutant}"], 400)}
-    example = outcomes[invariant].counterexample
+    example = sample_one(load(f"tests.spec.mutants:{mutant}"), INVARIANTS[invariant], 400).counterexample
     assert example is not None
     assert max(example.num_experts, example.num_ranks) <= 4, example.call()
 
 
 def test_sampling_holds_for_the_reference_model_and_repeats_itself() -> None:
-    first, second = sample([REFERENCE], 200), sample([REFERENCE], 200)
+    first, second = sample([REFERENCE], 50), sample([REFERENCE], 50)
     assert [(one.invariant, one.result, one.cases) for one in first] == [
         (one.invariant, one.result, one.cases) for one in second
     ]
@@ -149,7 +148,7 @@ def test_an_invariant_must_state_itself_and_its_quantifiers() -> None:
         ("no_such_module:Partition", "there is no module `no_such_module`"),
         ("expert_placement_spec.reference:Missing", "has no attribute `Missing`"),
         ("builtins:len", "asked for 3 experts over 2 ranks, it raised TypeError"),
-        ("builtins:str.format", "offers neither"),
+        ("builtins:slice", "offers neither"),
     ],
 )
 def test_an_implementation_that_cannot_be_had_is_named(name: str, message: str) -> None:

@@ -40,7 +40,9 @@ def test_each_status_says_what_is_really_done() -> None:
 
 def test_every_invariant_is_run_by_some_checker() -> None:
     subjects = {law.subject for law in INVARIANTS.values()} - {"formulas"}
-    checked = {law.name for strategy in STRATEGIES for wide in (False, True) for law in laws_for(strategy, wide, subjects)}
+    checked = {
+        law.name for strategy in STRATEGIES for wide in (False, True) for law in laws_for(strategy, wide, subjects)
+    }
     proved = {law.name for law in INVARIANTS.values() if law.is_provable}
     assert checked | proved == set(INVARIANTS)
     assert any(is_wide(law) for law in INVARIANTS.values())

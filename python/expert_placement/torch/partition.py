@@ -22,7 +22,8 @@ def count(num_experts: Count, num_ranks: Count, rank: Count, strategy: str = "li
     """How many experts each rank owns.
 
     Args:
-        num_experts: E, in 0..=2**31 - 1; an int, or an integer tensor that broadcasts against `rank`.
+        num_experts: E, in 0..=2**31 - 1; an int, or an integer tensor that broadcasts against `rank`. What a tensor
+            holds is trusted to be in range, R above 0 in particular.
         num_ranks: R, in 1..=2**31 - 1; likewise.
         rank: an int in 0..R, or an integer tensor of any shape, on any device.
         strategy: `"linear"`, `"round_robin"` or `"proportional"`.
@@ -70,7 +71,7 @@ def partition_counts(
     num_experts: int, num_ranks: int, strategy: str = "linear", *, device: torch.device | str | None = None
 ) -> Tensor:
     """count(r) for every rank: int32[R] on `device`. Errors are those of `count`."""
-    _check_count("num_ranks", num_ranks, 1)
+    _check_lengths(num_experts, num_ranks)
     return count(num_experts, num_ranks, torch.arange(num_ranks, device=device), strategy)
 
 
@@ -78,7 +79,7 @@ def partition_starts(
     num_experts: int, num_ranks: int, strategy: str = "linear", *, device: torch.device | str | None = None
 ) -> Tensor:
     """start(r) for every rank: int32[R] on `device`. Errors are those of `count`."""
-    _check_count("num_ranks", num_ranks, 1)
+    _check_lengths(num_experts, num_ranks)
     return start(num_experts, num_ranks, torch.arange(num_ranks, device=device), strategy)
 
 
@@ -86,6 +87,7 @@ def partition_offsets(
     num_experts: int, num_ranks: int, strategy: str = "linear", *, device: torch.device | str | None = None
 ) -> Tensor:
     """The exclusive prefix sums of the counts, E last: int32[R + 1] on `device`. ValueError for round robin."""
+    _check_lengths(num_experts, num_ranks)
     if strategy == "round_robin":
         raise ValueError(
             "strategy=`round_robin` has no offsets, expected a contiguous strategy: `linear` or `proportional`"
@@ -98,7 +100,7 @@ def partition_owners(
     num_experts: int, num_ranks: int, strategy: str = "linear", *, device: torch.device | str | None = None
 ) -> Tensor:
     """owner(e) for every expert: int32[E] on `device`. Errors are those of `count`."""
-    _check_count("num_experts", num_experts, 0)
+    _check_lengths(num_experts, num_ranks)
     return owner(num_experts, num_ranks, torch.arange(num_experts, device=device), strategy)
 
 
@@ -106,7 +108,7 @@ def partition_local_indices(
     num_experts: int, num_ranks: int, strategy: str = "linear", *, device: torch.device | str | None = None
 ) -> Tensor:
     """local_index(e) for every expert: int32[E] on `device`. Errors are those of `count`."""
-    _check_count("num_experts", num_experts, 0)
+    _check_lengths(num_experts, num_ranks)
     return local_index(num_experts, num_ranks, torch.arange(num_experts, device=device), strategy)
 
 
@@ -248,7 +250,7 @@ def _owned(
     num_experts: int, num_ranks: int, rank: Count, strategy: str, device: torch.device | str | None
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Owner and local index of every expert, and the ranks asked for as a column against them."""
-    _check_count("num_experts", num_experts, 0)
+    _check_int("num_experts", num_experts, 0)
     ranks = _rank_ids(num_ranks, rank, device)
     experts = torch.arange(num_experts, device=ranks.device)
     owners = owner(num_experts, num_ranks, experts, strategy)
@@ -257,7 +259,7 @@ def _owned(
 
 def _rank_ids(num_ranks: int, rank: Count, device: torch.device | str | None) -> Tensor:
     """The ranks as int64 of shape [1] or [N, 1], on the device to work on."""
-    _check_count("num_ranks", num_ranks, 1)
+    _check_int("num_ranks", num_ranks, 1)
     if isinstance(rank, Tensor) and rank.dim() > 1:
         raise ValueError(f"rank has {rank.dim()} dimensions, expected 0 or 1")
     ids = _ids("rank", rank, num_ranks, device)
@@ -268,6 +270,8 @@ def _arguments(
     num_experts: Count, num_ranks: Count, ids: Count, strategy: str, parameter: str
 ) -> tuple[Count, Count, Tensor]:
     """Checked arguments: counts as ints or int64 tensors, ids as an int64 tensor on the counts' device."""
+    if not isinstance(strategy, str):
+        raise TypeError(f"strategy must be a str, got `{type(strategy).__name__}`")
     if strategy not in _STRATEGIES:
         names = ", ".join(f"`{name}`" for name in _STRATEGIES)
         raise ValueError(f"strategy=`{strategy}` is unknown, expected one of {names}")
@@ -279,21 +283,34 @@ def _arguments(
 
 
 def _check_count(parameter: str, value: Count, minimum: int) -> Count:
+    """A count that takes part in arithmetic alone; one in a tensor is trusted, since looking would wait."""
     if isinstance(value, Tensor):
         return _integers(parameter, value)
-    if isinstance(value, bool) or not isinstance(value, int):
-        raise TypeError(f"{parameter} must be an int or a tensor, got `{type(value).__name__}`")
-    if not minimum <= value <= _MAX:
-        raise ValueError(f"{parameter}={value} is out of range, expected {minimum}..={_MAX}")
+    _check_int(parameter, value, minimum, "an int or a tensor")
     return value
 
 
+def _check_int(parameter: str, value: object, minimum: int, expected: str = "an int") -> None:
+    """A count that sets a length, and so must be known to the host."""
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise TypeError(f"{parameter} must be {expected}, got `{type(value).__name__}`")
+    if not minimum <= value <= _MAX:
+        raise ValueError(f"{parameter}={value} is out of range, expected {minimum}..={_MAX}")
+
+
+def _check_lengths(num_experts: int, num_ranks: int) -> None:
+    """The counts of a call that makes tables."""
+    _check_int("num_experts", num_experts, 0)
+    _check_int("num_ranks", num_ranks, 1)
+
+
 def _check_shared(num_experts: int, num_shared_experts: int) -> None:
-    _check_count("num_shared_experts", num_shared_experts, 0)
+    _check_int("num_experts", num_experts, 0)
+    _check_int("num_shared_experts", num_shared_experts, 0)
     if num_experts + num_shared_experts > _MAX:
         raise ValueError(
             f"num_shared_experts={num_shared_experts} is out of range, expected 0..={_MAX - num_experts} beside "
-            f"num_experts={num_experts}: local indices are int32"
+            f"num_experts={num_experts}: ids are int32"
         )
 
 

@@ -1,5 +1,7 @@
 //! Python values as arguments of the crate: every refusal names the parameter, the value and what was expected.
 
+use std::convert::Infallible;
+
 use expert_placement::Strategy;
 use expert_placement::limits::Limit;
 use pyo3::exceptions::{PyIndexError, PyOverflowError, PyTypeError, PyValueError};
@@ -21,8 +23,10 @@ fn integer(parameter: &str, value: &Bound<'_, PyAny>) -> PyResult<Integer> {
             Ok(small) => return Ok(Integer::Small(small)),
             Err(error) if error.is_instance_of::<PyOverflowError>(value.py()) => {
                 // Python refuses to print integers of thousands of digits.
-                let text = value.str().map_or_else(|_| "a huge integer".to_owned(), |text| text.to_string());
-                return Ok(Integer::Huge(text));
+                let printed = value.call_method0("__index__")?.str();
+                return Ok(Integer::Huge(
+                    printed.map_or_else(|_| "a huge integer".to_owned(), |text| text.to_string()),
+                ));
             }
             Err(error) if !error.is_instance_of::<PyTypeError>(value.py()) => return Err(error),
             Err(_) => {}
@@ -64,8 +68,28 @@ fn huge_id(parameter: &str, text: &str, end: u32) -> PyErr {
     PyIndexError::new_err(format!("{parameter}={text} is out of range, expected 0..{end}"))
 }
 
-/// A strategy by its name.
-pub(crate) fn strategy(value: &Bound<'_, PyAny>) -> PyResult<Strategy> {
-    let name = value.cast::<PyString>().map_err(|_| wrong_type("strategy", "a str", value))?;
-    name.to_string_lossy().parse().map_err(to_py_err)
+/// A strategy by its name, or why the value is none; kept until the call, so that no prefix is put before the error.
+pub(crate) struct StrategyArgument(PyResult<Strategy>);
+
+impl Default for StrategyArgument {
+    fn default() -> Self {
+        Self(Ok(Strategy::default()))
+    }
+}
+
+impl<'a, 'py> FromPyObject<'a, 'py> for StrategyArgument {
+    type Error = Infallible;
+
+    fn extract(value: Borrowed<'a, 'py, PyAny>) -> Result<Self, Infallible> {
+        Ok(Self(match value.cast::<PyString>() {
+            Ok(name) => name.to_string_lossy().parse().map_err(to_py_err),
+            Err(_) => Err(wrong_type("strategy", "a str", &value)),
+        }))
+    }
+}
+
+impl StrategyArgument {
+    pub(crate) fn checked(self) -> PyResult<Strategy> {
+        self.0
+    }
 }

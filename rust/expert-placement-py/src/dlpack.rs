@@ -402,14 +402,7 @@ impl Integers {
         let tensor = self.0.tensor();
         let DataType { code, bits, lanes } = tensor.dtype;
         if code != DataType::INT || !(bits == 32 || bits == 64) || lanes != 1 {
-            let kind = match code {
-                DataType::INT => "int",
-                1 => "uint",
-                2 => "float",
-                6 => "bool",
-                _ => "another kind of ",
-            };
-            return Err(PyTypeError::new_err(format!("{parameter} must have dtype int32 or int64, got {kind}{bits}")));
+            return Err(PyTypeError::new_err(format!("{parameter} must have dtype int32 or int64")));
         }
         if tensor.device.device_type != CPU.device_type {
             return Err(PyBufferError::new_err(format!("{parameter} must be on the CPU")));
@@ -418,9 +411,19 @@ impl Integers {
         let contiguous = self.0.axes().into_iter().rev().all(|(extent, stride)| {
             let fits = extent == 1 || stride.is_none_or(|stride| stride == expected);
             expected *= extent;
-            fits || expected == 0
+            fits
         });
-        if contiguous { Ok(()) } else { Err(PyBufferError::new_err(format!("{parameter} must be contiguous"))) }
+        // Nothing is read of an array without elements, so its strides mean nothing.
+        if contiguous || self.len() == 0 {
+            Ok(())
+        } else {
+            Err(PyBufferError::new_err(format!("{parameter} must be contiguous")))
+        }
+    }
+
+    /// How many dimensions the array has.
+    pub(crate) fn ndim(&self) -> usize {
+        self.0.axes().len()
     }
 
     /// How many elements there are.

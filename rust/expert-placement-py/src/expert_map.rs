@@ -2,7 +2,7 @@
 //! "Representations".
 
 use expert_placement as core;
-use expert_placement::limits::NUM_SHARED_EXPERTS;
+use expert_placement::limits::{NUM_EXPERTS, NUM_SHARED_EXPERTS};
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 
@@ -25,6 +25,13 @@ impl ExpertMap {
     fn from_partition(partition: &Partition, rank: &Bound<'_, PyAny>) -> PyResult<Self> {
         let rank = argument::rank(&partition.0, rank)?;
         core::ExpertMap::from_partition(&partition.0, rank).map(Self).map_err(to_py_err)
+    }
+
+    /// The map of a rank that owns these experts, given as global ids in ascending order.
+    #[staticmethod]
+    fn from_local_experts(num_experts: &Bound<'_, PyAny>, local_experts: &Bound<'_, PyAny>) -> PyResult<Self> {
+        let num_experts = argument::count(NUM_EXPERTS, num_experts)?;
+        read("local_experts", local_experts, |local| core::ExpertMap::from_local_experts(num_experts, local))
     }
 
     /// Reads the index map of length E, with -1 for experts of other ranks.
@@ -114,6 +121,12 @@ impl ExpertMap {
         tensor::filled(py, length, device, |out| self.0.write_mask(shared, out))
     }
 
+    fn __reduce__<'py>(slf: &Bound<'py, Self>) -> PyResult<Reduced<'py>> {
+        let map = &slf.get().0;
+        let make = slf.get_type().getattr("from_local_experts")?;
+        Ok((make, (map.num_experts(), map.local_experts().to_vec())))
+    }
+
     fn __repr__(&self) -> String {
         let local = self.0.local_experts();
         let shown = local.iter().take(SHOWN_EXPERTS).map(u32::to_string).collect::<Vec<_>>().join(", ");
@@ -121,6 +134,9 @@ impl ExpertMap {
         format!("<ExpertMap of {} of {} experts: [{shown}{rest}]>", local.len(), self.0.num_experts())
     }
 }
+
+/// What pickle calls, and with what.
+type Reduced<'py> = (Bound<'py, PyAny>, (u32, Vec<u32>));
 
 /// How many experts a `repr` lists.
 const SHOWN_EXPERTS: usize = 8;
@@ -136,6 +152,10 @@ fn read(
     parse: impl FnOnce(&[i32]) -> Result<core::ExpertMap, core::Error>,
 ) -> PyResult<ExpertMap> {
     let integers = tensor::integers(parameter, value)?;
+    if integers.ndim() != 1 {
+        let text = format!("{parameter} has {} dimensions, expected 1", integers.ndim());
+        return Err(PyValueError::new_err(text));
+    }
     let map = match integers.elements() {
         Elements::Int32(values) => parse(values),
         Elements::Int64(values) => {

@@ -38,6 +38,13 @@ mod _core {
     #[pymodule_export]
     const MAX_NUM_EXPERTS: u32 = expert_placement::limits::NUM_EXPERTS.max();
 
+    /// E + n: how many experts are divided where n redundant ones are added to a model's own.
+    #[pyfunction]
+    fn with_redundant_experts(num_experts: u32, num_redundant_experts: &Bound<'_, PyAny>) -> PyResult<u32> {
+        let redundant = crate::argument::count(expert_placement::limits::NUM_REDUNDANT_EXPERTS, num_redundant_experts)?;
+        expert_placement::with_redundant_experts(num_experts, redundant).map_err(crate::to_py_err)
+    }
+
     /// What a bug report should say about this build: version, profile and how tensors are handed over.
     #[pyfunction]
     fn build_info(py: Python<'_>) -> PyResult<Bound<'_, PyDict>> {

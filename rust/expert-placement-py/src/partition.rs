@@ -5,6 +5,7 @@ use expert_placement::limits::{MAX_RANKS, NUM_EXPERTS, NUM_RANKS, NUM_SHARED_EXP
 use pyo3::prelude::*;
 use pyo3::types::{PyRange, PyString};
 
+use crate::argument::StrategyArgument;
 use crate::dlpack::Elements;
 use crate::expert_map::shared_or_none;
 use crate::{argument, tensor, to_py_err};
@@ -20,16 +21,14 @@ pub(crate) type Tensor<'py> = PyResult<Bound<'py, PyAny>>;
 #[pymethods]
 impl Partition {
     #[new]
-    #[pyo3(signature = (num_experts, num_ranks, strategy=None))]
-    fn new(
-        num_experts: &Bound<'_, PyAny>,
-        num_ranks: &Bound<'_, PyAny>,
-        strategy: Option<&Bound<'_, PyAny>>,
-    ) -> PyResult<Self> {
+    #[pyo3(
+        signature = (num_experts, num_ranks, strategy=StrategyArgument::default()),
+        text_signature = "(num_experts, num_ranks, strategy='linear')"
+    )]
+    fn new(num_experts: &Bound<'_, PyAny>, num_ranks: &Bound<'_, PyAny>, strategy: StrategyArgument) -> PyResult<Self> {
         let num_experts = argument::count(NUM_EXPERTS, num_experts)?;
         let num_ranks = argument::count(NUM_RANKS, num_ranks)?;
-        let strategy = strategy.map_or(Ok(core::Strategy::default()), argument::strategy)?;
-        core::Partition::new(num_experts, num_ranks, strategy).map(Self).map_err(to_py_err)
+        core::Partition::new(num_experts, num_ranks, strategy.checked()?).map(Self).map_err(to_py_err)
     }
 
     /// Number of experts, E.
@@ -92,9 +91,9 @@ impl Partition {
     /// The experts of `rank` in local order, as a range. Raises IndexError for a rank outside 0..R.
     fn experts<'py>(&self, py: Python<'py>, rank: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyRange>> {
         let experts = self.0.experts(argument::rank(&self.0, rank)?).map_err(to_py_err)?;
-        let wide = |value: u32| isize::try_from(value);
-        let (start, stride, count) = (wide(experts.start())?, wide(experts.stride())?, wide(experts.remaining())?);
-        PyRange::new_with_step(py, start, start + stride * count, stride)
+        let (start, stride) = (u64::from(experts.start()), u64::from(experts.stride()));
+        let stop = start + stride * u64::from(experts.remaining());
+        PyRange::new_with_step(py, start.try_into()?, stop.try_into()?, stride.try_into()?)
     }
 
     /// The rank that owns `expert`. Raises IndexError for an expert outside 0..E.

@@ -2,7 +2,7 @@
 //!
 //! SPEC.md does not speak of tensors; DLPack's own documents do, and `dlpack` holds every unsafe line.
 
-use pyo3::exceptions::{PyAttributeError, PyImportError, PyModuleNotFoundError};
+use pyo3::exceptions::{PyAttributeError, PyImportError, PyModuleNotFoundError, PyTypeError, PyValueError};
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
 use pyo3::types::{PyDict, PyString};
@@ -57,16 +57,36 @@ fn move_to<'py>(tensor: &Bound<'py, PyAny>, device: &Bound<'py, PyAny>) -> PyRes
 pub(crate) fn integers(parameter: &str, value: &Bound<'_, PyAny>) -> PyResult<Integers> {
     let py = value.py();
     if value.hasattr("detach")? {
+        expect_integers(parameter, value)?;
         let tensor = value.call_method0("detach")?.call_method0("cpu")?.call_method0("contiguous")?;
         return Integers::read(parameter, &tensor);
     }
     let numpy = py.import("numpy")?;
-    let mut array = numpy.call_method1("ascontiguousarray", (value,))?;
+    let in_rows = PyDict::new(py);
+    in_rows.set_item("order", "C")?;
+    let mut array = numpy.call_method("asarray", (value,), Some(&in_rows)).map_err(|error| {
+        if error.is_instance_of::<PyTypeError>(py) || error.is_instance_of::<PyValueError>(py) {
+            // numpy's own words say what is wrong, but not with which argument.
+            PyTypeError::new_err(format!("{parameter} must be an array of int32 or int64: {}", error.value(py)))
+        } else {
+            error
+        }
+    })?;
     // An empty sequence says nothing of its dtype, and numpy would take it for floats.
     if !value.hasattr("dtype")? && array.getattr("size")?.extract::<usize>()? == 0 {
-        array = numpy.call_method1("empty", (0, "int64"))?;
+        array = array.call_method1("astype", ("int64",))?;
     }
+    expect_integers(parameter, &array)?;
     Integers::read(parameter, &array)
+}
+
+/// Refuses an array of another dtype, by the name that its own library has for it.
+fn expect_integers(parameter: &str, array: &Bound<'_, PyAny>) -> PyResult<()> {
+    let dtype = array.getattr("dtype")?.str()?.to_string();
+    match dtype.strip_prefix("torch.").unwrap_or(&dtype) {
+        "int32" | "int64" => Ok(()),
+        other => Err(PyTypeError::new_err(format!("{parameter} must have dtype int32 or int64, got {other}"))),
+    }
 }
 
 impl HandOver {

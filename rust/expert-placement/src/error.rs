@@ -33,7 +33,8 @@ enum Cause {
     },
     TooManyExperts {
         num_experts: u32,
-        num_shared_experts: u32,
+        added: Limit,
+        number: u32,
     },
     UnknownStrategy {
         name: Excerpt,
@@ -57,6 +58,13 @@ enum Cause {
     #[cfg(feature = "alloc")]
     NotMask {
         flaw: MapFlaw,
+    },
+    #[cfg(feature = "alloc")]
+    NotAscending {
+        position: usize,
+        expert: i64,
+        least: i64,
+        num_experts: u32,
     },
 }
 
@@ -104,8 +112,8 @@ impl Error {
         Self::because(Cause::NoSuchExpert { expert, num_experts })
     }
 
-    pub(crate) const fn too_many_experts(num_experts: u32, num_shared_experts: u32) -> Self {
-        Self::because(Cause::TooManyExperts { num_experts, num_shared_experts })
+    pub(crate) const fn too_many_experts(num_experts: u32, added: Limit, number: u32) -> Self {
+        Self::because(Cause::TooManyExperts { num_experts, added, number })
     }
 
     pub(crate) fn unknown_strategy(name: &str) -> Self {
@@ -132,6 +140,11 @@ impl Error {
     #[cfg(feature = "alloc")]
     pub(crate) const fn not_mask(flaw: MapFlaw) -> Self {
         Self::because(Cause::NotMask { flaw })
+    }
+
+    #[cfg(feature = "alloc")]
+    pub(crate) const fn not_ascending(position: usize, expert: i64, least: i64, num_experts: u32) -> Self {
+        Self::because(Cause::NotAscending { position, expert, least, num_experts })
     }
 
     /// Whether a rank or an expert id was outside its range (an `IndexError` in Python; the rest are `ValueError`).
@@ -176,10 +189,10 @@ impl fmt::Display for Cause {
             Self::NoSuchExpert { expert, num_experts } => {
                 OutOfRange { parameter: "expert", value: expert, min: 0, end: num_experts, closed: false }.fmt(f)
             }
-            Self::TooManyExperts { num_experts, num_shared_experts } => write!(
+            Self::TooManyExperts { num_experts, added, number } => write!(
                 f,
-                "num_shared_experts={num_shared_experts} is out of range, expected 0..={} beside num_experts={num_experts}: \
-                 local indices are int32",
+                "{}={number} is out of range, expected 0..={} beside num_experts={num_experts}: ids are int32",
+                added.parameter(),
                 crate::limits::NUM_EXPERTS.max().saturating_sub(num_experts),
             ),
             Self::UnknownStrategy { name } => {
@@ -207,6 +220,11 @@ impl fmt::Display for Cause {
             ),
             #[cfg(feature = "alloc")]
             Self::NotIndexMap { flaw, looks_like_mask: false } => write!(f, "expert_map is not an index map: {flaw}"),
+            #[cfg(feature = "alloc")]
+            Self::NotAscending { position, expert, least, num_experts } => write!(
+                f,
+                "local_experts[{position}]={expert} is out of range, expected ascending ids and here {least}..{num_experts}",
+            ),
             #[cfg(feature = "alloc")]
             Self::NotMask { flaw } => write!(f, "expert_mask is not a 0/1 mask with a trailing 0: {flaw}"),
         }

@@ -30,6 +30,24 @@ impl ExpertMap {
         Ok(Self { num_experts: partition.num_experts(), local: partition.experts(rank)?.collect() })
     }
 
+    /// The map of a rank that owns these experts, given as global ids in ascending order.
+    ///
+    /// # Errors
+    /// `num_experts` out of range, or an id that is not above the one before it and below E.
+    pub fn from_local_experts(num_experts: u32, local_experts: &[i32]) -> Result<Self, Error> {
+        let num_experts = NUM_EXPERTS.check(i128::from(num_experts))?;
+        let mut local = Vec::with_capacity(local_experts.len());
+        let mut least = 0;
+        for (position, &expert) in local_experts.iter().enumerate() {
+            match u32::try_from(expert) {
+                Ok(id) if least <= id && id < num_experts => local.push(id),
+                _ => return Err(Error::not_ascending(position, expert.into(), least.into(), num_experts)),
+            }
+            least = local.last().map_or(0, |last| last + 1);
+        }
+        Ok(Self { num_experts, local })
+    }
+
     /// Reads the `-1` index map of length E.
     ///
     /// # Errors

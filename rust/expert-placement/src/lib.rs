@@ -71,7 +71,7 @@ mod partition;
 #[cfg(test)]
 mod laws;
 
-pub use batch::ABSENT;
+pub use batch::{ABSENT, with_redundant_experts};
 pub use error::Error;
 #[cfg(feature = "alloc")]
 pub use expert_map::ExpertMap;

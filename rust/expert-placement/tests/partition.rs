@@ -11,7 +11,7 @@
 )]
 
 use expert_placement::limits::{Limit, NUM_EXPERTS, NUM_RANKS, NUM_SHARED_EXPERTS};
-use expert_placement::{ABSENT, Error, ExpertMap, Partition, Strategy, legal_ranks};
+use expert_placement::{ABSENT, Error, ExpertMap, Partition, Strategy, legal_ranks, with_redundant_experts};
 use proptest::prelude::*;
 
 type Writer = fn(&Partition, &mut [i32]) -> Result<(), Error>;
@@ -167,6 +167,7 @@ fn agree_on_one_rank(p: &Partition, rank: u32) {
     let from_partition = ExpertMap::from_partition(p, rank).unwrap();
     assert_eq!(from_partition.local_experts(), local);
     assert_eq!(ExpertMap::from_index_map(&index_map).unwrap(), from_partition);
+    assert_eq!(ExpertMap::from_local_experts(experts, &ids).unwrap(), from_partition);
 
     let mut with_sentinel = vec![i32::MIN; experts as usize + 1];
     p.write_expert_map_with_sentinel(rank, &mut with_sentinel).unwrap();
@@ -230,8 +231,7 @@ fn errors_name_the_parameter_the_value_and_the_range() {
     );
     assert_eq!(
         text(p.write_expert_mask(0, NUM_SHARED_EXPERTS.max(), &mut []).unwrap_err()),
-        "num_shared_experts=2147483647 is out of range, expected 0..=2147483617 beside num_experts=30: local indices \
-         are int32"
+        "num_shared_experts=2147483647 is out of range, expected 0..=2147483617 beside num_experts=30: ids are int32"
     );
     assert_eq!(
         text(p.write_owners_of(&[3_i64, 29, 30], &mut [0; 3]).unwrap_err()),
@@ -240,6 +240,14 @@ fn errors_name_the_parameter_the_value_and_the_range() {
     assert_eq!(
         text(p.write_counts_of(&[0, -1], &mut [0; 2]).unwrap_err()),
         "rank=-1 is out of range, expected 0..8 (at position 1)"
+    );
+    assert_eq!(
+        text(ExpertMap::from_local_experts(8, &[1, 1]).unwrap_err()),
+        "local_experts[1]=1 is out of range, expected ascending ids and here 2..8"
+    );
+    assert_eq!(
+        text(with_redundant_experts(30, NUM_EXPERTS.max()).unwrap_err()),
+        "num_redundant_experts=2147483647 is out of range, expected 0..=2147483617 beside num_experts=30: ids are int32"
     );
     assert!(p.count(8).unwrap_err().is_no_such_id() && !p.write_counts(&mut []).unwrap_err().is_no_such_id());
 }

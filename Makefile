@@ -1,0 +1,83 @@
+# The few commands that a person types. Every target does its own set-up, and may be run first or again.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+RUST := Cargo.toml Cargo.lock $(shell find rust -name '*.rs' -o -name Cargo.toml -path 'rust/*')
+MATRIX := 3.10 3.11 3.12 3.13
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test lint bench exhaustive prove wheel wheel-matrix sdist leaks clean
+
+help: ## List the commands
+	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "make %-14s %s\n", $$1, $$2}'
+
+# torch is gigabytes, so the environment is made once and again only when its requirements change.
+$(VENV)/.requirements: pyproject.toml spec/pyproject.toml
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade "pip>=25.1"
+	$(BIN)/python -m pip install --quiet "maturin>=1.9.4,<2" "torch>=2.4" --group test --group lint --group bench
+	$(BIN)/python -m pip install --quiet --editable spec
+	touch $@
+
+$(VENV)/.package: $(VENV)/.requirements $(RUST)
+	env -u CONDA_PREFIX VIRTUAL_ENV=$(CURDIR)/$(VENV) $(BIN)/maturin develop --release --locked --extras torch,cli,plot --quiet
+	touch $@
+
+setup: $(VENV)/.package ## Make the environment and build the package into it
+
+demo: setup ## The main job on real input: tables, tensors and demo.png
+	$(BIN)/python examples/demo.py
+
+test: setup ## Pass the tests: crate, package, specification
+	cargo test --workspace --locked --quiet
+	cargo run --quiet --locked -p expert-placement --example split_batch
+	$(BIN)/python -m pytest -m "not exhaustive"
+
+exhaustive: setup ## Check every invariant up to 1024 experts and ranks, natively and through Python
+	cargo test --locked --quiet -p expert-placement laws_hold_over_1024_by_1024 -- --ignored
+	$(BIN)/expert-placement check --experts 0..=1024 --ranks 1..=1024 --wide 256
+
+prove: setup ## Prove every invariant of the formulas for all E and R
+	$(BIN)/expert-placement-spec prove
+
+lint: setup ## Formatters, linters, types, stubs, and the source distribution's content
+	cargo fmt --all --check
+	cargo clippy --workspace --all-targets --locked --quiet -- -D warnings
+	cargo clippy -p expert-placement --no-default-features --locked --quiet -- -D warnings
+	RUSTDOCFLAGS="-D warnings" cargo doc --no-deps --locked --quiet -p expert-placement
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+	$(BIN)/python -m mypy.stubtest expert_placement._core
+	$(BIN)/python tests/sdist_content.py
+
+bench: setup ## Measure against the baselines, as ratios in one run
+	$(BIN)/python -m pytest tests/bench --benchmark-only --benchmark-disable-gc -p no:xdist
+	$(BIN)/python tests/bench/report.py
+	cargo bench --locked -p expert-placement
+
+wheel: setup ## Build the wheel into dist/
+	rm -rf dist
+	$(BIN)/maturin build --release --locked --out dist
+
+wheel-matrix: wheel ## Run the tests that need no torch on every CPython of this machine, with the one wheel
+	@for version in $(MATRIX); do \
+		if ! "python$$version" -c "" 2>/dev/null; then echo "python$$version: not on this machine"; continue; fi; \
+		echo "python$$version:"; \
+		"python$$version" -m venv --clear "dist/venv-$$version" && \
+		"dist/venv-$$version/bin/python" -m pip install --quiet pytest dist/*.whl && \
+		"dist/venv-$$version/bin/python" -m pytest -q -p no:cacheprovider \
+			tests/test_partition.py tests/test_dlpack_without_torch.py tests/test_model_config.py || exit 1; \
+	done
+
+sdist: setup ## Build the source distribution, and a wheel from it in an empty folder
+	rm -rf dist
+	$(BIN)/maturin sdist --out dist
+	folder=$$(mktemp -d) && $(BIN)/python -m pip wheel --quiet --no-deps --wheel-dir "$$folder" dist/*.tar.gz && ls "$$folder"
+
+leaks: setup ## Count the memory that is lost under valgrind (needs valgrind; some minutes)
+	$(BIN)/python tests/leaks.py
+
+clean: ## Remove everything that was built
+	rm -rf target dist $(VENV) demo.png

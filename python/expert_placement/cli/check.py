@@ -1,0 +1,42 @@
+"""`expert-placement check`: the specification's conformance run, which is a distribution of its own."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from importlib.util import find_spec
+
+from expert_placement.cli.errors import Refused, refusing
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+__all__ = ["check"]
+
+REFERENCE = "expert_placement_spec.reference:Partition"
+COMPILED = "expert_placement:Partition"
+TORCH = "expert_placement.conformance:TorchPartition"
+
+
+def check(arguments: Sequence[str]) -> int:
+    """Checks the reference model, the compiled core and the torch implementation, unless the arguments name others.
+
+    Args:
+        arguments: those of the specification's own `check`.
+
+    Returns:
+        0, or 1 where an invariant is broken.
+
+    Raises:
+        Refused: the specification or torch is not installed, or an argument is wrong.
+    """
+    try:
+        command = import_module("expert_placement_spec.command")
+    except ModuleNotFoundError as error:
+        if (error.name or "").partition(".")[0] != "expert_placement_spec":
+            raise
+        raise Refused("`check` needs the specification: pip install expert-placement-spec") from None
+    if find_spec("torch") is None:
+        raise Refused("`check` needs torch: pip install 'expert-placement[torch]'")
+    with refusing():
+        return int(command.run_arguments(arguments, [REFERENCE, COMPILED, TORCH], "expert-placement check"))

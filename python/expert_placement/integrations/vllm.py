@@ -1,0 +1,117 @@
+"""vLLM's `determine_expert_map` on top of `Partition`. SPEC.md, "Representations".
+
+The signature and the return values are those of vLLM 0.33
+(`vllm/model_executor/layers/fused_moe/expert_map_manager.py`), whose function this can replace. Where that one returns
+the map of no rank, or fails in the middle, this one raises an error that names the parameter.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING, Final, Literal, TypeAlias
+
+from expert_placement.partition import Partition
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+
+__all__ = ["ExpertPlacementStrategy", "determine_expert_map"]
+
+ExpertPlacementStrategy: TypeAlias = Literal["linear", "round_robin"]
+"""The strategies that the engine knows; its weight loader knows no other."""
+
+_STRATEGIES: Final[tuple[ExpertPlacementStrategy, ...]] = ("linear", "round_robin")
+_ENGINE_NAMES: Final = {
+    "num_ranks": "ep_size",
+    "rank": "ep_rank",
+    "num_experts": "global_num_experts",
+    "num_shared_experts": "num_fused_shared_experts",
+}
+
+
+def determine_expert_map(
+    ep_size: int,
+    ep_rank: int,
+    global_num_experts: int,
+    expert_placement_strategy: ExpertPlacementStrategy = "linear",
+    num_fused_shared_experts: int = 0,
+    return_expert_mask: bool = False,
+) -> tuple[int, Tensor | None, Tensor | None]:
+    """How many experts one rank owns, and its maps, as vLLM's function of this name returns them.
+
+    Every argument is checked at every EP size, also at 1, where no map is made. Tensors are made on torch's default
+    device, as the engine's are when it builds a model.
+
+    Args:
+        ep_size: number of ranks, R, in 1..=2**31 - 1.
+        ep_rank: the rank asked about, in 0..ep_size.
+        global_num_experts: number of routed experts, E, redundant ones included, in 0..=2**31 - 1.
+        expert_placement_strategy: `"linear"` or `"round_robin"`; the strategy in effect, after any fallback.
+        num_fused_shared_experts: shared experts that every rank holds after its routed ones, S, in
+            0..=2**31 - 1 - E. It changes nothing unless a mask is asked for.
+        return_expert_mask: whether to return the 0/1 mask, and the index map with the shared experts appended.
+
+    Returns:
+        `(local_num_experts, expert_map, expert_mask)`. The count leaves out shared experts. The map is int32[E], -1 for
+        experts of other ranks, or int32[E + S] where a mask is asked for; the mask is int32[E + S + 1] with a trailing
+        0, and None where it is not asked for. For one rank the answer is `(E, None, None)`.
+
+    Raises:
+        ValueError: `ep_size`, `global_num_experts` or `num_fused_shared_experts` out of range, or an unknown strategy.
+        IndexError: `ep_rank` out of range.
+        TypeError: a count or a rank that is no int, or a strategy that is no str.
+
+    Example:
+        >>> determine_expert_map(ep_size=8, ep_rank=7, global_num_experts=30)[0]
+        3
+    """
+    _check_strategy(expert_placement_strategy)
+    _check_shared_experts(num_fused_shared_experts)
+    try:
+        partition = Partition(global_num_experts, ep_size, expert_placement_strategy)
+        count = partition.count(ep_rank)
+        if partition.num_ranks == 1:
+            return count, None, None
+        device = _default_device()
+        if not return_expert_mask:
+            return count, partition.expert_map(ep_rank, device=device), None
+        expert_map = partition.expert_map_with_shared(ep_rank, num_fused_shared_experts, device=device)
+        return count, expert_map, partition.expert_mask(ep_rank, num_fused_shared_experts, device=device)
+    except (IndexError, TypeError, ValueError) as error:
+        raise _renamed(error, _ENGINE_NAMES) from None
+
+
+def _check_strategy(name: object) -> None:
+    """Refuses what the engine refuses, at any EP size; `Partition` alone knows one strategy more."""
+    if not isinstance(name, str):
+        raise TypeError(f"expert_placement_strategy must be a str, got `{type(name).__name__}`")
+    if name not in _STRATEGIES:
+        known = ", ".join(f"`{strategy}`" for strategy in _STRATEGIES)
+        shown = name if len(name) <= 40 else f"{name[:40]}..."
+        raise ValueError(f"expert_placement_strategy=`{shown}` is unknown, expected one of {known}")
+
+
+def _check_shared_experts(number: int) -> None:
+    """Refuses a number that no partition can have, also where no map will hold the shared experts."""
+    try:
+        Partition(number, 1)
+    except (TypeError, ValueError) as error:
+        raise _renamed(error, {"num_experts": "num_fused_shared_experts"}) from None
+
+
+def _default_device() -> torch.device | None:
+    """Where torch makes tensors without other word; None for the CPU, where ours are already."""
+    import torch
+
+    device = torch.get_default_device()
+    return None if device.type == "cpu" else device
+
+
+def _renamed(error: Exception, names: dict[str, str]) -> Exception:
+    """The partition's error under the engine's parameter names, so that ranges are stated in one place.
+
+    Messages name a parameter as `name=value`, or as `name must be ...` where the type is wrong.
+    """
+    message = re.sub(r"\b(\w+)(?==| must be )", lambda match: names.get(match[1], match[1]), str(error))
+    return type(error)(message)

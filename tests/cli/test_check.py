@@ -1,0 +1,108 @@
+"""`expert-placement check` and `expert-placement-spec`: what is run, what it prints, and how it ends."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from expert_placement.cli import main
+
+pytest.importorskip("torch", reason="tensors need torch")
+
+ROOT = Path(__file__).parents[2]
+SMALL = ("--experts", "0..=6", "--ranks", "1..=6", "--samples", "10", "--processes", "1")
+MUTANT = "tests.spec.mutants:RestOnLastRank"
+
+
+def spec(*arguments: str) -> subprocess.CompletedProcess[str]:
+    program = [sys.executable, "-m", "expert_placement_spec", *arguments]
+    return subprocess.run(program, capture_output=True, text=True, cwd=ROOT, check=False, timeout=300)
+
+
+def test_all_three_implementations_are_checked_without_other_word(capfd: pytest.CaptureFixture[str]) -> None:
+    assert main(["check", *SMALL, "--json"]) == 0
+    result = json.loads(capfd.readouterr().out)
+    assert {row["implementation"] for row in result["exhaustive"]} == {
+        "expert_placement_spec.reference:Partition",
+        "expert_placement:Partition",
+        "expert_placement.conformance:TorchPartition",
+    }
+    assert result["broken"] == 0
+    assert {row["result"] for row in result["exhaustive"]} == {"holds", "not offered"}
+
+
+def test_a_broken_implementation_ends_with_1_and_a_call_to_paste(capfd: pytest.CaptureFixture[str]) -> None:
+    assert main(["check", *SMALL, "--implementation", MUTANT]) == 1
+    output = capfd.readouterr().out
+    assert (
+        f'counterexample: expert_placement_spec.evaluate("{MUTANT}", "balanced_within_one", num_experts=2, '
+        'num_ranks=3, strategy="linear", r=2, s=0)\n'
+    ) in output
+    assert "\x1b" not in output
+
+
+def test_the_json_of_a_broken_implementation_holds_the_counterexample() -> None:
+    result = spec("check", *SMALL, "--implementation", MUTANT, "--json")
+    assert result.returncode == 1
+    rows = {row["invariant"]: row for row in json.loads(result.stdout)["exhaustive"]}
+    example = rows["balanced_within_one"]["counterexample"]
+    assert (example["num_experts"], example["num_ranks"], example["r"], example["s"]) == (2, 3, 2, 0)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("--experts", "5"), "error: experts=`5` is no range, expected the form `0..=128`"),
+        (("--ranks", "0..=5"), "error: ranks=`0..=5` is out of range, expected bounds in 1..=2147483647"),
+        (("--experts", "9..=5"), "error: experts=`9..=5` is out of range"),
+        (
+            ("--strategy", "ring"),
+            "error: strategy=`ring` is unknown, expected one of linear, round_robin, proportional",
+        ),
+        (("--implementation", "expert_placement:Nothing"), "error: implementation `expert_placement:Nothing`"),
+        (("--nonsense",), "error: No such option: --nonsense"),
+    ],
+)
+def test_wrong_usage_is_one_line_and_2(
+    arguments: tuple[str, ...], message: str, capfd: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["check", *arguments]) == 2
+    error = capfd.readouterr().err
+    assert error.startswith(message)
+    assert error.count("\n") == 1
+    result = spec("check", *arguments)
+    assert (result.returncode, result.stderr) == (2, error)
+
+
+def test_every_invariant_is_listed() -> None:
+    from expert_placement_spec import INVARIANTS
+
+    output = spec("list").stdout
+    assert all(f" {law.name} " in output and law.sentence in output for law in INVARIANTS.values())
+
+
+def test_prove_says_what_it_proved() -> None:
+    result = spec("prove", "--json")
+    assert result.returncode == 0
+    theorems = json.loads(result.stdout)
+    assert {theorem["result"] for theorem in theorems} == {"proved"}
+
+
+@pytest.mark.parametrize(
+    ("missing", "message"),
+    [
+        ("expert_placement_spec", "`check` needs the specification: pip install expert-placement-spec"),
+        ("torch", "`check` needs torch: pip install 'expert-placement[torch]'"),
+    ],
+)
+def test_what_is_not_installed_is_named(missing: str, message: str) -> None:
+    code = (
+        "import sys, importlib.util as u; find = u.find_spec; "
+        f"sys.modules[{missing!r}] = None; u.find_spec = lambda name: None if name == {missing!r} else find(name); "
+        "from expert_placement.cli import main; sys.exit(main(['check']))"
+    )
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, timeout=60)
+    assert (result.returncode, result.stderr) == (2, f"error: {message}\n")
