@@ -21,7 +21,7 @@ $(VENV)/.requirements: pyproject.toml spec/pyproject.toml
 	touch $@
 
 $(VENV)/.package: $(VENV)/.requirements $(RUST)
-	env -u CONDA_PREFIX VIRTUAL_ENV=$(CURDIR)/$(VENV) $(BIN)/maturin develop --release --locked --extras torch,cli,plot --quiet
+	env -u CONDA_PREFIX VIRTUAL_ENV=$(CURDIR)/$(VENV) $(BIN)/maturin develop --release --locked --extras torch,cli,plot --quiet > /dev/null
 	touch $@
 
 setup: $(VENV)/.package ## Make the environment and build the package into it
@@ -32,7 +32,7 @@ demo: setup ## The main job on real input: tables, tensors and demo.png
 test: setup ## Pass the tests: crate, package, specification
 	cargo test --workspace --locked --quiet
 	cargo run --quiet --locked -p expert-placement --example split_batch
-	$(BIN)/python -m pytest -m "not exhaustive"
+	$(BIN)/python -m pytest --benchmark-disable
 
 exhaustive: setup ## Check every invariant up to 1024 experts and ranks, natively and through Python
 	cargo test --locked --quiet -p expert-placement laws_hold_over_1024_by_1024 -- --ignored
@@ -63,10 +63,14 @@ wheel: setup ## Build the wheel into dist/
 
 wheel-matrix: wheel ## Run the tests that need no torch on every CPython of this machine, with the one wheel
 	@for version in $(MATRIX); do \
-		if ! "python$$version" -c "" 2>/dev/null; then echo "python$$version: not on this machine"; continue; fi; \
-		echo "python$$version:"; \
-		"python$$version" -m venv --clear "dist/venv-$$version" && \
-		"dist/venv-$$version/bin/python" -m pip install --quiet pytest dist/*.whl && \
+		python=""; \
+		for candidate in "python$$version" "$${PYENV_ROOT:-$$HOME/.pyenv}"/versions/$$version.*/bin/python; do \
+			if "$$candidate" -c "" 2>/dev/null; then python="$$candidate"; break; fi; \
+		done; \
+		if [ -z "$$python" ]; then echo "CPython $$version: not on this machine"; continue; fi; \
+		echo "CPython $$version:"; \
+		"$$python" -m venv --clear "dist/venv-$$version" && \
+		"dist/venv-$$version/bin/python" -m pip install --quiet pytest hypothesis dist/*.whl && \
 		"dist/venv-$$version/bin/python" -m pytest -q -p no:cacheprovider \
 			tests/test_partition.py tests/test_dlpack_without_torch.py tests/test_model_config.py || exit 1; \
 	done

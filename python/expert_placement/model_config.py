@@ -215,12 +215,14 @@ def _load(source: object) -> tuple[str, Mapping[str, object]]:
             return name, converted
         raise TypeError(f"{name}: to_dict() returned `{type(converted).__name__}`, expected a mapping")
     raise TypeError(
-        f"source is of type `{type(source).__name__}`, expected a path, a mapping or an object with a to_dict method"
+        f"config is of type `{type(source).__name__}`, expected a path, a mapping or an object with a to_dict method"
     )
 
 
 def _load_path(path: str) -> tuple[str, Mapping[str, object]]:
     name = f"`{_printable(path)}`"
+    if not path:
+        raise ValueError("the path of the configuration is empty, expected a file or a directory")
     if "\0" in path:
         raise ValueError(f"{name}: a path can not hold a null character")
     file = Path(path)

@@ -3,7 +3,8 @@
 This distribution stands by itself: it needs neither the crate nor the wheel that it is about.
 """
 
-from expert_placement_spec.exhaustive import Counterexample, Domain, Outcome, check, evaluate
+from expert_placement_spec.evaluation import evaluate
+from expert_placement_spec.exhaustive import Counterexample, Domain, Outcome, check
 from expert_placement_spec.invariants import INVARIANTS, Invariant
 from expert_placement_spec.reference import Partition
 

@@ -2,9 +2,22 @@
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any, Protocol
 
 import numpy as np
+
+
+def integers(values: Any) -> np.ndarray[Any, Any]:
+    """One array of ints as int64.
+
+    Raises:
+        TypeError: an answer that is no integer, such as what `/` gives in the place of `//`.
+    """
+    array = np.asarray(values)
+    if array.size and array.dtype.kind not in "iu":
+        raise TypeError(f"an answer has dtype {array.dtype}, expected an integer")
+    return array.astype(np.int64, copy=False)
 
 
 class Arrays(Protocol):
@@ -28,13 +41,16 @@ class Arrays(Protocol):
     def numpy(self, values: Any) -> np.ndarray[Any, Any]:
         """The same values as a numpy array."""
 
+    def placed(self) -> AbstractContextManager[Any]:
+        """Where what an implementation makes without naming a device belongs to this device too."""
+
 
 class NumpyArrays:
     """numpy, on one core."""
 
     def array(self, values: Any) -> Any:
         """One array of Python ints or of a numpy array."""
-        return np.asarray(values, dtype=np.int64)
+        return integers(values)
 
     def arange(self, end: int) -> Any:
         """0, 1, ..., end - 1."""
@@ -56,6 +72,10 @@ class NumpyArrays:
         """The same values as a numpy array."""
         return np.asarray(values)
 
+    def placed(self) -> AbstractContextManager[Any]:
+        """Where what an implementation makes without naming a device belongs to this device too."""
+        return nullcontext()
+
 
 class TorchArrays:
     """torch, on the device given."""
@@ -64,11 +84,15 @@ class TorchArrays:
         import torch
 
         self.torch = torch
-        self.device = torch.device(device)
+        try:
+            self.device = torch.device(device)
+            torch.empty(0, device=self.device)
+        except (RuntimeError, AssertionError, NotImplementedError) as error:
+            raise ValueError(f"device=`{device}` cannot be used: {str(error).splitlines()[0]}") from error
 
     def array(self, values: Any) -> Any:
         """One array of Python ints or of a numpy array."""
-        return self.torch.as_tensor(np.asarray(values, dtype=np.int64), device=self.device)
+        return self.torch.as_tensor(integers(values), device=self.device)
 
     def arange(self, end: int) -> Any:
         """0, 1, ..., end - 1."""
@@ -91,3 +115,8 @@ class TorchArrays:
         """The same values as a numpy array."""
         array: np.ndarray[Any, Any] = values.cpu().numpy()
         return array
+
+    def placed(self) -> AbstractContextManager[Any]:
+        """Where what an implementation makes without naming a device belongs to this device too."""
+        device: AbstractContextManager[Any] = self.device
+        return nullcontext() if self.device.type == "cpu" else device

@@ -46,7 +46,7 @@ def parse_range(parameter: str, text: str, least: int) -> range:
         ValueError: another form, or bounds outside `least ..= 2**31 - 1`.
     """
     first, dots, last = text.partition("..=")
-    if not dots or not first.isdecimal() or not last.isdecimal():
+    if not dots or not (first + last).isascii() or not first.isdecimal() or not last.isdecimal():
         raise ValueError(f"{parameter}=`{text}` is no range, expected the form `{least}..=128`")
     if not least <= int(first) <= int(last) <= MAX:
         raise ValueError(f"{parameter}=`{text}` is out of range, expected bounds in {least}..={MAX}, the smaller first")
@@ -60,7 +60,7 @@ def error_console() -> Console:
 
 def output_console() -> Console:
     """Where results go; as wide as they need where nobody looks at a terminal."""
-    return Console() if sys.stdout.isatty() else Console(width=10_000)
+    return Console() if sys.stdout.isatty() else Console(width=10_000, force_terminal=False, no_color=True)
 
 
 @contextmanager

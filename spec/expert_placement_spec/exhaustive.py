@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import gc
+import os
+import signal
 import time
 from concurrent.futures import ProcessPoolExecutor, as_completed
+from contextlib import closing
 from dataclasses import dataclass, field
 from multiprocessing import get_context
 from typing import TYPE_CHECKING
@@ -15,12 +18,18 @@ from expert_placement_spec.invariants import INVARIANTS, Invariant
 from expert_placement_spec.reference import CONTIGUOUS, STRATEGIES
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Generator, Iterator
 
-WIDE = {"tables", "scalars", "maps", "lists", "errors"}
-"""Subjects that are asked id by id, or of which there are R x E entries."""
+WIDE = {"tables", "elementwise", "stacked", "offsets", "scalars", "maps", "lists", "errors"}
+"""Subjects that are asked partition by partition or id by id, or of which there are R x E entries."""
+RAISED = (Exception, SystemExit, GeneratorExit)
+"""Whatever an implementation may raise, also to make the run look finished; only Ctrl-C is the user's."""
 BLOCK = {"cpu": 1 << 18, "cuda": 1 << 24}
 """Points of one block: what a core's cache, or a GPU's memory, takes well."""
+
+
+MOST_PARTITIONS = 1 << 24
+"""How many partitions a domain may have: beyond, a run would take days."""
 
 
 @dataclass(frozen=True)
@@ -35,6 +44,11 @@ class Domain:
     ranks: range
     wide: int
     strategies: tuple[str, ...] = STRATEGIES
+
+    def __post_init__(self) -> None:
+        number = len(self.experts) * len(self.ranks)
+        if number > MOST_PARTITIONS:
+            raise ValueError(f"experts and ranks make {number} partitions, expected at most {MOST_PARTITIONS}")
 
     def shapes(self, is_wide: bool) -> list[tuple[int, int]]:
         """All (E, R), the smallest sum first, so that the first counterexample is the smallest."""
@@ -154,8 +168,12 @@ def run_task(task: Task) -> list[Outcome]:
     key = (task.implementation, task.device)
     if key not in _loaded:
         _loaded[key] = load(*key)
-        quiet_threads()
-    implementation = _loaded[key]
+    with _loaded[key].arrays.placed():
+        return check_part(_loaded[key], task)
+
+
+def check_part(implementation: Implementation, task: Task) -> list[Outcome]:
+    """Evaluates every invariant of the task on one block."""
     subjects = implementation.offered_subjects()
     laws = laws_for(task.strategy, task.is_wide, subjects)
     needed = {law.subject for law in laws} - (set() if task.strategy in CONTIGUOUS else {"offsets"})
@@ -190,14 +208,14 @@ def answered_block(
     block = Block(implementation, strategy, shapes, subjects)
     try:
         block.build()
-    except Exception:
+    except RAISED:
         answering = []
         law = "answers_every_query"
         for shape in shapes:
             try:
                 Block(implementation, strategy, [shape], subjects).build()
                 answering.append(shape)
-            except Exception as error:
+            except RAISED as error:
                 message = f"{type(error).__name__}: {error}"
                 silent = silent_shape(implementation, strategy, shape, subjects)
                 broken = Counterexample(implementation.name, law, *silent, strategy, message=message)
@@ -214,18 +232,16 @@ def silent_shape(
     """Which partition does not answer: this one, or the one with an expert more that it is compared with."""
     try:
         Block(implementation, strategy, [shape], subjects - {"rule"}).build()
-    except Exception:
+    except RAISED:
         return shape
     return shape[0] + 1, shape[1]
 
 
-def quiet_threads() -> None:
-    """One thread for each process: the processes share the cores already."""
-    import sys
-
-    torch = sys.modules.get("torch")
-    if torch is not None:
-        torch.set_num_threads(1)
+def quiet_worker() -> None:
+    """One thread for each worker process: the processes share the cores already, and end with the one that asked."""
+    os.environ["OMP_NUM_THREADS"] = "1"
+    # Ctrl-C reaches every process of a terminal; only the one that asked has something to say about it.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 def check(
@@ -255,59 +271,31 @@ def check(
             outcomes[name, law.name] = Outcome(name, law.name, offered=law.subject in subjects)
     work = [task for name in implementations for task in tasks(name, device, domain)]
     total, done = sum(task.points for task in work), 0
-    for task, found in run_all(work, processes):
-        for outcome in found:
-            outcomes[outcome.implementation, outcome.invariant].add(outcome)
-        done += task.points
-        progress(done, total)
+    with closing(run_all(work, min(processes, len(work)))) as results:
+        for task, found in results:
+            for outcome in found:
+                outcomes[outcome.implementation, outcome.invariant].add(outcome)
+            done += task.points
+            progress(done, total)
     return list(outcomes.values())
 
 
-def run_all(work: list[Task], processes: int) -> Iterator[tuple[Task, list[Outcome]]]:
+def run_all(work: list[Task], processes: int) -> Generator[tuple[Task, list[Outcome]], None, None]:
     """Every task with its outcomes, in the order in which they end."""
-    if processes == 1:
+    if processes <= 1:
         for task in work:
             yield task, run_task(task)
         return
     # Spawned, not forked: a library that has started threads does not survive a fork.
-    with ProcessPoolExecutor(processes, mp_context=get_context("spawn")) as pool:
-        futures = {pool.submit(run_task, task): task for task in work}
-        try:
-            for future in as_completed(futures):
-                yield futures[future], future.result()
-        except BaseException:
-            pool.shutdown(wait=False, cancel_futures=True)
-            raise
-
-
-def evaluate(
-    implementation: str, invariant: str, *, num_experts: int, num_ranks: int, strategy: str = "linear", **values: int
-) -> bool:
-    """Whether one invariant holds at one point.
-
-    Args:
-        implementation: a name of the form `module:attribute`.
-        invariant: an invariant's name.
-        num_experts: E.
-        num_ranks: R.
-        strategy: the strategy.
-        values: a value for each of the invariant's quantifiers.
-
-    Raises:
-        ValueError: an unknown name, or other quantifiers than the invariant's.
-    """
-    law = INVARIANTS.get(invariant)
-    if law is None:
-        raise ValueError(f"invariant `{invariant}` is unknown, expected one of {', '.join(INVARIANTS)}")
-    if set(values) != set(law.quantifiers):
-        raise ValueError(f"{invariant} is about {', '.join(law.quantifiers) or 'p alone'}, got {', '.join(values)}")
-    block = Block(load(implementation), strategy, [(num_experts, num_ranks)], {law.subject, "rule"})
-    block.build()
-    points = block.points(law.quantifiers)
-    for name, value in values.items():
-        points = points.where(points.values[name] == value)
-    if not len(points):
-        raise ValueError(f"there is no point {values} in the partition of {num_experts} experts over {num_ranks} ranks")
-    if law.requires is not None and not bool(law.requires(points, *points.values.values()).all()):
-        return True
-    return bool(law.predicate(points, *points.values.values()).all())
+    pool = ProcessPoolExecutor(processes, mp_context=get_context("spawn"), initializer=quiet_worker)
+    futures = {pool.submit(run_task, task): task for task in work}
+    try:
+        for future in as_completed(futures):
+            yield futures[future], future.result()
+    except BaseException:
+        # Whoever waits is gone: a worker in the middle of a long task is ended with it.
+        for process in list((pool._processes or {}).values()):
+            process.kill()
+        raise
+    finally:
+        pool.shutdown(wait=True, cancel_futures=True)

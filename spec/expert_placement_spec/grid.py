@@ -7,14 +7,15 @@ partition and of values for the quantifiers; they are the view that predicates s
 from __future__ import annotations
 
 import sys
-from functools import cached_property
+from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from expert_placement_spec.arrays import integers
 from expert_placement_spec.implementation import MAP_METHODS, SCALARS, TABLES, Implementation
 from expert_placement_spec.logic import choose
-from expert_placement_spec.reference import MAX, map_length
+from expert_placement_spec.reference import CONTIGUOUS, MAX, map_length
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -75,15 +76,19 @@ class Block:
         if "rule" in self.subjects:
             _ = self._grown.table("count"), self._grown.table("start")
         if "tables" in self.subjects:
-            _ = self.well_formed, self.tables_match
+            _ = self.well_formed
+        if "elementwise" in self.subjects:
+            _ = self.tables_match
         if "scalars" in self.subjects:
             _ = [self.scalars(name) for name in SCALARS], self.ranges_agree
         if "offsets" in self.subjects:
-            _ = self.offsets
+            _ = self.offsets, self.offsets_are_int32
         if "lists" in self.subjects:
             _ = self.lists
         if "maps" in self.subjects:
             _ = [self.map(representation) for representation in MAP_METHODS]
+        if "stacked" in self.subjects:
+            _ = self.rows_match
         if "errors" in self.subjects:
             _ = self.refusals, self.uniform
 
@@ -112,16 +117,27 @@ class Block:
             index = self.arrays.repeat(self.arrays.arange(len(self.shapes)), extents)
             ids = self.arrays.arange(len(index)) - self.base(name)[index]
             answers = getattr(elementwise, name)(self.experts[index], self.ranks[index], ids, self.strategy)
+            if not is_integral(answers):
+                raise TypeError(f"{name} answers with dtype {answers.dtype}, expected an integer")
             # An answer may leave out operands that do not matter to it, and then is of a smaller shape.
             return answers + 0 * ids
         method = dict(zip(SCALARS, TABLES, strict=True))[name]
         if self.implementation.offers(method):
-            return self._flat(getattr(partition, method)() for partition in self.partitions)
+            place = 1 if name in ("count", "start") else 0
+            return self._flat(method, [shape[place] for shape in self.shapes])
         return self.scalars(name)
 
-    def _flat(self, parts: Iterable[Any]) -> Any:
-        """All parts one after the other."""
-        return self.arrays.array(joined(list(parts))[0])
+    def _flags(self, values: list[bool]) -> Any:
+        """Truth values of the partitions."""
+        return self.arrays.array([int(value) for value in values]) == 1
+
+    def _flat(self, method: str, lengths: list[int]) -> Any:
+        """The tables of one method, of these lengths, one after the other."""
+        flat, actual, _ = joined([getattr(partition, method)() for partition in self.partitions])
+        if actual != lengths:
+            wrong = next(place for place, pair in enumerate(zip(actual, lengths, strict=True)) if pair[0] != pair[1])
+            raise TypeError(f"{method} has length {actual[wrong]}, expected {lengths[wrong]}")
+        return self.arrays.array(flat)
 
     def scalars(self, name: str) -> Any:
         """As `table`, with every id asked by itself."""
@@ -145,13 +161,14 @@ class Block:
             for partition, (_, num_ranks) in zip(self.partitions, self.shapes, strict=True)
             for rank in range(num_ranks)
         ]
+        if not all(isinstance(one, range) for one in ranges):
+            return self.ranks[self.points(("r",)).partition] < 0
         points = self.points(("r",))
         step = points.num_ranks if self.strategy == "round_robin" else 1
         counts = self.arrays.array([len(one) for one in ranges])
-        agree = (counts == self.scalars("count")) & (
-            self.arrays.array([one.start for one in ranges]) == self.scalars("start")
-        )
-        return agree & (self.arrays.array([one.step for one in ranges]) == step)
+        starts = self.arrays.array([one.start for one in ranges])
+        steps = self.arrays.array([one.step for one in ranges])
+        return (counts == self.scalars("count")) & (starts == self.scalars("start")) & (steps == step)
 
     @cached_property
     def own_tables(self) -> list[list[Any]]:
@@ -165,7 +182,7 @@ class Block:
         for tables, (num_experts, num_ranks) in zip(self.own_tables, self.shapes, strict=True):
             _, lengths, is_int32 = joined(tables)
             fine.append(is_int32 and lengths == [num_ranks, num_ranks, num_experts, num_experts])
-        return self.arrays.array(fine) == 1
+        return self._flags(fine)
 
     @cached_property
     def tables_match(self) -> Any:
@@ -180,12 +197,17 @@ class Block:
             ]
             fine.append(np.array_equal(joined(tables)[0], np.concatenate(parts)))
             rank, expert = rank + num_ranks, expert + num_experts
-        return self.arrays.array(fine) == 1
+        return self._flags(fine)
 
     @cached_property
     def offsets(self) -> Any:
         """The offsets of all partitions, R + 1 each."""
-        return self._flat(partition.offsets() for partition in self.partitions)
+        return self._flat("offsets", [num_ranks + 1 for _, num_ranks in self.shapes])
+
+    @cached_property
+    def offsets_are_int32(self) -> bool:
+        """Whether all offsets are int32 arrays."""
+        return joined([partition.offsets() for partition in self.partitions])[2]
 
     @cached_property
     def offset_base(self) -> Any:
@@ -244,6 +266,23 @@ class Block:
         return self._joined(maps)
 
     @cached_property
+    def rows_match(self) -> Any:
+        """For each partition: whether the map of one rank, asked by itself, is its row among those of all ranks."""
+        fine = [True] * len(self.shapes)
+        for representation, method in MAP_METHODS.items():
+            maps, lengths, _ = self.map(representation)
+            flat, bases = self.arrays.numpy(maps), self.arrays.numpy(self.map_base(representation))
+            first = 0
+            for place, (partition, shape) in enumerate(zip(self.partitions, self.shapes, strict=True)):
+                extra = (shared_experts(*shape),) if representation in ("index_map_with_shared", "mask") else ()
+                rank = shape[0] % shape[1]
+                row, base = first + rank, int(bases[first + rank])
+                alone, _, is_int32 = joined([getattr(partition, method)(rank, *extra)])
+                fine[place] &= is_int32 and np.array_equal(alone, flat[base : base + int(lengths[row])])
+                first += shape[1]
+        return self._flags(fine)
+
+    @cached_property
     def _maps(self) -> dict[str, tuple[Any, Any, bool]]:
         return {}
 
@@ -263,18 +302,24 @@ class Block:
         fine = []
         for partition, (num_experts, num_ranks) in zip(self.partitions, self.shapes, strict=True):
             ranks = [
-                (getattr(partition, name), bad) for name in ("count", "start", "expert_map") for bad in (-1, num_ranks)
+                (getattr(partition, name), bad)
+                for name in ("count", "start", "experts", "local_experts", "expert_map", "expert_map_with_sentinel")
+                for bad in (-1, num_ranks)
             ]
+            with_shared = [partition.expert_map_with_shared, partition.expert_mask]
+            ranks += [(partial(ask_with_shared, query), bad) for query in with_shared for bad in (-1, num_ranks)]
             experts = [
                 (getattr(partition, name), bad) for name in ("owner", "local_index") for bad in (-1, num_experts)
             ]
+            if self.strategy not in CONTIGUOUS:
+                ranks.append((lambda _, partition=partition: partition.offsets(), 0))
             fine.append(all(refuses(query, bad) for query, bad in ranks + experts))
-        return self.arrays.array(fine) == 1
+        return self._flags(fine)
 
     @cached_property
     def uniform(self) -> Any:
         """For each partition: what it says of being uniform."""
-        return self.arrays.array([bool(partition.is_uniform) for partition in self.partitions]) == 1
+        return self._flags([bool(partition.is_uniform) for partition in self.partitions])
 
     def points(self, quantifiers: tuple[str, ...]) -> Points:
         """Every point of every partition for these quantifiers, in order; the same object each time."""
@@ -394,6 +439,15 @@ class Points:
         """The offset of each rank in 0..=R."""
         return guarded(self.block.offsets, self.block.offset_base[self.partition], rank, self.num_ranks + 1)
 
+    @property
+    def offsets_are_int32(self) -> Any:
+        """Whether the offsets are int32 arrays."""
+        return self.partition >= (0 if self.block.offsets_are_int32 else MAX)
+
+    def rows_match(self) -> Any:
+        """Whether the map of one rank, asked by itself, is its row among those of all ranks."""
+        return self.block.rows_match[self.partition]
+
     def listed(self, rank: Any, position: Any) -> Any:
         """The list of a rank's experts at a position."""
         lists, lengths, _ = self.block.lists
@@ -470,17 +524,21 @@ class Points:
         return next((name for name, value in self.values.items() if value is ids), "")
 
     def _position(self, kind: str, ids: Any) -> Any:
-        """The place of quantified ids, which are in range, in a flat table."""
+        """The place of ids that are in range in a flat table."""
         name = self._name(ids)
-        if not name:
+        if not self._is_quantified(kind, name):
             return self.block.base(kind)[self.partition] + ids
         if ("position", name) not in self._known:
-            self._known["position", name] = self.block.base(name)[self.partition] + ids
+            self._known["position", name] = self.block.base(kind)[self.partition] + ids
         return self._known["position", name]
+
+    def _is_quantified(self, kind: str, name: str) -> bool:
+        """Whether these are all values of a quantifier over ranks, or over experts, and so in range."""
+        return name in ("r", "s") if kind == "r" else name == "e"
 
     def _look_up(self, query: str, source: Callable[[str], Any], kind: str, ids: Any) -> Any:
         table, name = source(query), self._name(ids)
-        if not name:
+        if not self._is_quantified(kind, name):
             return guarded(table, self.block.base(kind)[self.partition], ids, self.block.extents(kind)[self.partition])
         key = (f"{source.__name__} {query}", name)
         if key not in self._known:
@@ -520,19 +578,36 @@ def violations(law: Invariant, block: Block) -> tuple[int, dict[str, int] | None
 def joined(parts: list[Any]) -> tuple[Any, list[int], bool]:
     """All arrays one after the other, their lengths, and whether each is int32; a list has no dtype to be wrong."""
     torch = sys.modules.get("torch")
-    if torch is not None and parts and all(isinstance(part, torch.Tensor) for part in parts):
+    if torch is not None and parts and all(isinstance(part, torch.Tensor) and part.dim() == 1 for part in parts):
         is_int32 = {part.dtype for part in parts} == {torch.int32}
         return torch.cat(parts).cpu().numpy(), [part.numel() for part in parts], is_int32
     lengths = list(map(len, parts))
     is_int32 = all(isinstance(part, (list, tuple, range)) or part.dtype == np.dtype(np.int32) for part in parts)
-    arrays = [np.asarray(part, dtype=np.int64) for part in parts]
-    return np.concatenate(arrays) if arrays else [], lengths, is_int32
+    return np.concatenate([one_row(part) for part in parts]) if parts else [], lengths, is_int32
+
+
+def one_row(values: Any) -> np.ndarray[Any, Any]:
+    """One answer of one dimension as int64."""
+    array = integers(values.cpu().numpy() if hasattr(values, "detach") else values)
+    if array.ndim != 1:
+        raise TypeError(f"an answer has {array.ndim} dimensions, expected 1")
+    return array
+
+
+def is_integral(values: Any) -> bool:
+    """Whether an array, of numpy or of torch, holds integers."""
+    return str(values.dtype).rpartition(".")[2].startswith(("int", "uint"))
+
+
+def ask_with_shared(query: Callable[[int, int], Any], rank: int) -> Any:
+    """A query that takes a number of shared experts, asked with one."""
+    return query(rank, 1)
 
 
 def refuses(query: Callable[[int], Any], bad: int) -> bool:
     """Whether a query raises an IndexError or a ValueError for an id out of range."""
     try:
         query(bad)
-    except (IndexError, ValueError):
-        return True
+    except Exception as error:
+        return isinstance(error, (IndexError, ValueError))
     return False

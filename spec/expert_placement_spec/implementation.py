@@ -31,6 +31,9 @@ MAP_METHODS = {
     "mask": "expert_mask",
 }
 
+STACKED = tuple(f"{method}s" for method in MAP_METHODS.values())
+"""Methods that give the maps of all ranks at once; faster on large domains where an implementation has them."""
+
 
 @dataclass
 class Implementation:
@@ -50,6 +53,8 @@ class Implementation:
         subjects = {"answers", "rule"}
         if self.offers(*TABLES):
             subjects.add("tables")
+            if self.elementwise is not None:
+                subjects.add("elementwise")
         if self.offers(*SCALARS, "experts"):
             subjects.add("scalars")
         if self.offers("local_experts"):
@@ -58,13 +63,16 @@ class Implementation:
             subjects.add("offsets")
         if self.offers(*MAP_METHODS.values()):
             subjects.add("maps")
-        if self.offers(*SCALARS, "expert_map", "is_uniform"):
+            if hasattr(self.elementwise, "map_entry") or any(map(self.offers, STACKED)):
+                subjects.add("stacked")
+        if self.offers(*SCALARS, "experts", "local_experts", *MAP_METHODS.values(), "is_uniform"):
             subjects.add("errors")
         return subjects
 
     def __post_init__(self) -> None:
         try:
-            self._sample = self.make(3, 2, "linear")
+            with self.arrays.placed():
+                self._sample = self.make(3, 2, "linear")
         except Exception as error:
             raised = f"it raised {type(error).__name__}: {error}"
             raise ValueError(f"implementation `{self.name}`: asked for 3 experts over 2 ranks, {raised}") from error

@@ -34,7 +34,8 @@ class Invariant:
     requires: Predicate | None
     strategies: tuple[str, ...]
     subject: str
-    """What is spoken of: `rule`, `tables`, `scalars`, `maps`, `lists`, `offsets`, `errors`, `answers` or `formulas`."""
+    """What is spoken of: `rule`, `elementwise`, `tables`, `scalars`, `maps`, `stacked`, `lists`, `offsets`, `errors`,
+    `answers` or `formulas`."""
 
     @property
     def is_provable(self) -> bool:
@@ -98,6 +99,18 @@ def start_in_range(p: View, r: Any) -> Any:
     """No start is negative, and none lies beyond the last expert or, for round robin, the last rank."""
     end = p.num_ranks - 1 if p.strategy == "round_robin" else p.num_experts
     return (p.start(r) >= 0) & (p.start(r) <= end)
+
+
+@invariant()
+def starts_follow_the_rule(p: View, r: Any) -> Any:
+    """The start is r * (E // R) + min(r, E % R), or r for round robin, or the floor of r * E / R for proportional."""
+    if p.strategy == "linear":
+        remainder = p.num_experts % p.num_ranks
+        return p.start(r) == r * (p.num_experts // p.num_ranks) + choose(r < remainder, r, remainder)
+    if p.strategy == "round_robin":
+        return p.start(r) == r
+    # The floor by what it means, not by the division that the formulas use.
+    return (p.start(r) * p.num_ranks <= r * p.num_experts) & (r * p.num_experts < (p.start(r) + 1) * p.num_ranks)
 
 
 @invariant()
@@ -208,9 +221,10 @@ def no_intermediate_out_of_range(p: View, r: Any, e: Any) -> Any:
 
 @invariant(subject="offsets", strategies=CONTIGUOUS)
 def offsets_are_prefix_sums(p: View, r: Any) -> Any:
-    """The offsets begin with 0, end with E, and grow by each rank's count from its start."""
+    """The offsets are int32, begin with 0, end with E, and grow by each rank's count from its start."""
     ends = (p.offset(0 * r) == 0) & (p.offset(p.num_ranks + 0 * r) == p.num_experts)
-    return ends & (p.offset(r) == p.start(r)) & (p.offset(r + 1) == p.offset(r) + p.count(r))
+    grows = (p.offset(r) == p.start(r)) & (p.offset(r + 1) == p.offset(r) + p.count(r))
+    return ends & grows & p.offsets_are_int32
 
 
 @invariant(subject="lists", requires=lambda p, r, i: p.list_length(r) == p.count(r))
@@ -268,13 +282,19 @@ def maps_are_int32_of_stated_length(p: View, r: Any) -> Any:
     return lengths & (p.map_length("index_map_with_sentinel", r) == p.num_experts + 1) & p.maps_are_int32
 
 
+@invariant(subject="stacked")
+def map_asked_alone_agrees(p: View) -> Any:
+    """Where the maps of all ranks are had at once, the map of rank E % R asked by itself is its row among them."""
+    return p.rows_match()
+
+
 @invariant(subject="tables")
 def tables_are_int32_of_stated_length(p: View) -> Any:
     """The tables are int32; counts and starts have length R, owners and local indices length E."""
     return p.tables_are_well_formed()
 
 
-@invariant(subject="tables")
+@invariant(subject="elementwise")
 def tables_hold_the_rule(p: View) -> Any:
     """Each table holds at every id what the implementation's functions answer for it."""
     return p.tables_match_rule()
@@ -306,7 +326,7 @@ def answers_every_query(p: View) -> Any:
 
 @invariant(subject="errors")
 def wrong_ids_are_refused(p: View) -> Any:
-    """Ranks -1 and R and experts -1 and E are refused with an error by every query that takes one."""
+    """Every query refuses rank -1 and R, expert -1 and E, with an error, and round robin refuses to give offsets."""
     return p.refuses_wrong_ids()
 
 

@@ -34,6 +34,7 @@ class Facts:
         self.intermediates: list[Any] = []
         self._divisions: dict[tuple[int, int], Division] = {}
         self._products: list[tuple[Any, Any]] = []
+        self._reached: dict[tuple[int, int], tuple[Any, Any, Any]] = {}
 
     def divide(self, dividend: Any, divisor: Any) -> Division:
         """The floor division of two terms; the same one for the same operands."""
@@ -48,6 +49,30 @@ class Facts:
         """The product of two terms."""
         self._products.append((left, right))
         return left * right
+
+    def reached(self, result: Any, number: Any) -> Any:
+        """The condition under which a number takes part in a result that chooses between branches.
+
+        A quotient or remainder is an unknown of its own, so what it is computed from is looked for in its division.
+        """
+        key = (result.get_id(), number.get_id())
+        if key not in self._reached:
+            self._reached[key] = (result, number, self._looked_for(result, number))
+        return self._reached[key][2]
+
+    def _looked_for(self, result: Any, number: Any) -> Any:
+        if result.eq(number):
+            return z3.BoolVal(True)
+        if z3.is_app_of(result, z3.Z3_OP_ITE):
+            condition, then, otherwise = result.children()
+            in_then = z3.And(condition, self.reached(then, number))
+            in_otherwise = z3.And(z3.Not(condition), self.reached(otherwise, number))
+            return z3.Or(self.reached(condition, number), in_then, in_otherwise)
+        parts = result.children()
+        for division in self._divisions.values():
+            if result.eq(division.quotient) or result.eq(division.remainder):
+                parts = [division.dividend, division.divisor]
+        return z3.Or(*(self.reached(part, number) for part in parts)) if parts else z3.BoolVal(False)
 
     def constraints(self) -> list[Any]:
         """What defines each division, and the lemmas about pairs of divisions and of products that share an operand."""
@@ -121,7 +146,14 @@ class Term:
         self.facts = facts
 
     def _of(self, other: Any) -> Any:
-        return other.expression if isinstance(other, Term) else z3.IntVal(int(other))
+        if isinstance(other, Term):
+            return other.expression
+        if isinstance(other, int) and not isinstance(other, bool):
+            return z3.IntVal(other)
+        raise TypeError(f"a term meets a `{type(other).__name__}`, expected a term or an int")
+
+    def __bool__(self) -> bool:
+        raise TypeError("a term has no truth value: write a predicate with &, |, negate, implies and choose")
 
     def _new(self, expression: Any) -> Term:
         self.facts.intermediates.append(expression)
@@ -178,7 +210,14 @@ class Proposition:
         self.facts = facts
 
     def _of(self, other: Any) -> Any:
-        return other.expression if isinstance(other, Proposition) else z3.BoolVal(bool(other))
+        if isinstance(other, Proposition):
+            return other.expression
+        if isinstance(other, bool):
+            return z3.BoolVal(other)
+        raise TypeError(f"a proposition meets a `{type(other).__name__}`, expected a proposition or a bool")
+
+    def __bool__(self) -> bool:
+        raise TypeError("a proposition has no truth value: write a predicate with &, |, negate, implies and choose")
 
     def __and__(self, other: Any) -> Proposition:
         return Proposition(z3.And(self.expression, self._of(other)), self.facts)
@@ -317,22 +356,8 @@ class Symbolic:
         # A branch that is not taken may compute nonsense, as the reference's formulas evaluate both; what is taken
         # is part of the result, so a branch's numbers are claimed under the conditions that lead to it.
         return [z3.And(result >= 0, result <= MAX)] + [
-            z3.Implies(reached(result, number), z3.And(number >= 0, number <= wide)) for number in computed
+            z3.Implies(self.facts.reached(result, number), z3.And(number >= 0, number <= wide)) for number in computed
         ]
-
-
-def reached(result: Any, number: Any) -> Any:
-    """The condition under which a subterm takes part in a result that chooses between branches."""
-    if result.eq(number):
-        return z3.BoolVal(True)
-    if z3.is_app_of(result, z3.Z3_OP_ITE):
-        condition, then, otherwise = result.children()
-        return z3.Or(
-            reached(condition, number),
-            z3.And(condition, reached(then, number)),
-            z3.And(z3.Not(condition), reached(otherwise, number)),
-        )
-    return z3.Or(*(reached(child, number) for child in result.children())) if result.children() else z3.BoolVal(False)
 
 
 @dataclass

@@ -6,21 +6,22 @@ SPEC.md, "How it is checked".
 from __future__ import annotations
 
 import operator
+from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from hypothesis import HealthCheck, Phase, find, settings
 from hypothesis import strategies as st
 from hypothesis.errors import NoSuchExample
 
-from expert_placement_spec.exhaustive import Counterexample, Outcome
-from expert_placement_spec.grid import POISON
+from expert_placement_spec.exhaustive import RAISED, Counterexample, Outcome
+from expert_placement_spec.grid import POISON, is_integral
 from expert_placement_spec.implementation import SCALARS, Implementation, load
 from expert_placement_spec.invariants import INVARIANTS, Invariant
 from expert_placement_spec.reference import MAX, stride
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
 COUNT = st.one_of(st.integers(0, MAX), st.integers(0, 300), st.integers(MAX - 300, MAX))
 
@@ -41,11 +42,14 @@ class One:
         if not 0 <= identifier < end:
             return POISON
         if self._scalars:
-            return int(getattr(self._partition, query)(identifier))
+            return operator.index(getattr(self._partition, query)(identifier))
         arrays = self._implementation.arrays
         shape = (arrays.array([self.num_experts]), arrays.array([self.num_ranks]))
         function = getattr(self._implementation.elementwise, query)
-        return int(function(*shape, arrays.array([identifier]), self.strategy)[0])
+        answer = function(*shape, arrays.array([identifier]), self.strategy)
+        if not is_integral(answer):
+            raise TypeError(f"{query} answers with dtype {answer.dtype}, expected an integer")
+        return int(answer[0])
 
     def count(self, rank: int) -> int:
         """The count of a rank."""
@@ -73,20 +77,40 @@ def can_sample(law: Invariant) -> bool:
     return law.subject == "rule" and law.name != "counts_total_num_experts"
 
 
+@dataclass(frozen=True)
+class Point:
+    """A partition and a value for each quantifier; or, with a message, one that does not answer."""
+
+    num_experts: int
+    num_ranks: int
+    strategy: str
+    values: Mapping[str, int]
+    message: str = ""
+
+    def __hash__(self) -> int:
+        return hash((self.num_experts, self.num_ranks, self.strategy, tuple(self.values.items())))
+
+
 @st.composite
-def points(draw: st.DrawFn, implementation: Implementation, law: Invariant) -> tuple[One, dict[str, int]] | None:
+def points(draw: st.DrawFn, implementation: Implementation, law: Invariant) -> Point | None:
     """A partition up to the limits and a value for each quantifier, or None where there is none."""
     num_experts, num_ranks = draw(COUNT), max(1, draw(COUNT))
-    p = One(implementation, num_experts, num_ranks, draw(st.sampled_from(law.strategies)))
+    strategy = draw(st.sampled_from(law.strategies))
     values: dict[str, int] = {}
     for name in law.quantifiers:
-        extent = num_experts if name == "e" else min(p.count(values["r"]), num_experts) if name == "i" else num_ranks
+        extent = num_experts if name == "e" else num_ranks
+        if name == "i":
+            try:
+                count = One(implementation, num_experts, num_ranks, strategy).count(values["r"])
+            except RAISED as error:
+                return Point(num_experts, num_ranks, strategy, {}, f"{type(error).__name__}: {error}")
+            extent = min(count, num_experts)
         if extent <= 0:
             return None
         near = st.integers(0, min(extent, 300) - 1)
         from_end = near.map(partial(operator.sub, extent - 1))
         values[name] = draw(st.one_of(st.integers(0, extent - 1), near, from_end))
-    return p, values
+    return Point(num_experts, num_ranks, strategy, values)
 
 
 def sample(
@@ -112,7 +136,8 @@ def sample(
     for name in implementations:
         implementation = load(name, device)
         for law in laws:
-            outcomes.append(sample_one(implementation, law, examples))
+            with implementation.arrays.placed():
+                outcomes.append(sample_one(implementation, law, examples))
             progress(len(outcomes), len(laws) * len(implementations))
     return outcomes
 
@@ -121,15 +146,19 @@ def sample_one(implementation: Implementation, law: Invariant, examples: int) ->
     """Looks for the smallest counterexample to one invariant."""
     outcome = Outcome(implementation.name, law.name)
 
-    def is_broken(point: tuple[One, dict[str, int]] | None) -> bool:
+    silent: dict[Point, str] = {}
+
+    def is_broken(point: Point | None) -> bool:
         if point is None:
             return False
-        p, values = point
-        arguments: tuple[Any, ...] = tuple(values.values())
-        if law.requires is not None and not law.requires(p, *arguments):
-            return False
-        outcome.cases += 1
-        return not law.predicate(p, *arguments)
+        try:
+            if point.message:
+                raise RuntimeError(point.message)
+            return not holds_at(implementation, law, point, outcome)
+        except RAISED as error:
+            message = point.message or f"{type(error).__name__}: {error}"
+            silent[point] = message
+            return True
 
     options = settings(
         max_examples=examples,
@@ -144,8 +173,24 @@ def sample_one(implementation: Implementation, law: Invariant, examples: int) ->
     except NoSuchExample:
         return outcome
     if found is not None:
-        p, values = found
+        # A partition that raises is shown as what it is, under the law that it was asked for.
         outcome.counterexample = Counterexample(
-            implementation.name, law.name, p.num_experts, p.num_ranks, p.strategy, tuple(values.items())
+            implementation.name,
+            law.name,
+            found.num_experts,
+            found.num_ranks,
+            found.strategy,
+            tuple(found.values.items()),
+            silent.get(found, ""),
         )
     return outcome
+
+
+def holds_at(implementation: Implementation, law: Invariant, point: Point, outcome: Outcome) -> bool:
+    """Whether the law holds at a point; where its premise does, the point counts as a case."""
+    p = One(implementation, point.num_experts, point.num_ranks, point.strategy)
+    arguments = tuple(point.values.values())
+    if law.requires is not None and not law.requires(p, *arguments):
+        return True
+    outcome.cases += 1
+    return bool(law.predicate(p, *arguments))

@@ -51,6 +51,13 @@ class View(Protocol):
     def offset(self, rank: Any) -> Any:
         """The offset of each rank in 0..=R."""
 
+    @property
+    def offsets_are_int32(self) -> Any:
+        """Whether the offsets are int32 arrays."""
+
+    def rows_match(self) -> Any:
+        """Whether the map of one rank, asked by itself, is its row among those of all ranks."""
+
     def listed(self, rank: Any, position: Any) -> Any:
         """The list of a rank's experts at a position."""
 

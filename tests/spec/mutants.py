@@ -86,6 +86,64 @@ class HoardsOnTheFirst(Mutant):
         return self.num_experts if self._rank(rank) == 0 else 0
 
 
+class LinearForProportional(Mutant):
+    """The linear rule under the name of the proportional one."""
+
+    breaks: ClassVar = {"starts_follow_the_rule"}
+
+    def _linear(self) -> reference.Partition:
+        strategy = "linear" if self.strategy == "proportional" else self.strategy
+        return reference.Partition(self.num_experts, self.num_ranks, strategy)
+
+    def count(self, rank: int) -> int:
+        return self._linear().count(rank)
+
+    def start(self, rank: int) -> int:
+        return self._linear().start(rank)
+
+    def owner(self, expert: int) -> int:
+        return self._linear().owner(expert)
+
+    def local_index(self, expert: int) -> int:
+        return self._linear().local_index(expert)
+
+
+class RoundRobinBackwards(Mutant):
+    """Round robin that begins with the last of the ranks with equal shares."""
+
+    breaks: ClassVar = {"starts_follow_the_rule"}
+
+    def _mirrored(self, rank: int) -> int:
+        remainder = self.num_experts % self.num_ranks
+        if self.strategy != "round_robin" or not 0 <= rank < self.num_ranks:
+            return rank
+        return remainder - 1 - rank if rank < remainder else self.num_ranks - 1 - rank + remainder
+
+    def start(self, rank: int) -> int:
+        return super().start(self._mirrored(rank))
+
+    def owner(self, expert: int) -> int:
+        return self._mirrored(super().owner(expert))
+
+
+class TrueDivision(Mutant):
+    """A local index of floats, as `/` gives in the place of `//`."""
+
+    breaks: ClassVar = {"answers_every_query"}
+
+    def local_index(self, expert: int) -> Any:
+        return super().local_index(expert) + 0.5 * (self.num_experts > 4)
+
+
+class ColumnForRow(Mutant):
+    """A table of two dimensions."""
+
+    breaks: ClassVar = {"answers_every_query"}
+
+    def counts(self) -> Any:
+        return np.array([super().counts()], dtype=np.int32)
+
+
 class OwnerBeyondTheLast(Mutant):
     """Every owner one too large."""
 
@@ -192,6 +250,88 @@ class WideLists(Mutant):
 
     def local_experts(self, rank: int) -> Any:
         return np.array(super().local_experts(rank), dtype=np.int64)
+
+
+class ClampsMasks(Mutant):
+    """Ranks out of range answered by masks alone."""
+
+    breaks: ClassVar = {"wrong_ids_are_refused"}
+
+    def expert_mask(self, rank: int, num_shared_experts: int = 0) -> list[int]:
+        return super().expert_mask(min(max(rank, 0), self.num_ranks - 1), num_shared_experts)
+
+
+class RaisesWhereLarge(Mutant):
+    """No answer beyond a thousand experts; for the sampler, since small domains do not reach it."""
+
+    breaks: ClassVar = set()
+
+    def owner(self, expert: int) -> int:
+        if self.num_experts > 1000:
+            raise OverflowError("too many experts")
+        return super().owner(expert)
+
+
+class StackedOfAnotherRank(Mutant):
+    """The maps of all ranks right, the map of one rank empty."""
+
+    breaks: ClassVar = {"map_asked_alone_agrees"}
+
+    def expert_map(self, rank: int) -> list[int]:
+        self._rank(rank)
+        return [-1] * self.num_experts
+
+    def expert_maps(self) -> list[list[int]]:
+        return [super(StackedOfAnotherRank, self).expert_map(rank) for rank in range(self.num_ranks)]
+
+
+class WideOffsets(Mutant):
+    """Offsets of int64."""
+
+    breaks: ClassVar = {"offsets_are_prefix_sums"}
+
+    def offsets(self) -> Any:
+        return np.array(super().offsets(), dtype=np.int64)
+
+
+class OffsetsOfRoundRobin(Mutant):
+    """Offsets where a rank's experts are not consecutive."""
+
+    breaks: ClassVar = {"wrong_ids_are_refused"}
+
+    def offsets(self) -> list[int]:
+        return [*super().starts(), self.num_experts]
+
+
+class TooLongATable(Mutant):
+    """A table with one entry too many."""
+
+    breaks: ClassVar = {"answers_every_query"}
+
+    def counts(self) -> list[int]:
+        return [*super().counts(), 0]
+
+
+class RefusesWithTheWrongType(Mutant):
+    """Ids out of range refused as if they were no ints."""
+
+    breaks: ClassVar = {"wrong_ids_are_refused"}
+
+    def _rank(self, rank: int) -> int:
+        if not 0 <= rank < self.num_ranks:
+            raise TypeError("no rank")
+        return rank
+
+
+class Exits(Mutant):
+    """Ends the run as if it were finished."""
+
+    breaks: ClassVar = {"answers_every_query"}
+
+    def count(self, rank: int) -> int:
+        if self.num_experts == 4:
+            raise SystemExit(0)
+        return super().count(rank)
 
 
 class TablesOfAnotherRule(Mutant):

@@ -35,6 +35,8 @@ def hold(domain: Domain, implementations: list[str]) -> None:
     assert broken == []
     for one in outcomes:
         missing = FORMULAS | (ONE_BY_ONE if one.implementation == TORCH else set())
+        if one.implementation == COMPILED:
+            missing = missing | {"tables_hold_the_rule", "map_asked_alone_agrees"}
         assert one.result == ("not offered" if one.invariant in missing else "holds"), one
 
 
@@ -43,17 +45,11 @@ def test_every_invariant_holds_up_to_128() -> None:
     hold(Domain(range(129), range(1, 129), wide=128), IMPLEMENTATIONS)
 
 
-@pytest.mark.exhaustive
-def test_every_invariant_holds_up_to_1024() -> None:
-    """Domain: E in 0..=1024, R in 1..=1024; pairs and whole maps up to 256. Cost: about ten minutes."""
-    hold(Domain(range(1025), range(1, 1025), wide=256), IMPLEMENTATIONS)
-
-
 @pytest.mark.parametrize("implementation", IMPLEMENTATIONS)
 def test_the_rule_holds_up_to_the_limits(implementation: str) -> None:
-    """Domain: E and R up to 2^31 - 1, 1,000 points for each invariant."""
+    """Domain: E and R up to 2^31 - 1, 400 points for each invariant."""
     pytest.importorskip("torch", reason="tensors need torch")
-    outcomes = sample([implementation], 1000)
+    outcomes = sample([implementation], 400)
     assert [one.counterexample.call() for one in outcomes if one.counterexample is not None] == []
     assert {one.invariant for one in outcomes if one.result == "holds"} == {
         law.name for law in INVARIANTS.values() if can_sample(law)
@@ -76,3 +72,4 @@ def test_the_torch_implementation_holds_on_cuda() -> None:
         pytest.skip("there is no CUDA device")
     outcomes = check([TORCH], Domain(range(129), range(1, 129), wide=128), device="cuda")
     assert [one.counterexample.call() for one in outcomes if one.counterexample is not None] == []
+    assert {one.invariant for one in outcomes if one.result != "holds"} == FORMULAS | ONE_BY_ONE

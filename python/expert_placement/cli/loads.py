@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NoReturn
@@ -179,8 +180,8 @@ def _parse(path: str, refuse: _Refuse) -> object:
     def unique(pairs: list[tuple[str, object]]) -> dict[str, object]:
         mapping = dict(pairs)
         if len(mapping) < len(pairs):
-            keys = [key for key, _ in pairs]
-            refuse(f"duplicate key `{printable(next(key for key in keys if keys.count(key) > 1))}`")
+            counts = Counter(key for key, _ in pairs)
+            refuse(f"duplicate key `{printable(next(key for key, _ in pairs if counts[key] > 1))}`")
         return mapping
 
     try:

@@ -6,7 +6,7 @@ use expert_placement::Strategy;
 use expert_placement::limits::Limit;
 use pyo3::exceptions::{PyIndexError, PyOverflowError, PyTypeError, PyValueError};
 use pyo3::prelude::*;
-use pyo3::types::{PyBool, PyString};
+use pyo3::types::{PyBool, PyInt, PyString};
 
 use crate::to_py_err;
 
@@ -18,7 +18,7 @@ enum Integer {
 
 /// Anything with `__index__` but a bool, which is a mistake wherever a count or an id is wanted.
 fn integer(parameter: &str, value: &Bound<'_, PyAny>) -> PyResult<Integer> {
-    if !value.is_instance_of::<PyBool>() {
+    if value.is_exact_instance_of::<PyInt>() || !is_bool(value)? {
         match value.extract::<i64>() {
             Ok(small) => return Ok(Integer::Small(small)),
             Err(error) if error.is_instance_of::<PyOverflowError>(value.py()) => {
@@ -33,6 +33,17 @@ fn integer(parameter: &str, value: &Bound<'_, PyAny>) -> PyResult<Integer> {
         }
     }
     Err(wrong_type(parameter, "an int", value))
+}
+
+/// Whether a value is a truth value, of Python or of an array library; some of these pass for integers.
+fn is_bool(value: &Bound<'_, PyAny>) -> PyResult<bool> {
+    if value.is_instance_of::<PyBool>() {
+        return Ok(true);
+    }
+    match value.getattr_opt("dtype")? {
+        Some(dtype) => Ok(dtype.str()?.to_cow()?.trim_start_matches("torch.") == "bool"),
+        None => Ok(false),
+    }
 }
 
 pub(crate) fn wrong_type(parameter: &str, expected: &str, value: &Bound<'_, PyAny>) -> PyErr {

@@ -17,6 +17,7 @@ use pyo3::prelude::*;
 use pyo3::types::{PyCapsule, PyDict};
 
 /// The version of the structures below; consumers check the major number.
+/// Up to 1.1 strides may be NULL for row-major order, which torch takes a little faster than strides that say it.
 const VERSION: Version = Version { major: 1, minor: 1 };
 const CPU: Device = Device { device_type: 1, device_id: 0 };
 const INT32: DataType = DataType { code: DataType::INT, bits: 32, lanes: 1 };
@@ -109,7 +110,6 @@ struct Header {
     versioned: ManagedTensorVersioned,
     legacy: ManagedTensor,
     shape: [i64; 1],
-    strides: [i64; 1],
     layout: Layout,
 }
 
@@ -139,8 +139,8 @@ impl Int32Buffer {
         // SAFETY: `offset` lies within the allocation, after the header, and is a multiple of ALIGNMENT.
         let data = unsafe { block.add(offset) }.cast::<i32>();
         let tensor = |header: NonNull<Header>| {
-            // SAFETY: field addresses of a live allocation; nothing is read.
-            let (shape, strides) = unsafe { (&raw mut (*header.as_ptr()).shape, &raw mut (*header.as_ptr()).strides) };
+            // SAFETY: a field's address within a live allocation; nothing is read.
+            let shape = unsafe { &raw mut (*header.as_ptr()).shape };
             Tensor {
                 // DLPack wants NULL for a tensor of no elements.
                 data: if elements == 0 { std::ptr::null_mut() } else { data.as_ptr().cast() },
@@ -148,7 +148,7 @@ impl Int32Buffer {
                 ndim: 1,
                 dtype: INT32,
                 shape: shape.cast(),
-                strides: strides.cast(),
+                strides: std::ptr::null_mut(),
                 byte_offset: 0,
             }
         };
@@ -163,7 +163,6 @@ impl Int32Buffer {
             },
             legacy: ManagedTensor { tensor: tensor(header), context, deleter: Some(delete_legacy) },
             shape: [shape],
-            strides: [1],
             layout,
         };
         // SAFETY: `header` points to memory of the allocation that is large enough and aligned for a `Header`.
@@ -380,14 +379,20 @@ enum Managed {
     Legacy(NonNull<ManagedTensor>),
 }
 
-// SAFETY: the structure is plain memory; the producer's deleter may run on any thread, as the protocol asks of it.
-unsafe impl Sync for Integers {}
-
 /// The elements, by the widths that ids come in.
-#[derive(Clone, Copy)]
-pub(crate) enum Elements<'a> {
-    Int32(&'a [i32]),
-    Int64(&'a [i64]),
+pub(crate) enum Elements {
+    Int32(Vec<i32>),
+    Int64(Vec<i64>),
+}
+
+impl Elements {
+    /// How many elements there are.
+    pub(crate) fn len(&self) -> usize {
+        match self {
+            Self::Int32(elements) => elements.len(),
+            Self::Int64(elements) => elements.len(),
+        }
+    }
 }
 
 impl Integers {
@@ -407,18 +412,25 @@ impl Integers {
         if tensor.device.device_type != CPU.device_type {
             return Err(PyBufferError::new_err(format!("{parameter} must be on the CPU")));
         }
-        let mut expected = 1;
+        // Nothing is read of an array without elements, so neither its address nor its strides mean anything.
+        if self.len() == 0 {
+            return Ok(());
+        }
+        let mut expected = 1_i64;
         let contiguous = self.0.axes().into_iter().rev().all(|(extent, stride)| {
             let fits = extent == 1 || stride.is_none_or(|stride| stride == expected);
-            expected *= extent;
+            expected = expected.saturating_mul(extent);
             fits
         });
-        // Nothing is read of an array without elements, so its strides mean nothing.
-        if contiguous || self.len() == 0 {
-            Ok(())
-        } else {
-            Err(PyBufferError::new_err(format!("{parameter} must be contiguous")))
+        if !contiguous {
+            return Err(PyBufferError::new_err(format!("{parameter} must be contiguous")));
         }
+        let size = self.len().checked_mul(usize::from(bits / 8));
+        if tensor.data.is_null() || size.is_none_or(|size| size > usize::MAX / 2) {
+            let text = format!("{parameter} has no memory that can be read, as a fake or traced tensor has none");
+            return Err(PyBufferError::new_err(text));
+        }
+        Ok(())
     }
 
     /// How many dimensions the array has.
@@ -428,34 +440,54 @@ impl Integers {
 
     /// How many elements there are.
     pub(crate) fn len(&self) -> usize {
-        let extents = self.0.axes().into_iter().map(|(extent, _)| usize::try_from(extent).unwrap_or(0));
-        extents.product()
+        let axes = self.0.axes();
+        let mut extents = axes.iter().map(|(extent, _)| usize::try_from(*extent).unwrap_or(0));
+        if extents.clone().any(|extent| extent == 0) {
+            0
+        } else {
+            extents.try_fold(1, usize::checked_mul).unwrap_or(usize::MAX)
+        }
     }
 
-    /// All elements in row-major order.
-    pub(crate) fn elements(&self) -> Elements<'_> {
+    /// A copy of all elements in row-major order.
+    ///
+    /// A copy, because the array stays its owner's: while answers are computed without the interpreter, other threads
+    /// may write to it. The caller of this function holds the interpreter, as everyone must who writes from Python.
+    pub(crate) fn to_elements(&self) -> PyResult<Elements> {
         let tensor = self.0.tensor();
         let offset = usize::try_from(tensor.byte_offset).unwrap_or(0);
         let data = tensor.data.cast_const();
-        // SAFETY: `check` saw contiguous memory on the CPU of one of the two types; its owner keeps it alive, and
-        // the offset leads to its first element.
+        // SAFETY: `check` saw contiguous memory on the CPU of one of the two types; its owner keeps it alive, and the
+        // offset leads to its first element.
         unsafe {
             if tensor.dtype.bits == INT32.bits {
-                Elements::Int32(elements(data.byte_add(offset).cast(), self.len()))
+                copied(data.byte_add(offset).cast(), self.len()).map(Elements::Int32)
             } else {
-                Elements::Int64(elements(data.byte_add(offset).cast(), self.len()))
+                copied(data.byte_add(offset).cast(), self.len()).map(Elements::Int64)
             }
         }
     }
 }
 
-/// A slice that may be empty and then may have no address.
+/// The integers at an address, aligned or not, which may be anything where there are none.
 ///
 /// # Safety
-/// `data` points to `length` elements that live, and that nobody writes, for `'a`.
-unsafe fn elements<'a, T>(data: *const T, length: usize) -> &'a [T] {
-    // SAFETY: by this function's contract; an empty slice is not read through its pointer.
-    if length == 0 { &[] } else { unsafe { std::slice::from_raw_parts(data, length) } }
+/// `data` points to `length` integers that live.
+unsafe fn copied<T: Copy>(data: *const T, length: usize) -> PyResult<Vec<T>> {
+    let mut elements: Vec<T> = Vec::new();
+    elements
+        .try_reserve_exact(length)
+        .map_err(|_| PyMemoryError::new_err(format!("cannot allocate a copy of {length} elements")))?;
+    if length > 0 {
+        // SAFETY: by this function's contract, and the copy has room for as many; it is not referenced elsewhere. Bytes
+        // are copied, since an exporter may hand out unaligned integers.
+        unsafe {
+            let bytes = length * size_of::<T>();
+            std::ptr::copy_nonoverlapping(data.cast::<u8>(), elements.as_mut_ptr().cast::<u8>(), bytes);
+            elements.set_len(length);
+        }
+    }
+    Ok(elements)
 }
 
 impl Managed {
@@ -477,11 +509,25 @@ impl Managed {
         if capsule.is_valid_checked(Some(VERSIONED)) {
             let managed = capsule.pointer_checked(Some(VERSIONED))?.cast::<ManagedTensorVersioned>();
             rename(USED_VERSIONED)?;
-            Ok(Self::Versioned(managed))
+            let managed = Self::Versioned(managed);
+            managed.check_version()?;
+            Ok(managed)
         } else {
             let managed = capsule.pointer_checked(Some(LEGACY))?.cast::<ManagedTensor>();
             rename(USED_LEGACY)?;
             Ok(Self::Legacy(managed))
+        }
+    }
+
+    /// Refuses a layout unknown here; only the deleter of such a structure may be used.
+    fn check_version(&self) -> PyResult<()> {
+        let Self::Versioned(managed) = self else { return Ok(()) };
+        // SAFETY: `self` owns the structure, whose version stands at its head in every version.
+        let major = unsafe { managed.as_ref().version.major };
+        if major == VERSION.major {
+            Ok(())
+        } else {
+            Err(PyBufferError::new_err(format!("the array is of DLPack version {major}, expected {}", VERSION.major)))
         }
     }
 

@@ -156,8 +156,8 @@ fn read(
         let text = format!("{parameter} has {} dimensions, expected 1", integers.ndim());
         return Err(PyValueError::new_err(text));
     }
-    let map = match integers.elements() {
-        Elements::Int32(values) => parse(values),
+    let map = match integers.to_elements()? {
+        Elements::Int32(values) => parse(&values),
         Elements::Int64(values) => {
             let narrowed = values.iter().enumerate().map(|(position, value)| {
                 i32::try_from(*value)

@@ -60,8 +60,10 @@ mod _core {
 
 /// The crate's one error type as Python's two: a rank or an expert out of range is an `IndexError`.
 fn to_py_err(error: expert_placement::Error) -> PyErr {
-    use pyo3::exceptions::{PyIndexError, PyValueError};
-    if error.is_no_such_id() {
+    use pyo3::exceptions::{PyIndexError, PyMemoryError, PyValueError};
+    if error.is_out_of_memory() {
+        PyMemoryError::new_err(error.to_string())
+    } else if error.is_no_such_id() {
         PyIndexError::new_err(error.to_string())
     } else {
         PyValueError::new_err(error.to_string())

@@ -2,6 +2,7 @@
 
 use expert_placement as core;
 use expert_placement::limits::{MAX_RANKS, NUM_EXPERTS, NUM_RANKS, NUM_SHARED_EXPERTS};
+use pyo3::exceptions::{PyMemoryError, PyValueError};
 use pyo3::prelude::*;
 use pyo3::types::{PyRange, PyString};
 
@@ -230,17 +231,28 @@ impl Partition {
     #[pyo3(signature = (num_experts, max_ranks=None))]
     fn legal_ranks(num_experts: &Bound<'_, PyAny>, max_ranks: Option<&Bound<'_, PyAny>>) -> PyResult<Vec<u32>> {
         let experts = argument::count(NUM_EXPERTS, num_experts)?;
+        if experts == 0 && max_ranks.is_none() {
+            return Err(PyValueError::new_err("max_ranks is needed where num_experts=0: every rank count is legal"));
+        }
         let max_ranks = argument::count(MAX_RANKS, max_ranks.unwrap_or(num_experts))?;
-        core::legal_ranks(experts, max_ranks).map_err(to_py_err)
+        let counts = core::legal_ranks(experts, max_ranks).map_err(to_py_err)?;
+        if counts.len() > MOST_LISTED {
+            let text = format!("cannot list {} rank counts: with num_experts=0 every one is legal", counts.len());
+            return Err(PyMemoryError::new_err(text));
+        }
+        Ok(counts)
     }
 }
+
+/// The longest list of rank counts handed to Python; only `num_experts` = 0 has as many.
+const MOST_LISTED: usize = 1 << 24;
 
 /// A tensor with one answer for each id of an array.
 fn each<'py>(
     parameter: &str,
     ids: &Bound<'py, PyAny>,
-    write: impl Fn(Elements<'_>, &mut [i32]) -> Result<(), core::Error> + Send + Sync,
+    write: impl Fn(&Elements, &mut [i32]) -> Result<(), core::Error> + Send,
 ) -> Tensor<'py> {
-    let integers = tensor::integers(parameter, ids)?;
-    tensor::filled(ids.py(), u64::try_from(integers.len())?, None, |out| write(integers.elements(), out))
+    let elements = tensor::integers(parameter, ids)?.to_elements()?;
+    tensor::filled(ids.py(), u64::try_from(elements.len())?, None, move |out| write(&elements, out))
 }

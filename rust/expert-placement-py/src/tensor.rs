@@ -58,10 +58,14 @@ pub(crate) fn integers(parameter: &str, value: &Bound<'_, PyAny>) -> PyResult<In
     let py = value.py();
     if value.hasattr("detach")? {
         expect_integers(parameter, value)?;
-        let tensor = value.call_method0("detach")?.call_method0("cpu")?.call_method0("contiguous")?;
-        return Integers::read(parameter, &tensor);
+        // Lazy negation is a flag that DLPack does not carry.
+        let plain = value.call_method0("detach")?.call_method0("cpu")?.call_method0("resolve_neg")?;
+        return Integers::read(parameter, &plain.call_method0("contiguous")?);
     }
     let numpy = py.import("numpy")?;
+    if numpy.getattr("ma")?.call_method1("isMaskedArray", (value,))?.is_truthy()? {
+        return Err(PyTypeError::new_err(format!("{parameter} must not be a masked array")));
+    }
     let in_rows = PyDict::new(py);
     in_rows.set_item("order", "C")?;
     let mut array = numpy.call_method("asarray", (value,), Some(&in_rows)).map_err(|error| {

@@ -44,6 +44,10 @@ macro_rules! arithmetic {
                     let boundary = remainder * base + remainder;
                     if expert < boundary { expert / (base + 1) } else { remainder + (expert - boundary) / base }
                 }
+
+                pub(crate) const fn linear_local_index(self, expert: $int) -> $int {
+                    expert - self.linear_start(self.linear_owner(expert))
+                }
             }
 
             pub(crate) const fn round_robin_owner(ranks: $int, expert: $int) -> $int {
@@ -65,6 +69,10 @@ macro_rules! arithmetic {
 
             pub(crate) const fn proportional_owner(experts: $int, ranks: $int, expert: $int) -> $int {
                 (((expert as $wide + 1) * ranks as $wide - 1) / experts as $wide) as $int
+            }
+
+            pub(crate) const fn proportional_local_index(experts: $int, ranks: $int, expert: $int) -> $int {
+                expert - proportional_start(experts, ranks, proportional_owner(experts, ranks, expert))
             }
         }
     };

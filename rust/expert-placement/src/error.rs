@@ -60,6 +60,10 @@ enum Cause {
         flaw: MapFlaw,
     },
     #[cfg(feature = "alloc")]
+    OutOfMemory {
+        elements: u64,
+    },
+    #[cfg(feature = "alloc")]
     NotAscending {
         position: usize,
         expert: i64,
@@ -143,6 +147,11 @@ impl Error {
     }
 
     #[cfg(feature = "alloc")]
+    pub(crate) const fn out_of_memory(elements: u64) -> Self {
+        Self::because(Cause::OutOfMemory { elements })
+    }
+
+    #[cfg(feature = "alloc")]
     pub(crate) const fn not_ascending(position: usize, expert: i64, least: i64, num_experts: u32) -> Self {
         Self::because(Cause::NotAscending { position, expert, least, num_experts })
     }
@@ -151,6 +160,16 @@ impl Error {
     #[must_use]
     pub const fn is_no_such_id(&self) -> bool {
         matches!(self.cause, Cause::NoSuchRank { .. } | Cause::NoSuchExpert { .. })
+    }
+
+    /// Whether memory for a result could not be had.
+    #[must_use]
+    pub const fn is_out_of_memory(&self) -> bool {
+        #[cfg(feature = "alloc")]
+        let is_out_of_memory = matches!(self.cause, Cause::OutOfMemory { .. });
+        #[cfg(not(feature = "alloc"))]
+        let is_out_of_memory = false;
+        is_out_of_memory
     }
 
     /// Whether equal slabs were asked for where E does not divide by R.
@@ -221,6 +240,8 @@ impl fmt::Display for Cause {
             #[cfg(feature = "alloc")]
             Self::NotIndexMap { flaw, looks_like_mask: false } => write!(f, "expert_map is not an index map: {flaw}"),
             #[cfg(feature = "alloc")]
+            Self::OutOfMemory { elements } => write!(f, "cannot allocate a list of {elements} elements"),
+            #[cfg(feature = "alloc")]
             Self::NotAscending { position, expert, least, num_experts } => write!(
                 f,
                 "local_experts[{position}]={expert} is out of range, expected ascending ids and here {least}..{num_experts}",
@@ -235,10 +256,13 @@ impl fmt::Display for Cause {
 fn write_not_uniform(f: &mut fmt::Formatter<'_>, partition: Partition) -> fmt::Result {
     let (experts, ranks) = (partition.num_experts(), partition.num_ranks());
     let redundant = partition.min_redundant_experts();
+    write!(f, "num_experts={experts} does not divide by num_ranks={ranks}, so slabs are not equal: ")?;
+    if crate::with_redundant_experts(experts, redundant).is_err() {
+        return f.write_str("use a rank count that divides it");
+    }
     write!(
         f,
-        "num_experts={experts} does not divide by num_ranks={ranks}, so slabs are not equal: add {redundant} redundant \
-         expert{} ({} over {ranks} ranks)",
+        "add {redundant} redundant expert{} ({} over {ranks} ranks)",
         if redundant == 1 { "" } else { "s" },
         u64::from(experts) + u64::from(redundant),
     )?;

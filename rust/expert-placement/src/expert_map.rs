@@ -25,9 +25,12 @@ impl ExpertMap {
     /// The map of one rank of a partition.
     ///
     /// # Errors
-    /// `rank` outside `0 .. R`.
+    /// `rank` outside `0 .. R`, or too little memory.
     pub fn from_partition(partition: &Partition, rank: u32) -> Result<Self, Error> {
-        Ok(Self { num_experts: partition.num_experts(), local: partition.experts(rank)?.collect() })
+        let experts = partition.experts(rank)?;
+        let mut local = with_room(to_usize(experts.remaining()))?;
+        local.extend(experts);
+        Ok(Self { num_experts: partition.num_experts(), local })
     }
 
     /// The map of a rank that owns these experts, given as global ids in ascending order.
@@ -36,7 +39,7 @@ impl ExpertMap {
     /// `num_experts` out of range, or an id that is not above the one before it and below E.
     pub fn from_local_experts(num_experts: u32, local_experts: &[i32]) -> Result<Self, Error> {
         let num_experts = NUM_EXPERTS.check(i128::from(num_experts))?;
-        let mut local = Vec::with_capacity(local_experts.len());
+        let mut local = with_room(local_experts.len())?;
         let mut least = 0;
         for (position, &expert) in local_experts.iter().enumerate() {
             match u32::try_from(expert) {
@@ -206,6 +209,14 @@ impl LocalExperts for &ExpertMap {
         // At most E elements, by construction.
         u32::try_from(self.local.len()).unwrap_or(u32::MAX)
     }
+}
+
+/// An empty list with room for as many elements.
+pub(crate) fn with_room(elements: usize) -> Result<Vec<u32>, Error> {
+    let mut list = Vec::new();
+    let reserved = list.try_reserve_exact(elements);
+    reserved.map_err(|_| Error::out_of_memory(u64::try_from(elements).unwrap_or(u64::MAX)))?;
+    Ok(list)
 }
 
 /// The experts that have a local index, where every other entry is -1 and the indices ascend from 0.

@@ -240,8 +240,9 @@ impl Partition {
 
     pub(crate) const fn local_index_of(&self, expert: u32) -> u32 {
         match self.strategy {
+            Strategy::Linear => self.shares().linear_local_index(expert),
             Strategy::RoundRobin => word::round_robin_local_index(self.num_ranks, expert),
-            Strategy::Linear | Strategy::Proportional => expert - self.start_of(self.owner_of(expert)),
+            Strategy::Proportional => word::proportional_local_index(self.num_experts, self.num_ranks, expert),
         }
     }
 }
