@@ -9,7 +9,7 @@ from expert_placement_spec.grid import Block
 from expert_placement_spec.implementation import load
 from expert_placement_spec.invariants import INVARIANTS
 from expert_placement_spec.reference import CONTIGUOUS
-from expert_placement_spec.sampled import One, can_sample
+from expert_placement_spec.single import One, can_sample
 
 if TYPE_CHECKING:
     from expert_placement_spec.implementation import Implementation

@@ -8,7 +8,8 @@ import pytest
 from expert_placement_spec import INVARIANTS, Domain, check
 from expert_placement_spec.implementation import REFERENCE
 from expert_placement_spec.prove import prove_all
-from expert_placement_spec.sampled import can_sample, sample
+from expert_placement_spec.sampled import sample
+from expert_placement_spec.single import can_sample
 
 COMPILED = "expert_placement:Partition"
 TORCH = "expert_placement.conformance:TorchPartition"

@@ -8,7 +8,7 @@ from pathlib import Path
 from expert_placement_spec import INVARIANTS
 from expert_placement_spec.exhaustive import is_wide, laws_for
 from expert_placement_spec.reference import STRATEGIES
-from expert_placement_spec.sampled import can_sample
+from expert_placement_spec.single import can_sample
 
 ROOT = Path(__file__).parents[2]
 SPEC = (ROOT / "spec/SPEC.md").read_text(encoding="utf-8")
