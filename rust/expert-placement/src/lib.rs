@@ -71,6 +71,15 @@ mod partition;
 #[cfg(test)]
 mod laws;
 
+/// The examples of the two READMEs, compiled and run as documentation tests.
+#[cfg(doctest)]
+mod readme {
+    #[doc = include_str!("../README.md")]
+    mod of_the_crate {}
+    #[doc = include_str!("../../../README.md")]
+    mod of_the_project {}
+}
+
 pub use batch::{ABSENT, with_redundant_experts};
 pub use error::Error;
 #[cfg(feature = "alloc")]
