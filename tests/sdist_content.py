@@ -36,7 +36,7 @@ def main() -> int:
     assert problems(["p-1/.venv/x", "p-1/Cargo.toml"])[-1] == ".venv/x should not be there"
     with tempfile.TemporaryDirectory() as folder:
         maturin = Path(sys.executable).with_name("maturin")
-        subprocess.run([maturin, "sdist", "--quiet", "--out", folder], check=True)
+        subprocess.run([maturin, "sdist", "--out", folder], check=True, capture_output=True)
         (archive,) = Path(folder).glob("*.tar.gz")
         with tarfile.open(archive) as content:
             names = content.getnames()
