@@ -15,10 +15,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol, runtime_checkable
 
+from expert_placement._core import MAX_NUM_EXPERTS
+
 __all__ = ["ModelConfig", "read_model_config"]
 
 # The largest count that the int32 tables of a placement can hold.
-_MAX_COUNT = 2**31 - 1
+_MAX_COUNT = MAX_NUM_EXPERTS
 # Layers are counted one by one, and the deepest model published has fewer than 2**8.
 _MAX_LAYERS = 2**16
 # A config.json is a few KiB, and 2 MiB with the longest table of class names published.

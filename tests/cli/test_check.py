@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -75,6 +78,27 @@ def test_wrong_usage_is_one_line_and_2(
     assert error.count("\n") == 1
     result = spec("check", *arguments)
     assert (result.returncode, result.stderr) == (2, error)
+
+
+def test_an_interrupt_ends_the_run_and_its_workers() -> None:
+    command = [sys.executable, "-m", "expert_placement_spec", "check", "--processes", "2", "--samples", "0"]
+    process = subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, cwd=ROOT, start_new_session=True
+    )
+    time.sleep(6)
+    assert process.poll() is None
+    os.killpg(process.pid, signal.SIGINT)
+    _, error = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert b"Traceback" not in error
+    deadline = time.monotonic() + 20
+    while time.monotonic() < deadline:
+        try:
+            os.killpg(process.pid, 0)
+        except ProcessLookupError:
+            return
+        time.sleep(0.2)
+    pytest.fail("a worker outlived the run")
 
 
 def test_every_invariant_is_listed() -> None:

@@ -533,3 +533,12 @@ def test_inductor_compiles_everything_on_cuda(strategy: Strategy) -> None:
 
 def test_the_grid_is_as_large_as_it_says() -> None:
     assert math.prod((41, 40)) == len(list(shapes()))
+
+
+def test_the_limits_are_the_core_s() -> None:
+    # This implementation does not import the compiled core, so its copy of the limit is compared here.
+    from expert_placement import MAX_NUM_EXPERTS, STRATEGIES
+    from expert_placement.torch import partition
+
+    assert partition._MAX == MAX_NUM_EXPERTS
+    assert partition._STRATEGIES == STRATEGIES
