@@ -36,7 +36,8 @@ def check(arguments: Sequence[str]) -> int:
         if (error.name or "").partition(".")[0] != "expert_placement_spec":
             raise
         raise Refused("`check` needs the specification: pip install expert-placement-spec") from None
-    if find_spec("torch") is None:
+    names_others = any(argument.partition("=")[0] == "--implementation" for argument in arguments)
+    if not names_others and find_spec("torch") is None:
         raise Refused("`check` needs torch: pip install 'expert-placement[torch]'")
     with refusing():
         return int(command.run_arguments(arguments, [REFERENCE, COMPILED, TORCH], "expert-placement check"))
