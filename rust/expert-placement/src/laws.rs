@@ -262,9 +262,9 @@ fn laws_hold_over_256_by_256() {
 }
 
 /// Domain: E in 0..=1024, R in 1..=1024, every rank and expert, three strategies, through the public type.
-/// Cost: 1.6 billion ranks and as many experts; some minutes on two cores, so `make exhaustive` asks for it.
+/// Cost: 1.6 billion ranks and as many experts; about a minute on two cores, so `make exhaustive` asks for it.
 #[test]
-#[ignore = "minutes long, run by `make exhaustive`"]
+#[ignore = "a minute long, run by `make exhaustive`"]
 fn laws_hold_over_1024_by_1024() {
     hold(0..=1024, 1..=1024, words, broken_laws);
 }
