@@ -82,7 +82,7 @@ class Block:
         if "scalars" in self.subjects:
             _ = [self.scalars(name) for name in SCALARS], self.ranges_agree
         if "offsets" in self.subjects:
-            _ = self.offsets, self.offsets_are_int32
+            _ = self.offsets
         if "lists" in self.subjects:
             _ = self.lists
         if "maps" in self.subjects:
@@ -124,20 +124,20 @@ class Block:
         method = dict(zip(SCALARS, TABLES, strict=True))[name]
         if self.implementation.offers(method):
             place = 1 if name in ("count", "start") else 0
-            return self._flat(method, [shape[place] for shape in self.shapes])
+            return self._flat(method, [shape[place] for shape in self.shapes])[0]
         return self.scalars(name)
 
     def _flags(self, values: list[bool]) -> Any:
         """Truth values of the partitions."""
         return self.arrays.array([int(value) for value in values]) == 1
 
-    def _flat(self, method: str, lengths: list[int]) -> Any:
-        """The tables of one method, of these lengths, one after the other."""
-        flat, actual, _ = joined([getattr(partition, method)() for partition in self.partitions])
+    def _flat(self, method: str, lengths: list[int]) -> tuple[Any, bool]:
+        """The tables of one method, of these lengths, one after the other, and whether all are int32."""
+        flat, actual, is_int32 = joined([getattr(partition, method)() for partition in self.partitions])
         if actual != lengths:
             wrong = next(place for place, pair in enumerate(zip(actual, lengths, strict=True)) if pair[0] != pair[1])
             raise TypeError(f"{method} has length {actual[wrong]}, expected {lengths[wrong]}")
-        return self.arrays.array(flat)
+        return self.arrays.array(flat), is_int32
 
     def scalars(self, name: str) -> Any:
         """As `table`, with every id asked by itself."""
@@ -186,7 +186,7 @@ class Block:
 
     @cached_property
     def tables_match(self) -> Any:
-        """For each partition: whether its own tables hold what its elementwise functions, or its tables again, say."""
+        """For each partition: whether its own tables hold what its elementwise functions say."""
         expected = [self.arrays.numpy(self.table(name)) for name in SCALARS]
         fine = []
         rank, expert = 0, 0
@@ -200,14 +200,9 @@ class Block:
         return self._flags(fine)
 
     @cached_property
-    def offsets(self) -> Any:
-        """The offsets of all partitions, R + 1 each."""
+    def offsets(self) -> tuple[Any, bool]:
+        """The offsets of all partitions, R + 1 each, and whether all are int32."""
         return self._flat("offsets", [num_ranks + 1 for _, num_ranks in self.shapes])
-
-    @cached_property
-    def offsets_are_int32(self) -> bool:
-        """Whether all offsets are int32 arrays."""
-        return joined([partition.offsets() for partition in self.partitions])[2]
 
     @cached_property
     def offset_base(self) -> Any:
@@ -437,12 +432,12 @@ class Points:
 
     def offset(self, rank: Any) -> Any:
         """The offset of each rank in 0..=R."""
-        return guarded(self.block.offsets, self.block.offset_base[self.partition], rank, self.num_ranks + 1)
+        return guarded(self.block.offsets[0], self.block.offset_base[self.partition], rank, self.num_ranks + 1)
 
     @property
     def offsets_are_int32(self) -> Any:
         """Whether the offsets are int32 arrays."""
-        return self.partition >= (0 if self.block.offsets_are_int32 else MAX)
+        return self.partition >= (0 if self.block.offsets[1] else MAX)
 
     def rows_match(self) -> Any:
         """Whether the map of one rank, asked by itself, is its row among those of all ranks."""
