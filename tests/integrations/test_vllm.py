@@ -270,6 +270,14 @@ LIMIT = 2**31 - 1
         ((8, "0", 30), TypeError, "ep_rank must be an int, got `str`"),
         ((8, 0, 30.5), TypeError, "global_num_experts must be an int, got `float`"),
         ((8, 0, 30, "linear", 1.0), TypeError, "num_fused_shared_experts must be an int, got `float`"),
+        # The words of an error that are the caller's own look like the core's, and stay as they are.
+        ((type("num_ranks=8", (), {})(), 0, 30), TypeError, "ep_size must be an int, got `num_ranks=8`"),
+        ((8, type("rank must be 0", (), {})(), 30), TypeError, "ep_rank must be an int, got `rank must be 0`"),
+        (
+            (8, 0, 30, "linear", type(" beside num_experts=30: ids are int32", (), {})()),
+            TypeError,
+            "num_fused_shared_experts must be an int, got ` beside num_experts=30: ids are int32`",
+        ),
     ],
 )
 def test_a_wrong_argument_is_named_as_the_engine_names_it(
@@ -279,6 +287,53 @@ def test_a_wrong_argument_is_named_as_the_engine_names_it(
         determine_expert_map(*arguments)
     assert str(caught.value) == message
     assert caught.type is error
+
+
+@pytest.mark.parametrize("ep_size", [1, 8])
+@pytest.mark.parametrize("mask", [False, True])
+@pytest.mark.parametrize(("experts", "shared"), [(30, LIMIT - 29), (LIMIT, 1), (1, LIMIT), (30, LIMIT)])
+def test_shared_experts_beyond_the_ids_are_refused_also_where_no_map_holds_them(
+    ep_size: int, mask: bool, experts: int, shared: int
+) -> None:
+    with pytest.raises(ValueError) as caught:  # noqa: PT011 - the whole message is compared
+        determine_expert_map(ep_size, 0, experts, "linear", shared, mask)
+    assert str(caught.value) == (
+        f"num_fused_shared_experts={shared} is out of range, expected 0..={LIMIT - experts} beside "
+        f"global_num_experts={experts}: ids are int32"
+    )
+
+
+def test_as_many_shared_experts_as_there_are_ids_left_are_taken() -> None:
+    assert determine_expert_map(1, 0, 30, "linear", LIMIT - 30, True) == (30, None, None)
+    assert as_lists(determine_expert_map(8, 7, 8, "linear", LIMIT - 8)) == (1, [-1] * 7 + [0], None)
+
+
+class Failing:
+    """An `__index__` that raises what it is given."""
+
+    def __init__(self, error: Exception) -> None:
+        self.error = error
+
+    def __index__(self) -> int:
+        raise self.error
+
+
+@pytest.mark.parametrize("place", [0, 1, 2, 4], ids=["ep_size", "ep_rank", "global_num_experts", "shared"])
+@pytest.mark.parametrize(
+    "error",
+    [
+        ValueError("no index today: rank=3, and num_ranks must be known"),
+        UnicodeDecodeError("utf-8", b"\xff", 0, 1, "num_experts=8"),
+        RuntimeError("rank=3"),
+    ],
+    ids=lambda error: type(error).__name__,
+)
+def test_an_argument_that_fails_keeps_its_own_error(place: int, error: Exception) -> None:
+    arguments: list[Any] = [8, 0, 30, "linear", 0]
+    arguments[place] = Failing(error)
+    with pytest.raises(type(error)) as caught:
+        determine_expert_map(*arguments)
+    assert caught.value is error
 
 
 def test_where_the_engine_returns_the_map_of_no_rank_ours_refuses(engine: Callable[..., Answer]) -> None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, Final, Literal, TypeAlias
 
+from expert_placement import _core
 from expert_placement.partition import Partition
 
 if TYPE_CHECKING:
@@ -26,8 +27,14 @@ _ENGINE_NAMES: Final = {
     "num_ranks": "ep_size",
     "rank": "ep_rank",
     "num_experts": "global_num_experts",
-    "num_shared_experts": "num_fused_shared_experts",
+    # The core's name for experts that are added to E, whose sum has the same limit: ids are int32.
+    "num_redundant_experts": "num_fused_shared_experts",
 }
+# The two places where a message of the core names a parameter, as `name=value` or `name must be ...`: at its beginning,
+# and beside another one at its end. What stands between them may be the caller's own words.
+_PARAMETER: Final = re.compile(
+    rf"\A(?:{'|'.join(_ENGINE_NAMES)})(?==| must be )|(?<= beside )num_experts(?==\d+: ids are int32\Z)"
+)
 
 
 def determine_expert_map(
@@ -67,19 +74,22 @@ def determine_expert_map(
         3
     """
     _check_strategy(expert_placement_strategy)
-    _check_shared_experts(num_fused_shared_experts)
     try:
         partition = Partition(global_num_experts, ep_size, expert_placement_strategy)
         count = partition.count(ep_rank)
-        if partition.num_ranks == 1:
-            return count, None, None
-        device = _default_device()
-        if not return_expert_mask:
-            return count, partition.expert_map(ep_rank, device=device), None
-        expert_map = partition.expert_map_with_shared(ep_rank, num_fused_shared_experts, device=device)
-        return count, expert_map, partition.expert_mask(ep_rank, num_fused_shared_experts, device=device)
+        _core.with_redundant_experts(partition.num_experts, num_fused_shared_experts)
     except (IndexError, TypeError, ValueError) as error:
-        raise _renamed(error, _ENGINE_NAMES) from None
+        renamed = _renamed(error)
+        if renamed is None:
+            raise
+        raise renamed from None
+    if partition.num_ranks == 1:
+        return count, None, None
+    device = _default_device()
+    if not return_expert_mask:
+        return count, partition.expert_map(ep_rank, device=device), None
+    expert_map = partition.expert_map_with_shared(ep_rank, num_fused_shared_experts, device=device)
+    return count, expert_map, partition.expert_mask(ep_rank, num_fused_shared_experts, device=device)
 
 
 def _check_strategy(name: object) -> None:
@@ -92,14 +102,6 @@ def _check_strategy(name: object) -> None:
         raise ValueError(f"expert_placement_strategy=`{shown}` is unknown, expected one of {known}")
 
 
-def _check_shared_experts(number: int) -> None:
-    """Refuses a number that no partition can have, also where no map will hold the shared experts."""
-    try:
-        Partition(number, 1)
-    except (TypeError, ValueError) as error:
-        raise _renamed(error, {"num_experts": "num_fused_shared_experts"}) from None
-
-
 def _default_device() -> torch.device | None:
     """Where torch makes tensors without other word; None for the CPU, where ours are already."""
     import torch
@@ -108,10 +110,12 @@ def _default_device() -> torch.device | None:
     return None if device.type == "cpu" else device
 
 
-def _renamed(error: Exception, names: dict[str, str]) -> Exception:
-    """The partition's error under the engine's parameter names, so that ranges are stated in one place.
+def _renamed(error: Exception) -> Exception | None:
+    """The core's error under the engine's parameter names, so that ranges are stated in one place.
 
-    Messages name a parameter as `name=value`, or as `name must be ...` where the type is wrong.
+    None for what an argument raised by itself: the core raises no subclass of these types, and begins with a parameter.
     """
-    message = re.sub(r"\b(\w+)(?==| must be )", lambda match: names.get(match[1], match[1]), str(error))
-    return type(error)(message)
+    if type(error) not in (IndexError, TypeError, ValueError):
+        return None
+    message, number = _PARAMETER.subn(lambda name: _ENGINE_NAMES[name[0]], str(error))
+    return type(error)(message) if number else None
