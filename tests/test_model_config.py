@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
 import re
+import socket
+import subprocess
+import sys
 import warnings
 from functools import reduce
 from importlib import import_module
@@ -530,6 +534,49 @@ def test_missing_paths_are_named(tmp_path: Path) -> None:
         read_model_config("deepseek-ai/DeepSeek-V3")
     with pytest.raises(ValueError, match=r"^`a\\x00b`: a path can not hold a null character$"):
         read_model_config("a\0b")
+
+
+def run_within_a_minute(code: str, *arguments: object) -> subprocess.CompletedProcess[str]:
+    """Runs code that waits for ever where it is broken, so that the test fails instead."""
+    program = [sys.executable, "-c", code, *map(str, arguments)]
+    return subprocess.run(program, capture_output=True, text=True, check=False, timeout=60)
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs named pipes")
+def test_a_pipe_is_refused_without_waiting_for_a_writer(tmp_path: Path) -> None:
+    pipe = tmp_path / "config.json"
+    os.mkfifo(pipe)
+    link = tmp_path / "link"
+    link.symlink_to(pipe)
+    code = """
+import sys
+from expert_placement import Partition
+for source in sys.argv[1:]:
+    try:
+        Partition.from_config(source, 8)
+    except ValueError as error:
+        print(error)
+"""
+    result = run_within_a_minute(code, pipe, tmp_path, link)
+    assert result.stdout.splitlines() == [
+        f"`{path}`: this is no regular file, expected a model's config.json" for path in (pipe, pipe, link)
+    ], result.stderr
+
+
+@pytest.mark.skipif(not hasattr(socket, "AF_UNIX"), reason="needs sockets with a path")
+def test_devices_and_sockets_are_no_regular_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)  # The path of a socket is short.
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind("socket")
+        for path in ("socket", os.devnull):
+            with pytest.raises(ValueError, match=rf"^`{path}`: this is no regular file, expected a model's config"):
+                read_model_config(path)
+
+
+def test_a_link_to_a_file_is_read(tmp_path: Path) -> None:
+    link = tmp_path / "link"
+    link.symlink_to(write(tmp_path, MIXTRAL))
+    assert read_model_config(link) == read_model_config(MIXTRAL)
 
 
 @pytest.mark.parametrize("source", [None, 3, b"config.json", ["config.json"], Config, Config(3)])

@@ -154,8 +154,8 @@ def read_model_config(source: str | os.PathLike[str] | Mapping[str, object] | Ha
 
     Raises:
         FileNotFoundError: there is no such file, or no `config.json` in the directory.
-        ValueError: the file is no JSON object in UTF-8, describes a dense model, contradicts itself, or holds a value
-            of the wrong kind or out of range.
+        ValueError: the path leads to no regular file, or the file is no JSON object in UTF-8, describes a dense model,
+            contradicts itself, or holds a value of the wrong kind or out of range.
         TypeError: `source` is of none of the accepted types.
 
     Example:
@@ -235,6 +235,9 @@ def _load_path(path: str) -> tuple[str, Mapping[str, object]]:
         name = f"`{_printable(str(file))}`"
     elif not file.exists():
         raise FileNotFoundError(f"{name}: no such file, expected a `config.json` or a directory that holds one")
+    # Opening a pipe would wait for a writer, and opening a device may act on it.
+    if not file.is_file():
+        raise ValueError(f"{name}: this is no regular file, expected a model's config.json")
     with file.open("rb") as stream:
         content = stream.read(_MAX_FILE_BYTES + 1)
     if len(content) > _MAX_FILE_BYTES:

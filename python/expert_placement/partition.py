@@ -65,7 +65,8 @@ class Partition(_core.Partition):
 
         Raises:
             FileNotFoundError: there is no such file.
-            ValueError: the file is no JSON object, describes no mixture of experts, or names E in no known way.
+            ValueError: the path leads to no regular file, or the file is no JSON object, describes no mixture of
+                experts, or names E in no known way.
         """
         from expert_placement.model_config import read_model_config
 

@@ -486,6 +486,34 @@ def test_a_binary_file_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture
     assert "UTF-8" in refused(capsys, "show", "--config", file, "--ranks", 2)
 
 
+def test_a_pipe_is_refused_without_waiting_for_a_writer(tmp_path: Path) -> None:
+    pipe = tmp_path / "loads.json"
+    os.mkfifo(pipe)
+    link = tmp_path / "link"
+    link.symlink_to(pipe)
+    for path in (pipe, link, Path(os.devnull)):
+        for option, expected in (("--loads", "a JSON file of loads"), ("--config", "a model's config.json")):
+            result = program("show", option, path, "--ranks", 2)
+            assert (result.returncode, result.stdout) == (2, b"")
+            assert result.stderr.decode() == f"error: `{path}`: this is no regular file, expected {expected}\n"
+
+
+def test_standard_input_is_read_where_it_is_a_file(tmp_path: Path) -> None:
+    command = [*PROGRAM, "show", "--loads", "/dev/stdin", "--ranks", "1", "--json"]
+    with write(tmp_path / "loads.json", [[1, 2]]).open("rb") as file:
+        result = subprocess.run(command, stdin=file, capture_output=True, check=False, timeout=60)
+    assert json.loads(result.stdout)["rank_loads"]["linear"] == [[3.0]], result.stderr
+    result = subprocess.run(command, input=b"[[1, 2]]", capture_output=True, check=False, timeout=60)
+    assert (result.returncode, result.stdout) == (2, b"")
+    assert result.stderr == b"error: `/dev/stdin`: this is no regular file, expected a JSON file of loads\n"
+
+
+def test_a_link_to_a_file_of_loads_is_read(tmp_path: Path) -> None:
+    link = tmp_path / "link"
+    link.symlink_to(OLMOE)
+    assert fields("--loads", link, "--ranks", 6) == fields("--loads", OLMOE, "--ranks", 6)
+
+
 @pytest.mark.skipif(os.geteuid() == 0, reason="the superuser may read every file")
 def test_an_unreadable_file_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     file = write(tmp_path / "loads.json", [[1]])

@@ -25,9 +25,9 @@ app = typer.Typer(
 _SHOW_HELP = "\n\n".join(
     (
         "Which rank owns which experts, and what load each rank carries.",
-        "Loads are JSON: a table \\[layers]\\[experts], or an object that holds one as `counts`, `expert_popularity` "
-        "or `logical_count`. Balancedness is the sum over layers of the mean rank load, divided by the sum over layers "
-        "of the largest rank load: 1 where all ranks carry the same.",
+        "Loads are JSON in a regular file, not a pipe: a table \\[layers]\\[experts], or an object that holds one as "
+        "`counts`, `expert_popularity` or `logical_count`. Balancedness is the sum over layers of the mean rank load, "
+        "divided by the sum over layers of the largest rank load: 1 where all ranks carry the same.",
         "[bold]Examples[/bold]",
         "  expert-placement show --experts 30 --ranks 8",
         "  expert-placement show --config config.json --ranks 8 --rank 3",

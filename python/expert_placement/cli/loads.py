@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import stat
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
@@ -128,7 +129,7 @@ def read_loads(path: str, *, num_experts: int | None = None, source: str = "") -
     """Reads loads [L][E] from a JSON file: the table itself, or an object that holds it under one of `KEYS`.
 
     Args:
-        path: the file.
+        path: a regular file, or a link to one; a pipe is refused, also one that a shell makes for `<(...)`.
         num_experts: E, where it is known from elsewhere; `source` says from where.
         source: where `num_experts` came from, for a message.
 
@@ -166,8 +167,12 @@ def read_loads(path: str, *, num_experts: int | None = None, source: str = "") -
 def _parse(path: str, refuse: _Refuse) -> object:
     try:
         file = Path(path)
-        if file.is_dir():
+        mode = file.stat().st_mode
+        if stat.S_ISDIR(mode):
             refuse("this is a directory, expected a JSON file of loads")
+        # Opening a pipe would wait for a writer, and opening a device may act on it.
+        if not stat.S_ISREG(mode):
+            refuse("this is no regular file, expected a JSON file of loads")
         with file.open("rb") as stream:
             content = stream.read(_MAX_FILE_BYTES + 1)
     except OSError as error:
