@@ -28,6 +28,13 @@ app = typer.Typer(
     help="The specification of expert placement, made executable.", no_args_is_help=True, pretty_exceptions_enable=False
 )
 
+PROGRAM = "expert-placement-spec"
+
+USAGE = 2
+# What a shell reports for a process that ends by the signal of the same cause.
+INTERRUPTED = 130
+OUTPUT_CLOSED = 141
+
 EXAMPLES = """
 Examples:
 
@@ -65,9 +72,11 @@ def output_console() -> Console:
 
 @contextmanager
 def progress_bar(what: str) -> Iterator[Callable[[int, int], None]]:
-    """A bar on the terminal, and a function that moves it."""
+    """A bar on the terminal, and a function that moves it. Where errors go elsewhere, nothing stands between them."""
     columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.percentage:>3.0f} %"))
-    with Progress(*columns, TimeRemainingColumn(), console=error_console(), transient=True) as bar:
+    console = error_console()
+    hidden = not console.is_terminal
+    with Progress(*columns, TimeRemainingColumn(), console=console, transient=True, disable=hidden) as bar:
         task = bar.add_task(what, total=None)
         yield lambda done, total: bar.update(task, completed=done, total=total)
 
@@ -227,19 +236,69 @@ def run_arguments(arguments: Sequence[str], implementations: Sequence[str], prog
 
 
 def main() -> None:
-    """The entry point: errors on one line and exit code 2."""
+    """The entry point: ends the process with the exit code of the command line."""
+    try:
+        sys.exit(run_program())
+    except KeyboardInterrupt:
+        sys.exit(INTERRUPTED)
+
+
+def run_program() -> int:
+    """Runs the command line of this process and gives its exit code.
+
+    Returns:
+        0; 1 where a check failed; 2 for bad usage or input and where the output can not be written, after one line on
+        standard error; 130 after Ctrl-C; 141 where the reader of the output went away.
+    """
+    if sys.stdout is None:
+        return refuse("standard output is closed")
     command: Any = typer.main.get_command(app)
     try:
-        sys.exit(command.main(prog_name="expert-placement-spec", standalone_mode=False))
-    except (typer.Abort, KeyboardInterrupt):
-        sys.exit(130)
+        code = command.main(prog_name=PROGRAM, standalone_mode=False)
+        sys.stdout.flush()
+    except typer.Abort:
+        return INTERRUPTED
+    except (BrokenPipeError, SystemExit) as end:
+        # typer and rich end the process where a pipe breaks, each in its own way.
+        cause = end.__context__ if isinstance(end, SystemExit) else end
+        if not isinstance(cause, BrokenPipeError):
+            raise
+        discard_output()
+        return OUTPUT_CLOSED
+    except OSError as error:
+        discard_output()
+        return refuse(describe(error))
     except Exception as error:
         # Usage errors have this method in every version of typer.
         message = getattr(error, "format_message", None)
         if message is None and not isinstance(error, ValueError):
             raise
-        print("error:", " ".join(str(message() if message else error).split()), file=sys.stderr)
-        sys.exit(2)
+        text = str(message() if message else error)
+        # Without arguments the help was printed, and there is nothing to add.
+        return refuse(text) if text else USAGE
+    return code if isinstance(code, int) else 0
+
+
+def refuse(message: str) -> int:
+    """Says on one line of standard error what is wrong, and gives the exit code for it."""
+    if sys.stderr is not None:
+        print("error:", " ".join(message.split()), file=sys.stderr)
+    return USAGE
+
+
+def describe(error: OSError) -> str:
+    """An operating system's error, after the file where it has one."""
+    if error.strerror is None:
+        return str(error)
+    reason = error.strerror[:1].lower() + error.strerror[1:]
+    return reason if error.filename is None else f"`{error.filename}`: {reason}"
+
+
+def discard_output() -> None:
+    """Sends what is still buffered nowhere, since the interpreter would fail to write it on its way out."""
+    stream = sys.__stdout__
+    if stream is not None and not stream.closed:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
 if __name__ == "__main__":

@@ -80,6 +80,12 @@ def test_wrong_usage_is_one_line_and_2(
     assert (result.returncode, result.stderr) == (2, error)
 
 
+def test_no_command_prints_the_help_and_is_bad_usage() -> None:
+    result = spec()
+    assert (result.returncode, result.stderr) == (2, "")
+    assert all(command in result.stdout for command in ("check", "prove", "list"))
+
+
 def test_an_interrupt_ends_the_run_and_its_workers() -> None:
     command = [sys.executable, "-m", "expert_placement_spec", "check", "--processes", "2", "--samples", "0"]
     process = subprocess.Popen(
@@ -99,6 +105,48 @@ def test_an_interrupt_ends_the_run_and_its_workers() -> None:
             return
         time.sleep(0.2)
     pytest.fail("a worker outlived the run")
+
+
+PROGRAMS = {
+    "expert-placement-spec": (
+        "expert_placement_spec",
+        [("list",), ("--help",), ("prove", "--json"), ("check", *SMALL)],
+    ),
+    "expert-placement": ("expert_placement.cli", [("check", "--help"), ("check", *SMALL, "--implementation", MUTANT)]),
+}
+RUNS = [
+    pytest.param([sys.executable, "-m", module, *arguments], id=" ".join((program, *arguments[:2])))
+    for program, (module, runs) in PROGRAMS.items()
+    for arguments in runs
+]
+# The interpreter writes what is left only on its way out, unless the environment says otherwise.
+BUFFERED = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
+
+
+@pytest.mark.parametrize("command", RUNS)
+def test_a_reader_that_goes_away_ends_the_run_quietly(command: list[str]) -> None:
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, cwd=ROOT, env=BUFFERED) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        process.stdout.close()
+        assert process.stderr.read() == b""
+        assert process.wait(60) == 141
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs a device that is always full")
+@pytest.mark.parametrize("command", RUNS)
+def test_a_full_disk_is_one_line(command: list[str]) -> None:
+    with Path("/dev/full").open("wb") as full:
+        result = subprocess.run(
+            command, stdout=full, stderr=subprocess.PIPE, cwd=ROOT, env=BUFFERED, check=False, timeout=60
+        )
+    assert (result.returncode, result.stderr) == (2, b"error: no space left on device\n")
+
+
+def test_a_closed_output_is_one_line() -> None:
+    command = ["sh", "-c", '"$@" >&-', "sh", sys.executable, "-m", "expert_placement_spec", "list"]
+    result = subprocess.run(command, capture_output=True, cwd=ROOT, check=False, timeout=60)
+    assert (result.returncode, result.stderr) == (2, b"error: standard output is closed\n")
 
 
 def test_every_invariant_is_listed() -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from importlib import import_module
 from importlib.util import find_spec
 
-from expert_placement.cli.errors import Refused, refusing
+from expert_placement.cli.errors import Refused
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -39,5 +39,8 @@ def check(arguments: Sequence[str]) -> int:
     names_others = any(argument.partition("=")[0] == "--implementation" for argument in arguments)
     if not names_others and find_spec("torch") is None:
         raise Refused("`check` needs torch: pip install 'expert-placement[torch]'")
-    with refusing():
+    try:
         return int(command.run_arguments(arguments, [REFERENCE, COMPILED, TORCH], "expert-placement check"))
+    except ValueError as error:
+        # An error of the operating system is about the output, which the program ends for by itself.
+        raise Refused(str(error)) from None
