@@ -346,6 +346,127 @@ def test_subclasses_keep_their_type_and_stay_comparable() -> None:
     assert isinstance(Named.from_config({"model_type": "mixtral", "num_local_experts": 8}, 2), Named)
 
 
+class Tagged(Partition):
+    """A subclass with attributes that its `__new__` demands, which lie in `__dict__`."""
+
+    tags: list[str]
+
+    def __new__(cls, num_experts: int, num_ranks: int, *, tags: list[str]) -> Tagged:
+        self = super().__new__(cls, num_experts, num_ranks)
+        self.tags = tags
+        return self
+
+
+class Slotted(Partition):
+    """A subclass with slots, one of a name that Python makes private."""
+
+    __slots__ = ("__secret", "tags")
+    tags: list[str]
+
+    def hide(self, secret: list[str]) -> None:
+        self.__secret = secret
+
+    def reveal(self) -> list[str]:
+        return self.__secret
+
+
+class Unchanging(Tagged):
+    """A subclass that forbids to set attributes, and shows one by a property of the same name."""
+
+    def __setattr__(self, name: str, value: object) -> None:
+        if name != "tags":
+            raise AttributeError(name)
+        super().__setattr__(name, value)
+
+    @property
+    def note(self) -> object:
+        return self.__dict__["note"]
+
+
+def with_attributes() -> list[Any]:
+    """A partition of each kind of subclass, with the attribute `tags` and more."""
+    tagged, slotted, unchanging = Tagged(30, 8, tags=["a"]), Slotted(30, 8), Unchanging(30, 8, tags=["a"])
+    slotted.tags = ["a"]
+    slotted.hide(["b"])
+    unchanging.__dict__["note"] = "c"
+    return [tagged, slotted, unchanging]
+
+
+def pickled(p: Any) -> Any:
+    return pickle.loads(pickle.dumps(p))
+
+
+@pytest.mark.parametrize("duplicate", [copy.copy, copy.deepcopy, pickled])
+def test_a_copy_of_a_subclass_has_attributes_of_its_own(duplicate: Callable[[Any], Any]) -> None:
+    for p in with_attributes():
+        twin = duplicate(p)
+        assert type(twin) is type(p)
+        assert twin is not p
+        assert twin == p
+        assert twin.tags == ["a"]
+        assert (twin.tags is p.tags) == (duplicate is copy.copy)
+        twin.tags = ["z"]
+        assert p.tags == ["a"]
+    _, slotted, unchanging = map(duplicate, with_attributes())
+    assert slotted.reveal() == ["b"]
+    assert unchanging.note == "c"
+
+
+@pytest.mark.parametrize("protocol", range(pickle.HIGHEST_PROTOCOL + 1))
+def test_pickling_a_subclass_keeps_its_attributes(protocol: int) -> None:
+    for p in with_attributes():
+        restored = pickle.loads(pickle.dumps(p, protocol))
+        assert (type(restored), restored, restored.tags) == (type(p), p, ["a"])
+
+
+def test_an_attribute_that_leads_back_is_the_copy() -> None:
+    p: Any = Tagged(30, 8, tags=[])
+    p.tags.append(p)
+    assert copy.deepcopy(p).tags[0] is not p
+    for twin in (copy.deepcopy(p), pickled(p)):
+        assert twin.tags[0] is twin
+    assert copy.copy(p).tags[0] is p
+    first, second = copy.deepcopy([p, p])
+    assert first is second
+
+
+def test_a_slot_without_a_value_stays_empty() -> None:
+    for duplicate in (copy.copy, copy.deepcopy, pickled):
+        twin = duplicate(Slotted(30, 8))
+        assert twin == Partition(30, 8)
+        assert not hasattr(twin, "tags")
+
+
+def test_a_copy_without_attributes_shares_none_that_come_later() -> None:
+    for duplicate in (copy.copy, copy.deepcopy, pickled):
+        named: Any = Named(30, 8)
+        duplicate(named).note = "mine"
+        assert not hasattr(named, "note")
+
+
+class Choosing(Partition):
+    """A subclass with an attribute that no pickle can hold."""
+
+    kept: int
+    made: Any
+
+    def __init__(self, *_: object) -> None:
+        self.kept, self.made = 1, lambda: None
+
+    def __getstate__(self) -> dict[str, object]:
+        return {"kept": self.kept}
+
+    def __setstate__(self, attributes: dict[str, object]) -> None:
+        super().__setstate__(attributes)
+        self.made = "again"
+
+
+def test_a_subclass_chooses_what_its_pickle_carries() -> None:
+    for duplicate in (copy.copy, copy.deepcopy, pickled):
+        twin = duplicate(Choosing(30, 8))
+        assert (twin.kept, twin.made) == (1, "again")
+
+
 # --- refusals ---------------------------------------------------------------------------------------------------------
 
 
