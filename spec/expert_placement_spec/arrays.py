@@ -41,6 +41,12 @@ class Arrays(Protocol):
     def numpy(self, values: Any) -> np.ndarray[Any, Any]:
         """The same values as a numpy array."""
 
+    def given(self, values: Any) -> Any:
+        """An array as the implementation's elementwise functions take it."""
+
+    def taken(self, answers: Any) -> Any:
+        """What an elementwise function answers, as an array to work on."""
+
     def placed(self) -> AbstractContextManager[Any]:
         """Where what an implementation makes without naming a device belongs to this device too."""
 
@@ -72,9 +78,35 @@ class NumpyArrays:
         """The same values as a numpy array."""
         return np.asarray(values)
 
+    def given(self, values: Any) -> Any:
+        """An array as the implementation's elementwise functions take it."""
+        return values
+
+    def taken(self, answers: Any) -> Any:
+        """What an elementwise function answers, as an array to work on."""
+        return answers
+
     def placed(self) -> AbstractContextManager[Any]:
         """Where what an implementation makes without naming a device belongs to this device too."""
         return nullcontext()
+
+
+class TorchOnCpu(NumpyArrays):
+    """torch for what is asked and numpy for the rest, over the same memory: on small arrays numpy costs less a call."""
+
+    def __init__(self) -> None:
+        import torch
+
+        self.torch = torch
+
+    def given(self, values: Any) -> Any:
+        """An array as the implementation's elementwise functions take it."""
+        # torch refuses arrays that cannot be written, as broadcast ones are.
+        return self.torch.from_numpy(np.require(values, requirements=["C", "W"]))
+
+    def taken(self, answers: Any) -> Any:
+        """What an elementwise function answers, as an array to work on."""
+        return integers(answers.numpy())
 
 
 class TorchArrays:
@@ -116,7 +148,22 @@ class TorchArrays:
         array: np.ndarray[Any, Any] = values.cpu().numpy()
         return array
 
+    def given(self, values: Any) -> Any:
+        """An array as the implementation's elementwise functions take it."""
+        return values
+
+    def taken(self, answers: Any) -> Any:
+        """What an elementwise function answers, as an array to work on."""
+        return answers
+
     def placed(self) -> AbstractContextManager[Any]:
         """Where what an implementation makes without naming a device belongs to this device too."""
         device: AbstractContextManager[Any] = self.device
         return nullcontext() if self.device.type == "cpu" else device
+
+
+def arrays_of(library: str, device: str) -> Arrays:
+    """The arrays for an implementation that takes those of a library, `"numpy"` or `"torch"`, on a device."""
+    if library == "numpy":
+        return NumpyArrays()
+    return TorchOnCpu() if device == "cpu" else TorchArrays(device)

@@ -87,6 +87,7 @@ def run(
     experts: str = "0..=128",
     ranks: str = "1..=128",
     wide: int = 256,
+    alone: int | None = None,
     strategies: Sequence[str] = STRATEGIES,
     samples: int = 2000,
     device: str = "cpu",
@@ -99,7 +100,8 @@ def run(
         implementations: names of the form `module:attribute`.
         experts: the range of E, such as `0..=128`.
         ranks: the range of R, such as `1..=128`.
-        wide: how many experts and ranks the invariants over a rank and an expert at once are taken to.
+        wide: how many experts and ranks the invariants over pairs, and of whole maps, are taken to.
+        alone: how many experts and ranks those are taken to that ask for every id by itself; `wide` without other word.
         strategies: which strategies.
         samples: how many random points beyond the domain each invariant of the rule is given; 0 for none.
         device: where implementations with torch arrays are evaluated.
@@ -115,9 +117,8 @@ def run(
     unknown = [name for name in strategies if name not in STRATEGIES]
     if unknown:
         raise ValueError(f"strategy=`{unknown[0]}` is unknown, expected one of {', '.join(STRATEGIES)}")
-    domain = Domain(
-        parse_range("experts", experts, 0), parse_range("ranks", ranks, 1), wide, tuple(dict.fromkeys(strategies))
-    )
+    bounds = (parse_range("experts", experts, 0), parse_range("ranks", ranks, 1))
+    domain = Domain(*bounds, wide, tuple(dict.fromkeys(strategies)), alone)
     # An implementation may be a module of the folder where the command is called, as for `python -m`.
     if os.getcwd() not in sys.path:
         sys.path.insert(0, os.getcwd())
@@ -133,7 +134,13 @@ def run(
     broken = [one.counterexample for one in outcomes + sampled if one.counterexample is not None]
     if as_json_text:
         text = {
-            "domain": {"experts": experts, "ranks": ranks, "wide": wide, "strategies": list(domain.strategies)},
+            "domain": {
+                "experts": experts,
+                "ranks": ranks,
+                "wide": wide,
+                "alone": domain.largest("alone"),
+                "strategies": list(domain.strategies),
+            },
             "exhaustive": as_json(outcomes),
             "sampled": as_json(sampled),
             "broken": len(broken),
@@ -141,7 +148,8 @@ def run(
         print(json.dumps(text, indent=2))
         return 1 if broken else 0
     console = output_console()
-    console.print(as_table(outcomes, f"exhaustive: E in {experts}, R in {ranks}, rank x expert up to {wide}"))
+    title = f"exhaustive: E in {experts}, R in {ranks}; pairs and maps up to {wide}, answers asked one by one up to "
+    console.print(as_table(outcomes, f"{title}{domain.largest('alone')}"))
     if sampled:
         console.print(as_table(sampled, f"sampled: E and R up to {MAX}, {samples:,} points each at most"))
     for one in broken:
@@ -162,6 +170,9 @@ def check_command(
     experts: Annotated[str, typer.Option(help="The range of E.")] = "0..=128",
     ranks: Annotated[str, typer.Option(help="The range of R.")] = "1..=128",
     wide: Annotated[int, typer.Option(help="E and R up to which whole maps are checked.", min=1)] = 256,
+    alone: Annotated[
+        int | None, typer.Option(help="E and R up to which every id is asked by itself; as --wide by default.", min=1)
+    ] = None,
     strategy: Annotated[list[str] | None, typer.Option(help="A strategy; may be repeated.")] = None,
     samples: Annotated[int, typer.Option(help="Random points up to the limits, for each invariant.", min=0)] = 2000,
     device: Annotated[str, typer.Option(help="Where torch implementations are evaluated.")] = "cpu",
@@ -175,6 +186,7 @@ def check_command(
             experts=experts,
             ranks=ranks,
             wide=wide,
+            alone=alone,
             strategies=strategy or STRATEGIES,
             samples=samples,
             device=device,

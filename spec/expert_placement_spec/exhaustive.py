@@ -9,8 +9,10 @@ import time
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from contextlib import closing
 from dataclasses import dataclass, field
+from itertools import groupby
 from multiprocessing import get_context
-from typing import TYPE_CHECKING
+from operator import itemgetter
+from typing import TYPE_CHECKING, Literal, TypeAlias
 
 from expert_placement_spec.grid import Block, violations
 from expert_placement_spec.implementation import Implementation, load
@@ -20,13 +22,27 @@ from expert_placement_spec.reference import CONTIGUOUS, STRATEGIES
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterator
 
-WIDE = {"tables", "elementwise", "stacked", "offsets", "scalars", "maps", "lists", "errors"}
-"""Subjects that are asked partition by partition or id by id, or of which there are R x E entries."""
+ALONE = {"tables", "elementwise", "stacked", "offsets", "scalars", "lists", "errors"}
+"""Subjects that are asked partition by partition or id by id."""
 RAISED = (Exception, SystemExit, GeneratorExit)
 """Whatever an implementation may raise, also to make the run look finished; only Ctrl-C is the user's."""
-BLOCK = {"cpu": 1 << 18, "cuda": 1 << 24}
+BLOCK = {"cpu": 1 << 16, "cuda": 1 << 24}
 """Points of one block: what a core's cache, or a GPU's memory, takes well."""
+GRID = {"cpu": 1 << 12, "cuda": 1 << 24}
+"""From how many pairs of rank and expert on a partition is a block by itself, and its pairs a grid."""
+TASK = 1 << 21
+"""Points of one task at least: enough that handing it to another process costs little."""
 
+Scope: TypeAlias = Literal["ranks", "experts", "pairs", "alone"]
+SCOPES: tuple[Scope, ...] = ("ranks", "experts", "pairs", "alone")
+"""What an invariant looks at: ranks, or experts, one at a time; pairs and maps; answers asked for by themselves."""
+ORDER: dict[str, Callable[[tuple[int, int]], tuple[int, ...]]] = {
+    "ranks": lambda shape: (shape[1], shape[0]),
+    "experts": lambda shape: shape,
+    "pairs": lambda shape: (sum(shape), *shape),
+    "alone": lambda shape: (sum(shape), *shape),
+}
+"""Partitions of equally many ranks, or experts, next to one another make grids; otherwise the smallest come first."""
 
 MOST_PARTITIONS = 1 << 24
 """How many partitions a domain may have: beyond, a run would take days."""
@@ -36,29 +52,38 @@ MOST_PARTITIONS = 1 << 24
 class Domain:
     """Which partitions are checked.
 
-    Invariants over a rank and an expert at once, and those that need every id asked by itself, are evaluated up to
-    `wide` experts and ranks; the others over the whole domain.
+    The invariants of the rule over one rank or one expert at a time are evaluated over the whole domain; those over
+    pairs, and of whole maps, up to `wide` experts and ranks; and those that need every id or partition asked by itself
+    up to `alone` (`wide` without other word).
     """
 
     experts: range
     ranks: range
     wide: int
     strategies: tuple[str, ...] = STRATEGIES
+    alone: int | None = None
 
     def __post_init__(self) -> None:
         number = len(self.experts) * len(self.ranks)
         if number > MOST_PARTITIONS:
             raise ValueError(f"experts and ranks make {number} partitions, expected at most {MOST_PARTITIONS}")
 
-    def shapes(self, is_wide: bool) -> list[tuple[int, int]]:
-        """All (E, R), the smallest sum first, so that the first counterexample is the smallest."""
+    def largest(self, scope: Scope) -> int | None:
+        """The most experts and ranks that are looked at in a scope, or None where the domain says all."""
+        if scope == "alone" and self.alone is not None:
+            return self.alone
+        return self.wide if scope in ("pairs", "alone") else None
+
+    def shapes(self, scope: Scope) -> list[tuple[int, int]]:
+        """All (E, R) of a scope, in the order in which the first counterexample of a block is its smallest."""
+        largest = self.largest(scope)
         shapes = [
             (num_experts, num_ranks)
             for num_experts in self.experts
             for num_ranks in self.ranks
-            if not is_wide or max(num_experts, num_ranks) <= self.wide
+            if largest is None or max(num_experts, num_ranks) <= largest
         ]
-        return sorted(shapes, key=lambda shape: (sum(shape), shape))
+        return sorted(shapes, key=ORDER[scope])
 
 
 @dataclass(frozen=True)
@@ -124,40 +149,78 @@ class Task:
     device: str
     strategy: str
     shapes: list[tuple[int, int]] = field(repr=False)
-    is_wide: bool
+    scope: Scope
     points: int
 
 
-def is_wide(law: Invariant) -> bool:
-    """Whether the invariant belongs to the smaller domain."""
-    return law.subject in WIDE or {"r", "e"} <= set(law.quantifiers) or "s" in law.quantifiers
+def scope_of(law: Invariant) -> Scope:
+    """Which part of the domain the invariant is taken over."""
+    if law.subject in ALONE:
+        return "alone"
+    is_of_pairs = law.subject == "maps" or {"r", "e"} <= set(law.quantifiers) or "s" in law.quantifiers
+    if is_of_pairs:
+        return "pairs"
+    return "experts" if "e" in law.quantifiers else "ranks"
 
 
-def laws_for(strategy: str, wide: bool, subjects: set[str]) -> list[Invariant]:
-    """The invariants of one strategy in one of the two domains, of subjects that can be observed."""
+def laws_for(strategy: str, scope: Scope, subjects: set[str]) -> list[Invariant]:
+    """The invariants of one strategy and scope, of subjects that can be observed."""
     return [
         law
         for law in INVARIANTS.values()
-        if strategy in law.strategies and law.subject in subjects and is_wide(law) == wide
+        if strategy in law.strategies and law.subject in subjects and scope_of(law) == scope
     ]
 
 
+def points_of(shape: tuple[int, int], scope: Scope) -> int:
+    """About how many points a partition has."""
+    num_experts, num_ranks = shape
+    return max(num_ranks, num_experts) * (num_ranks if scope in ("pairs", "alone") else 1) + 1
+
+
+def blocks(shapes: list[tuple[int, int]], scope: Scope, kind: str) -> Iterator[list[tuple[int, int]]]:
+    """The shapes of a task, cut into blocks. One of ranks has one R, and one of experts one E, to be a grid."""
+    if scope == "ranks":
+        families = [list(family) for _, family in groupby(shapes, itemgetter(1))]
+    elif scope == "experts":
+        families = [list(family) for _, family in groupby(shapes, itemgetter(0))]
+    elif scope == "pairs":
+        families = [[shape] for shape in shapes if points_of(shape, scope) >= GRID[kind]]
+        families.append([shape for shape in shapes if points_of(shape, scope) < GRID[kind]])
+    else:
+        families = [shapes]
+    for family in families:
+        yield from parts(family, scope, BLOCK[kind])
+
+
+def parts(shapes: list[tuple[int, int]], scope: Scope, limit: int) -> Iterator[list[tuple[int, int]]]:
+    """The shapes in order, cut into parts of about `limit` points."""
+    part: list[tuple[int, int]] = []
+    points = 0
+    for shape in shapes:
+        part.append(shape)
+        points += points_of(shape, scope)
+        if points >= limit:
+            yield part
+            part, points = [], 0
+    if part:
+        yield part
+
+
 def tasks(implementation: str, device: str, domain: Domain) -> Iterator[Task]:
-    """The domain cut into parts of about the size of a block."""
-    limit = BLOCK["cpu" if device == "cpu" else "cuda"]
-    for wide in (False, True):
-        shapes = domain.shapes(wide)
+    """The domain cut into parts that one process checks at a time."""
+    limit = max(TASK, BLOCK[kind_of(device)])
+    for scope in SCOPES:
+        shapes = domain.shapes(scope)
         for strategy in domain.strategies:
-            part: list[tuple[int, int]] = []
-            points = 0
-            for num_experts, num_ranks in shapes:
-                part.append((num_experts, num_ranks))
-                points += max(num_ranks, num_experts) * (num_ranks if wide else 1) + 1
-                if points >= limit:
-                    yield Task(implementation, device, strategy, part, wide, points)
-                    part, points = [], 0
-            if part:
-                yield Task(implementation, device, strategy, part, wide, points)
+            for part in parts(shapes, scope, limit):
+                points = sum(points_of(shape, scope) for shape in part)
+                yield Task(implementation, device, strategy, part, scope, points)
+
+
+def kind_of(device: str) -> str:
+    """Whether the work is done on the CPU or on something like CUDA."""
+    return "cpu" if device == "cpu" else "cuda"
 
 
 _loaded: dict[tuple[str, str], Implementation] = {}
@@ -173,25 +236,29 @@ def run_task(task: Task) -> list[Outcome]:
 
 
 def check_part(implementation: Implementation, task: Task) -> list[Outcome]:
-    """Evaluates every invariant of the task on one block."""
+    """Evaluates every invariant of the task, block by block."""
     subjects = implementation.offered_subjects()
-    laws = laws_for(task.strategy, task.is_wide, subjects)
+    laws = laws_for(task.strategy, task.scope, subjects)
     needed = {law.subject for law in laws} - (set() if task.strategy in CONTIGUOUS else {"offsets"})
+    if task.scope != "ranks":
+        # Growth, for which the rule needs more than the tables of the block, is a matter of ranks alone.
+        needed -= {"rule"}
     outcomes = {law.name: Outcome(task.implementation, law.name) for law in laws}
     # Hundreds of thousands of small arrays are alive at once, none of them in a cycle.
     gc.disable()
     try:
-        block = answered_block(implementation, task.strategy, task.shapes, needed, outcomes)
-        for law in laws:
-            begin = time.perf_counter()
-            cases, values, place = violations(law, block)
-            outcome = outcomes[law.name]
-            outcome.cases += cases
-            outcome.seconds += time.perf_counter() - begin
-            if values is not None and place is not None:
-                shape = block.shapes[place]
-                broken = Counterexample(task.implementation, law.name, *shape, task.strategy, tuple(values.items()))
-                outcome.add(Outcome(task.implementation, law.name, counterexample=broken))
+        for shapes in blocks(task.shapes, task.scope, kind_of(task.device)):
+            block = answered_block(implementation, task.strategy, shapes, needed, outcomes)
+            for law in laws:
+                begin = time.perf_counter()
+                cases, values, place = violations(law, block)
+                outcome = outcomes[law.name]
+                outcome.cases += cases
+                outcome.seconds += time.perf_counter() - begin
+                if values is not None and place is not None:
+                    shape = block.shapes[place]
+                    broken = Counterexample(task.implementation, law.name, *shape, task.strategy, tuple(values.items()))
+                    outcome.add(Outcome(task.implementation, law.name, counterexample=broken))
     finally:
         gc.enable()
     return list(outcomes.values())

@@ -6,6 +6,7 @@ partition and of values for the quantifiers; they are the view that predicates s
 
 from __future__ import annotations
 
+import math
 import sys
 from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any
@@ -22,6 +23,10 @@ if TYPE_CHECKING:
 
     from expert_placement_spec.invariants import Invariant
 
+OF_RANKS = ("r", "s", "count", "start")
+"""Quantifiers and queries over ranks; the others are over experts."""
+GRIDS = {("r",), ("e",), ("r", "e"), ("r", "s")}
+"""Quantifiers whose points may form a grid."""
 POISON = -(2**40)
 """What a table holds where it is asked beyond its end, as by a wrong owner: no law holds of it."""
 
@@ -94,11 +99,11 @@ class Block:
 
     def extents(self, name: str) -> Any:
         """How many values a quantifier or a query's id takes in each partition."""
-        return self.ranks if name in ("r", "s", "count", "start") else self.experts
+        return self.ranks if name in OF_RANKS else self.experts
 
     def base(self, name: str) -> Any:
         """Where each partition's part of a table begins."""
-        return self.rank_base if name in ("r", "s", "count", "start") else self.expert_base
+        return self.rank_base if name in OF_RANKS else self.expert_base
 
     def table(self, name: str) -> Any:
         """The flat table of a query over all its ids, of all partitions."""
@@ -111,21 +116,33 @@ class Block:
         return {}
 
     def _ask(self, name: str) -> Any:
-        elementwise = self.implementation.elementwise
-        if elementwise is not None:
-            extents = self.extents(name)
-            index = self.arrays.repeat(self.arrays.arange(len(self.shapes)), extents)
-            ids = self.arrays.arange(len(index)) - self.base(name)[index]
-            answers = getattr(elementwise, name)(self.experts[index], self.ranks[index], ids, self.strategy)
-            if not is_integral(answers):
-                raise TypeError(f"{name} answers with dtype {answers.dtype}, expected an integer")
-            # An answer may leave out operands that do not matter to it, and then is of a smaller shape.
-            return answers + 0 * ids
+        if self.implementation.elementwise is not None:
+            return self._ask_elementwise(name)
         method = dict(zip(SCALARS, TABLES, strict=True))[name]
         if self.implementation.offers(method):
             place = 1 if name in ("count", "start") else 0
             return self._flat(method, [shape[place] for shape in self.shapes])[0]
         return self.scalars(name)
+
+    def _ask_elementwise(self, name: str) -> Any:
+        extents, most = self.extents(name), max(shape[name in OF_RANKS] for shape in self.shapes)
+        if self.is_family and most and bool((2 * extents >= most).all()):
+            column, row = (self.experts[:, None], self.ranks[:, None]), self.arrays.arange(most)[None, :]
+            if bool((extents == most).all()):
+                return self._answers(name, *column, row).reshape(-1)
+            # An id too many is asked as the last one again, and left out.
+            ids = choose(row < extents[:, None], row, extents[:, None] - 1)
+            return self._answers(name, *column, ids)[row < extents[:, None]]
+        index = self.arrays.repeat(self.arrays.arange(len(self.shapes)), extents)
+        ids = self.arrays.arange(len(index)) - self.base(name)[index]
+        return self._answers(name, self.experts[index], self.ranks[index], ids)
+
+    def _answers(self, name: str, experts: Any, ranks: Any, ids: Any) -> Any:
+        """What an elementwise function says, in the shape to which its arguments broadcast."""
+        answers = self.implementation.ask(name, experts, ranks, ids, self.strategy)
+        shape = (max(experts.shape[0], ids.shape[0]), *ids.shape[1:])
+        # An answer may leave out operands that do not matter to it, and then is of a smaller shape.
+        return answers if tuple(answers.shape) == shape else answers + 0 * (experts + ids)
 
     def _flags(self, values: list[bool]) -> Any:
         """Truth values of the partitions."""
@@ -236,29 +253,42 @@ class Block:
 
     def _closed_form(self, representation: str) -> tuple[Any, Any, bool] | None:
         """All maps by an elementwise formula, where there is one."""
-        entry = getattr(self.implementation.elementwise, "map_entry", None)
-        if entry is None:
+        if not hasattr(self.implementation.elementwise, "map_entry"):
             return None
         ranks = self.points(("r",))
         lengths = map_length(representation, ranks.num_experts, ranks.num_shared_experts)
-        index = self.arrays.repeat(self.arrays.arange(len(ranks)), lengths)
-        position = self.arrays.arange(len(index)) - self.arrays.before(lengths)[index]
-        shape = (ranks.num_experts[index], ranks.num_ranks[index], ranks.num_shared_experts[index])
-        return entry(representation, *shape, ranks.values["r"][index], position, self.strategy), lengths, True
+        if len(self.shapes) == 1:
+            rank = ranks.values["r"][:, None]
+            position = self.arrays.arange(int(lengths[0]))[None, :]
+            shape = (self.experts, self.ranks, self.shared)
+        else:
+            index = self.arrays.repeat(self.arrays.arange(len(ranks)), lengths)
+            rank = ranks.values["r"][index]
+            position = self.arrays.arange(len(index)) - self.arrays.before(lengths)[index]
+            shape = (ranks.num_experts[index], ranks.num_ranks[index], ranks.num_shared_experts[index])
+        entries = self.implementation.ask("map_entry", representation, *shape, rank, position, self.strategy)
+        # An answer may leave out operands that do not matter to it, and then is of a smaller shape.
+        return (entries + 0 * (rank + position)).reshape(-1), lengths, True
 
     def _listed(self, representation: str) -> tuple[Any, Any, bool]:
         """All maps, asked rank by rank, or partition by partition where the implementation gives all ranks at once."""
         method = MAP_METHODS[representation]
         maps: list[Any] = []
+        rows_each: list[int] = []
         for partition, shape in zip(self.partitions, self.shapes, strict=True):
             extra = (shared_experts(*shape),) if representation in ("index_map_with_shared", "mask") else ()
             stacked = getattr(partition, f"{method}s", None)
-            if stacked is not None:
-                maps.extend(stacked(*extra))
+            one = getattr(partition, method)
+            rows: Any = [one(rank, *extra) for rank in range(shape[1])] if stacked is None else stacked(*extra)
+            if getattr(rows, "ndim", 0) == 2:
+                maps.append(rows.reshape(-1))
+                rows_each.append(len(rows))
             else:
-                one = getattr(partition, method)
-                maps.extend(one(rank, *extra) for rank in range(shape[1]))
-        return self._joined(maps)
+                maps.extend(rows)
+                rows_each.extend([1] * len(rows))
+        flat, sizes, is_int32 = joined(maps)
+        lengths = np.repeat(np.asarray(sizes) // rows_each, rows_each)
+        return self.arrays.array(flat), self.arrays.array(lengths), is_int32
 
     @cached_property
     def rows_match(self) -> Any:
@@ -323,6 +353,40 @@ class Block:
         return self._points[quantifiers]
 
     @cached_property
+    def is_family(self) -> bool:
+        """Whether all partitions have the same number of experts, or all the same number of ranks."""
+        return len({num_experts for num_experts, _ in self.shapes}) == 1 or len({r for _, r in self.shapes}) == 1
+
+    def grid(self, quantifiers: tuple[str, ...]) -> Points | None:
+        """The same points as a grid whose rows and columns broadcast, where they form one.
+
+        They do for one quantifier that has the same range in every partition, and for the pairs of one partition.
+        """
+        if quantifiers not in self._grids:
+            self._grids[quantifiers] = self._make_grid(quantifiers)
+        return self._grids[quantifiers]
+
+    @cached_property
+    def _grids(self) -> dict[tuple[str, ...], Points | None]:
+        return {}
+
+    def _make_grid(self, quantifiers: tuple[str, ...]) -> Points | None:
+        if quantifiers not in GRIDS:
+            return None
+        extents = [{shape[name in OF_RANKS] for shape in self.shapes} for name in quantifiers]
+        if any(len(extent) != 1 or 0 in extent for extent in extents):
+            return None
+        (row, *others), (width, *heights) = reversed(quantifiers), [extent.pop() for extent in reversed(extents)]
+        values = {row: self.arrays.arange(width)[None, :]}
+        partition = self.arrays.arange(len(self.shapes))[:, None]
+        if not others:
+            return Points(self, partition, values, (len(self.shapes), width), slice(None), slice(None))
+        if len(self.shapes) != 1:
+            return None
+        values = {others[0]: self.arrays.arange(heights[0])[:, None], **values}
+        return Points(self, partition, values, (heights[0], width))
+
+    @cached_property
     def _points(self) -> dict[tuple[str, ...], Points]:
         return {}
 
@@ -347,22 +411,71 @@ class Block:
 
 
 class Points:
-    """The view of a block at some points."""
+    """The view of a block at some points.
 
-    def __init__(self, block: Block, partition: Any, values: dict[str, Any]) -> None:
+    The partition and the quantifiers' values are arrays of one length or, in a grid, arrays that broadcast to its
+    shape.
+
+    Args:
+        block: whose points.
+        partition: the place of each point's partition.
+        values: the quantifiers' values.
+        shape: the grid's shape; that of the partition without other word.
+        rows: where the rows are partitions and the columns all values of the one quantifier, which partitions of the
+            block they are; then what is asked of the quantifier is the table itself.
+        columns: which values of the quantifier, likewise.
+    """
+
+    def __init__(
+        self,
+        block: Block,
+        partition: Any,
+        values: dict[str, Any],
+        shape: tuple[int, ...] | None = None,
+        rows: Any = None,
+        columns: Any = None,
+    ) -> None:
         self.block = block
         self.partition = partition
         self.values = values
+        self.shape = (len(partition),) if shape is None else shape
+        self.rows, self.columns = rows, columns
         self.strategy = block.strategy
         # Answers for the quantifiers themselves, which one law after the other asks for.
         self._known: dict[tuple[str, str], Any] = {}
 
     def __len__(self) -> int:
-        return len(self.partition)
+        return math.prod(self.shape)
+
+    def at(self, place: int) -> tuple[int, dict[str, int]]:
+        """The partition's place and the quantifiers' values at one point, counted row by row."""
+        index = np.unravel_index(place, self.shape)
+
+        def one(values: Any) -> int:
+            array = self.block.arrays.numpy(values)
+            return int(np.broadcast_to(array, self.shape)[index])
+
+        return one(self.partition), {name: one(value) for name, value in self.values.items()}
 
     def where(self, mask: Any) -> Points:
         """The points at which the mask is true."""
-        return Points(self.block, self.partition[mask], {name: value[mask] for name, value in self.values.items()})
+        if len(self.shape) == 1:
+            return Points(self.block, self.partition[mask], {name: value[mask] for name, value in self.values.items()})
+        everywhere = sum(self.values.values(), self.partition) >= 0
+        mask = mask & everywhere
+        if self.rows is not None:
+            (name, row), columns, rows = next(iter(self.values.items())), mask.all(0), mask.all(1)
+            if bool((columns == mask.any(0)).all()):
+                kept = prefix(columns)
+                row = row[:, kept]
+                return Points(self.block, self.partition, {name: row}, (self.shape[0], row.shape[1]), self.rows, kept)
+            if bool((rows == mask.any(1)).all()):
+                kept = prefix(rows)
+                partition = self.partition[kept]
+                shape = (partition.shape[0], self.shape[1])
+                return Points(self.block, partition, self.values, shape, kept, self.columns)
+        values = {name: (value + 0 * everywhere)[mask] for name, value in self.values.items()}
+        return Points(self.block, (self.partition + 0 * everywhere)[mask], values)
 
     @cached_property
     def num_experts(self) -> Any:
@@ -509,6 +622,10 @@ class Points:
             return self._known[key]
         maps, lengths, _ = self.block.map(representation)
         flat_rank = self._position("r", rank)
+        if len(self.shape) == 2 and self._name(position) == "e" and bool((lengths == lengths[0]).all()):
+            width = int(lengths[0])
+            if width >= self.shape[1] and self._name(rank) == "r":
+                return maps.reshape(-1, width)[:, : self.shape[1]]
         entries = guarded(maps, self.block.map_base(representation)[flat_rank], position, lengths[flat_rank])
         if self._name(rank) and self._name(position):
             self._known[key] = entries
@@ -537,15 +654,19 @@ class Points:
             return guarded(table, self.block.base(kind)[self.partition], ids, self.block.extents(kind)[self.partition])
         key = (f"{source.__name__} {query}", name)
         if key not in self._known:
-            self._known[key] = table[self._position(kind, ids)]
+            if self.rows is not None:
+                self._known[key] = table.reshape(len(self.block.shapes), -1)[self.rows][:, self.columns]
+            else:
+                self._known[key] = table[self._position(kind, ids)]
         return self._known[key]
 
 
 def guarded(table: Any, base: Any, ids: Any, ends: Any) -> Any:
     """The table at base + id where 0 <= id < end, and POISON elsewhere."""
-    if not len(ids):
+    if 0 in ids.shape:
         return 0 * base
-    if int(ids.min()) >= 0 and int((ends - ids).min()) > 0:
+    least, most = int(ids.min()), int(ids.max())
+    if least >= 0 and (most < int(ends.min()) or int((ends - ids).min()) > 0):
         return table[base + ids]
     if not len(table):
         return 0 * base + POISON
@@ -553,9 +674,15 @@ def guarded(table: Any, base: Any, ids: Any, ends: Any) -> Any:
     return choose(inside, table[choose(inside, base + ids, 0 * base)], POISON)
 
 
+def prefix(mask: Any) -> Any:
+    """The same choice as a slice, where it is of the first places: slices are views."""
+    number = int(mask.sum())
+    return slice(number) if bool(mask[:number].all()) else mask
+
+
 def violations(law: Invariant, block: Block) -> tuple[int, dict[str, int] | None, int | None]:
     """How many points were evaluated, and the first that breaks the law with the place of its partition."""
-    points = block.points(law.quantifiers)
+    points = block.grid(law.quantifiers) or block.points(law.quantifiers)
     if law.requires is not None and len(points):
         met = law.requires(points, *points.values.values())
         if not bool(met.all()):
@@ -565,17 +692,17 @@ def violations(law: Invariant, block: Block) -> tuple[int, dict[str, int] | None
     holds = law.predicate(points, *points.values.values())
     if bool(holds.all()):
         return len(points), None, None
-    first = int(block.arrays.numpy(~holds).argmax())
-    values = {name: int(value[first]) for name, value in points.values.items()}
-    return len(points), values, int(points.partition[first])
+    first = int(np.broadcast_to(block.arrays.numpy(~holds), points.shape).argmax())
+    place, values = points.at(first)
+    return len(points), values, place
 
 
 def joined(parts: list[Any]) -> tuple[Any, list[int], bool]:
     """All arrays one after the other, their lengths, and whether each is int32; a list has no dtype to be wrong."""
     torch = sys.modules.get("torch")
-    if torch is not None and parts and all(isinstance(part, torch.Tensor) and part.dim() == 1 for part in parts):
+    if torch is not None and set(map(type, parts)) == {torch.Tensor} and {part.ndim for part in parts} == {1}:
         is_int32 = {part.dtype for part in parts} == {torch.int32}
-        return torch.cat(parts).cpu().numpy(), [part.numel() for part in parts], is_int32
+        return torch.cat(parts).cpu().numpy(), list(map(torch.Tensor.numel, parts)), is_int32
     lengths = list(map(len, parts))
     is_int32 = all(isinstance(part, (list, tuple, range)) or part.dtype == np.dtype(np.int32) for part in parts)
     return np.concatenate([one_row(part) for part in parts]) if parts else [], lengths, is_int32
@@ -587,11 +714,6 @@ def one_row(values: Any) -> np.ndarray[Any, Any]:
     if array.ndim != 1:
         raise TypeError(f"an answer has {array.ndim} dimensions, expected 1")
     return array
-
-
-def is_integral(values: Any) -> bool:
-    """Whether an array, of numpy or of torch, holds integers."""
-    return str(values.dtype).rpartition(".")[2].startswith(("int", "uint"))
 
 
 def ask_with_shared(query: Callable[[int, int], Any], rank: int) -> Any:

@@ -15,7 +15,7 @@ import importlib
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from expert_placement_spec.arrays import Arrays, NumpyArrays, TorchArrays
+from expert_placement_spec.arrays import Arrays, NumpyArrays, arrays_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -47,6 +47,19 @@ class Implementation:
     def offers(self, *methods: str) -> bool:
         """Whether its partitions have all of these methods."""
         return all(hasattr(self._sample, method) for method in methods)
+
+    def ask(self, function: str, *arguments: Any) -> Any:
+        """What an elementwise function answers for arrays, and words such as the strategy, as an array.
+
+        Raises:
+            TypeError: an answer that holds no integers.
+        """
+        given = (one if isinstance(one, str) else self.arrays.given(one) for one in arguments)
+        answers = getattr(self.elementwise, function)(*given)
+        # By the name of the dtype, since it may be numpy's or torch's.
+        if not str(answers.dtype).rpartition(".")[2].startswith(("int", "uint")):
+            raise TypeError(f"{function} answers with dtype {answers.dtype}, expected an integer")
+        return self.arrays.taken(answers)
 
     def offered_subjects(self) -> set[str]:
         """The subjects of invariants that can be observed."""
@@ -98,7 +111,7 @@ def load(name: str, device: str = "cpu") -> Implementation:
     library = getattr(made, "arrays", "numpy")
     if library not in ("numpy", "torch"):
         raise ValueError(f"implementation `{name}`: arrays is `{library}`, expected `numpy` or `torch`")
-    arrays: Arrays = TorchArrays(device) if library == "torch" else NumpyArrays()
+    arrays = arrays_of(library, device)
     implementation = Implementation(name, made, getattr(made, "elementwise", None), arrays)
     if implementation.elementwise is None and not (implementation.offers(*TABLES) or implementation.offers(*SCALARS)):
         raise ValueError(f"implementation `{name}` offers neither {', '.join(TABLES)} nor {', '.join(SCALARS)}")

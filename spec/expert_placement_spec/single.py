@@ -5,7 +5,7 @@ from __future__ import annotations
 import operator
 from typing import TYPE_CHECKING
 
-from expert_placement_spec.grid import POISON, is_integral
+from expert_placement_spec.grid import POISON
 from expert_placement_spec.implementation import SCALARS
 from expert_placement_spec.reference import stride
 
@@ -33,11 +33,7 @@ class One:
             return operator.index(getattr(self._partition, query)(identifier))
         arrays = self._implementation.arrays
         shape = (arrays.array([self.num_experts]), arrays.array([self.num_ranks]))
-        function = getattr(self._implementation.elementwise, query)
-        answer = function(*shape, arrays.array([identifier]), self.strategy)
-        if not is_integral(answer):
-            raise TypeError(f"{query} answers with dtype {answer.dtype}, expected an integer")
-        return int(answer[0])
+        return int(self._implementation.ask(query, *shape, arrays.array([identifier]), self.strategy)[0])
 
     def count(self, rank: int) -> int:
         """The count of a rank."""
