@@ -160,7 +160,7 @@ def scope_of(law: Invariant) -> Scope:
     is_of_pairs = law.subject == "maps" or {"r", "e"} <= set(law.quantifiers) or "s" in law.quantifiers
     if is_of_pairs:
         return "pairs"
-    return "experts" if "e" in law.quantifiers else "ranks"
+    return "experts" if {"e", "i"} & set(law.quantifiers) else "ranks"
 
 
 def laws_for(strategy: str, scope: Scope, subjects: set[str]) -> list[Invariant]:
@@ -239,10 +239,12 @@ def check_part(implementation: Implementation, task: Task) -> list[Outcome]:
     """Evaluates every invariant of the task, block by block."""
     subjects = implementation.offered_subjects()
     laws = laws_for(task.strategy, task.scope, subjects)
-    needed = {law.subject for law in laws} - (set() if task.strategy in CONTIGUOUS else {"offsets"})
-    if task.scope != "ranks":
-        # Growth, for which the rule needs more than the tables of the block, is a matter of ranks alone.
-        needed -= {"rule"}
+    if task.scope == "ranks":
+        # Growth, for which the rule needs another block, is a matter of ranks alone, and they need no expert's owner.
+        needed = {"rule"}
+    else:
+        needed = {law.subject for law in laws} - {"rule"} | {"experts"}
+        needed -= set() if task.strategy in CONTIGUOUS else {"offsets"}
     outcomes = {law.name: Outcome(task.implementation, law.name) for law in laws}
     # Hundreds of thousands of small arrays are alive at once, none of them in a cycle.
     gc.disable()

@@ -77,9 +77,11 @@ class Block:
 
     def build(self) -> None:
         """Asks for everything that the subjects need; whatever the implementation raises is raised here."""
-        _ = self.table("count"), self.table("start"), self.table("owner"), self.table("local_index")
+        _ = self.table("count"), self.table("start")
         if "rule" in self.subjects:
             _ = self._grown.table("count"), self._grown.table("start")
+        if self.subjects != {"rule"}:
+            _ = self.table("owner"), self.table("local_index")
         if "tables" in self.subjects:
             _ = self.well_formed
         if "elementwise" in self.subjects:
