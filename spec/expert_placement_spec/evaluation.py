@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from expert_placement_spec.exhaustive import RAISED
 from expert_placement_spec.grid import Block
 from expert_placement_spec.implementation import load
 from expert_placement_spec.invariants import INVARIANTS
+from expert_placement_spec.outcome import RAISED
 from expert_placement_spec.reference import CONTIGUOUS
 from expert_placement_spec.single import One, can_sample
 

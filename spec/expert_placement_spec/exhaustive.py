@@ -3,29 +3,26 @@
 from __future__ import annotations
 
 import gc
-import os
-import signal
 import time
-from concurrent.futures import ProcessPoolExecutor, as_completed
 from contextlib import closing
 from dataclasses import dataclass, field
 from itertools import groupby
-from multiprocessing import get_context
 from operator import itemgetter
-from typing import TYPE_CHECKING, Literal, TypeAlias
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 from expert_placement_spec.grid import Block, violations
 from expert_placement_spec.implementation import Implementation, load
 from expert_placement_spec.invariants import INVARIANTS, Invariant
+from expert_placement_spec.outcome import RAISED
+from expert_placement_spec.outcome import Outcome as AnyOutcome
+from expert_placement_spec.processes import run_all
 from expert_placement_spec.reference import CONTIGUOUS, STRATEGIES
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Generator, Iterator
+    from collections.abc import Callable, Iterator
 
 ALONE = {"tables", "elementwise", "stacked", "offsets", "scalars", "lists", "errors"}
 """Subjects that are asked partition by partition or id by id."""
-RAISED = (Exception, SystemExit, GeneratorExit)
-"""Whatever an implementation may raise, also to make the run look finished; only Ctrl-C is the user's."""
 BLOCK = {"cpu": 1 << 16, "cuda": 1 << 24}
 """Points of one block: what a core's cache, or a GPU's memory, takes well."""
 GRID = {"cpu": 1 << 12, "cuda": 1 << 24}
@@ -112,33 +109,14 @@ class Counterexample:
             f'num_experts={self.num_experts}, num_ranks={self.num_ranks}, strategy="{self.strategy}"{values})'
         )
 
+    def point(self) -> dict[str, Any]:
+        """The point as plain values, for JSON."""
+        shape = {"num_experts": self.num_experts, "num_ranks": self.num_ranks, "strategy": self.strategy}
+        return shape | dict(self.values)
 
-@dataclass
-class Outcome:
-    """What came of one invariant for one implementation."""
 
-    implementation: str
-    invariant: str
-    cases: int = 0
-    seconds: float = 0.0
-    offered: bool = True
-    counterexample: Counterexample | None = None
-
-    @property
-    def result(self) -> str:
-        """`holds`, `broken`, `not offered` or, where the domain has no such point, `no cases`."""
-        if not self.offered:
-            return "not offered"
-        if self.counterexample is not None:
-            return "broken"
-        return "holds" if self.cases else "no cases"
-
-    def add(self, other: Outcome) -> None:
-        """Takes in the outcome of another part of the domain."""
-        self.cases += other.cases
-        self.seconds += other.seconds
-        found = [one for one in (self.counterexample, other.counterexample) if one is not None]
-        self.counterexample = min(found, key=lambda one: one.size, default=None)
+Outcome: TypeAlias = AnyOutcome[Counterexample]
+"""What came of one invariant for one implementation."""
 
 
 @dataclass(frozen=True)
@@ -306,13 +284,6 @@ def silent_shape(
     return shape[0] + 1, shape[1]
 
 
-def quiet_worker() -> None:
-    """One thread for each worker process: the processes share the cores already, and end with the one that asked."""
-    os.environ["OMP_NUM_THREADS"] = "1"
-    # Ctrl-C reaches every process of a terminal; only the one that asked has something to say about it.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-
-
 def check(
     implementations: list[str],
     domain: Domain,
@@ -340,31 +311,10 @@ def check(
             outcomes[name, law.name] = Outcome(name, law.name, offered=law.subject in subjects)
     work = [task for name in implementations for task in tasks(name, device, domain)]
     total, done = sum(task.points for task in work), 0
-    with closing(run_all(work, min(processes, len(work)))) as results:
+    with closing(run_all(run_task, work, min(processes, len(work)))) as results:
         for task, found in results:
             for outcome in found:
                 outcomes[outcome.implementation, outcome.invariant].add(outcome)
             done += task.points
             progress(done, total)
     return list(outcomes.values())
-
-
-def run_all(work: list[Task], processes: int) -> Generator[tuple[Task, list[Outcome]], None, None]:
-    """Every task with its outcomes, in the order in which they end."""
-    if processes <= 1:
-        for task in work:
-            yield task, run_task(task)
-        return
-    # Spawned, not forked: a library that has started threads does not survive a fork.
-    pool = ProcessPoolExecutor(processes, mp_context=get_context("spawn"), initializer=quiet_worker)
-    futures = {pool.submit(run_task, task): task for task in work}
-    try:
-        for future in as_completed(futures):
-            yield futures[future], future.result()
-    except BaseException:
-        # Whoever waits is gone: a worker in the middle of a long task is ended with it.
-        for process in list((pool._processes or {}).values()):
-            process.kill()
-        raise
-    finally:
-        pool.shutdown(wait=True, cancel_futures=True)

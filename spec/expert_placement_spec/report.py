@@ -9,10 +9,10 @@ from rich.table import Table
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from expert_placement_spec.exhaustive import Outcome
+    from expert_placement_spec.outcome import Outcome
 
 
-def as_table(outcomes: Sequence[Outcome], title: str) -> Table:
+def as_table(outcomes: Sequence[Outcome[Any]], title: str) -> Table:
     """Invariants down, implementations across: cases and time where the law holds, and the word where it does not."""
     names = list(dict.fromkeys(outcome.implementation for outcome in outcomes))
     found = {(outcome.invariant, outcome.implementation): outcome for outcome in outcomes}
@@ -25,14 +25,14 @@ def as_table(outcomes: Sequence[Outcome], title: str) -> Table:
     return table
 
 
-def cell(outcome: Outcome) -> str:
+def cell(outcome: Outcome[Any]) -> str:
     """One outcome in a few words."""
     if outcome.result == "holds":
         return f"{outcome.cases:,} cases, {outcome.seconds:.1f} s"
     return f"[bold red]{outcome.result}[/]" if outcome.result == "broken" else outcome.result
 
 
-def as_json(outcomes: Sequence[Outcome]) -> list[dict[str, Any]]:
+def as_json(outcomes: Sequence[Outcome[Any]]) -> list[dict[str, Any]]:
     """One object for each outcome."""
     rows = []
     for outcome in outcomes:
@@ -45,13 +45,6 @@ def as_json(outcomes: Sequence[Outcome]) -> list[dict[str, Any]]:
         }
         example = outcome.counterexample
         if example is not None:
-            row["counterexample"] = {
-                "num_experts": example.num_experts,
-                "num_ranks": example.num_ranks,
-                "strategy": example.strategy,
-                **dict(example.values),
-                "call": example.call(),
-                "message": example.message,
-            }
+            row["counterexample"] = {**example.point(), "call": example.call(), "message": example.message}
         rows.append(row)
     return rows

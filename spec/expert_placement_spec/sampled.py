@@ -14,9 +14,10 @@ from hypothesis import HealthCheck, Phase, find, settings
 from hypothesis import strategies as st
 from hypothesis.errors import NoSuchExample
 
-from expert_placement_spec.exhaustive import RAISED, Counterexample, Outcome
+from expert_placement_spec.exhaustive import Counterexample, Outcome
 from expert_placement_spec.implementation import Implementation, load
 from expert_placement_spec.invariants import INVARIANTS, Invariant
+from expert_placement_spec.outcome import RAISED
 from expert_placement_spec.reference import MAX
 from expert_placement_spec.single import One, can_sample
 
