@@ -8,6 +8,6 @@ from expert_placement_spec.exhaustive import Counterexample, Domain, Outcome, ch
 from expert_placement_spec.invariants import INVARIANTS, Invariant
 from expert_placement_spec.reference import Partition
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 __all__ = ["INVARIANTS", "Counterexample", "Domain", "Invariant", "Outcome", "Partition", "check", "evaluate"]

@@ -1,0 +1,1 @@
+"""Where the replicas of every expert should live. SPEC.md, "Rebalancing" and the chapters that it names."""

@@ -1,0 +1,126 @@
+"""From a placement that is there to a better one, with few moves. SPEC.md, "Warm start"."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from expert_placement_spec.balance import refinement
+
+if TYPE_CHECKING:
+    from expert_placement_spec.balance.problem import Problem
+
+Rows = list[list[int]]
+
+
+def moves(problem: Problem, old: list[int], new: list[int]) -> int:
+    """How many slots of ranks come to hold an expert that the rank did not hold, or held fewer times."""
+    return sum(
+        max(problem.held(new, rank).count(expert) - problem.held(old, rank).count(expert), 0)
+        for rank in problem.usable
+        for expert in set(problem.held(new, rank)) - {-1}
+    )
+
+
+def repaired(problem: Problem, previous: list[int]) -> list[int]:
+    """The previous row without what was on inactive ranks, and with a replica again of every expert that this lost.
+
+    Lost experts come in descending order of their loads, lower ids first; each takes the slot, empty or of one of
+    several replicas, that leaves the busiest rank done first, the lowest of equals.
+    """
+    row = [entry if slot in problem.usable_slots else -1 for slot, entry in enumerate(previous)]
+    lost = [expert for expert in range(problem.num_experts) if expert not in row]
+    for expert in sorted(lost, key=lambda expert: (-problem.summed[expert], expert)):
+        spare = [slot for slot in problem.usable_slots if row[slot] < 0 or row.count(row[slot]) > 1]
+        if not spare:
+            raise ValueError(
+                f"expert {expert} has no live replica and no slot is free or redundant for one: "
+                f"{len(problem.usable_slots)} slots on active ranks for {problem.num_experts} experts"
+            )
+        restored = [[expert if slot == taken else entry for slot, entry in enumerate(row)] for taken in spare]
+        row = min(restored, key=problem.largest)
+    return row
+
+
+def aligned(problem: Problem, previous: list[int], row: list[int]) -> list[int]:
+    """The same content of every rank: an expert that was there keeps its slot, the others ascend in those left."""
+    result = [-1] * len(row)
+    for rank in problem.usable:
+        new = sorted(entry for entry in problem.held(row, rank) if entry >= 0)
+        slots = range(problem.offsets[rank], problem.offsets[rank + 1])
+        for slot in slots:
+            if previous[slot] in new:
+                result[slot] = previous[slot]
+                new.remove(previous[slot])
+        for slot in slots:
+            if result[slot] < 0 and new:
+                result[slot] = new.pop(0)
+    return result
+
+
+def plan(problems: list[Problem], previous: Rows, from_nothing: Rows, max_moves: int | None) -> Rows:
+    """The rows of all layers, at most `max_moves` moves away from the previous ones.
+
+    Two ways are compared. One is the search from the previous rows, step by step where a move gains most, as far as
+    the budget goes. The other takes for each layer the better end: that of the search, or the plan from nothing, put
+    where the previous experts are. Both only get better as the budget grows.
+
+    Raises:
+        ValueError: an expert that can not be given a live replica, or not within the budget.
+    """
+    start = [repaired(problem, row) for problem, row in zip(problems, previous, strict=True)]
+    budget = float("inf") if max_moves is None else max_moves
+    stations = walk(problems, previous, start)
+    if cost(problems, previous, stations[0]) > budget:
+        lost = first_lost(problems, previous)
+        raise ValueError(f"expert {lost} has no live replica, and max_moves={max_moves} is too few to restore one")
+    near = [rows for rows in stations if cost(problems, previous, rows) <= budget][-1]
+    far = [
+        aligned(problem, old, min(ends, key=problem.largest))
+        for problem, old, *ends in zip(problems, previous, stations[-1], from_nothing, strict=True)
+    ]
+    if cost(problems, previous, far) <= budget and total(problems, far) < total(problems, near):
+        return far
+    return near
+
+
+def walk(problems: list[Problem], previous: Rows, start: Rows) -> list[Rows]:
+    """The stations of the search over all layers: the next step is that of the layer where a move gains most."""
+    ahead = [
+        [aligned(problem, old, row) for row in refinement.path(problem, first)]
+        for problem, old, first in zip(problems, previous, start, strict=True)
+    ]
+    rows, stations = list(start), [list(start)]
+    while any(ahead):
+        layer = max(
+            (layer for layer, steps in enumerate(ahead) if steps),
+            key=lambda layer: (gain_a_move(problems[layer], previous[layer], rows[layer], ahead[layer][0]), -layer),
+        )
+        rows[layer] = ahead[layer].pop(0)
+        stations.append(list(rows))
+    return stations
+
+
+def gain_a_move(problem: Problem, previous: list[int], row: list[int], better: list[int]) -> float:
+    """How much earlier the busiest rank is done, for each additional move."""
+    added = moves(problem, previous, better) - moves(problem, previous, row)
+    return (problem.largest(row) - problem.largest(better)) / max(added, 1)
+
+
+def cost(problems: list[Problem], previous: Rows, rows: Rows) -> int:
+    """The moves of all layers together."""
+    return sum(moves(*layer) for layer in zip(problems, previous, rows, strict=True))
+
+
+def total(problems: list[Problem], rows: Rows) -> float:
+    """The times of the busiest ranks of all layers together."""
+    return sum(problem.largest(row) for problem, row in zip(problems, rows, strict=True))
+
+
+def first_lost(problems: list[Problem], previous: Rows) -> int:
+    """An expert without a live replica."""
+    return next(
+        expert
+        for problem, row in zip(problems, previous, strict=True)
+        for expert in range(problem.num_experts)
+        if expert not in [row[slot] for slot in problem.usable_slots]
+    )

@@ -1,0 +1,1 @@
+"""The way from one placement to another. SPEC.md, "Migration"."""

@@ -1,0 +1,1 @@
+"""Which logical expert each physical slot holds. SPEC.md, "Topology", "Placement", "Loads" and "Balance"."""
