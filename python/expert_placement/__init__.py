@@ -11,9 +11,22 @@ Importing this package imports neither torch nor numpy; the first tensor does.
 """
 
 from expert_placement import _core
-from expert_placement._core import MAX_NUM_EXPERTS, STRATEGIES, ExpertMap, build_info
+from expert_placement._core import MAX_NUM_EXPERTS, STRATEGIES, ExpertMap, Topology, build_info
+from expert_placement.balance import rebalance
 from expert_placement.partition import Partition
+from expert_placement.placement import LayerReport, Placement
 
 __version__ = _core.VERSION
 
-__all__ = ["MAX_NUM_EXPERTS", "STRATEGIES", "ExpertMap", "Partition", "__version__", "build_info"]
+__all__ = [
+    "MAX_NUM_EXPERTS",
+    "STRATEGIES",
+    "ExpertMap",
+    "LayerReport",
+    "Partition",
+    "Placement",
+    "Topology",
+    "__version__",
+    "build_info",
+    "rebalance",
+]

@@ -104,3 +104,66 @@ impl StrategyArgument {
         self.0
     }
 }
+
+/// Whether a value is one integer, and not an array of them.
+pub(crate) fn is_integer(value: &Bound<'_, PyAny>) -> PyResult<bool> {
+    Ok(value.is_instance_of::<PyInt>() || (value.hasattr("__index__")? && !value.hasattr("__len__")?))
+}
+
+/// An integer of any sign and size up to 64 bits; a larger one of either sign is as far out of range as can be.
+pub(crate) fn wide(parameter: &str, value: &Bound<'_, PyAny>) -> PyResult<i128> {
+    match integer(parameter, value)? {
+        Integer::Small(small) => Ok(small.into()),
+        Integer::Huge(text) => Ok(if text.starts_with('-') { i128::MIN } else { i128::MAX }),
+    }
+}
+
+/// A number that is counted, whose upper bound the crate knows.
+pub(crate) fn natural(parameter: &str, value: &Bound<'_, PyAny>) -> PyResult<u32> {
+    let most = u32::MAX;
+    match integer(parameter, value)? {
+        Integer::Small(small) => u32::try_from(small)
+            .map_err(|_| PyValueError::new_err(format!("{parameter}={small} is out of range, expected 0..={most}"))),
+        Integer::Huge(text) => {
+            Err(PyValueError::new_err(format!("{parameter}={text} is out of range, expected 0..={most}")))
+        }
+    }
+}
+
+/// An id in `0 .. end`.
+pub(crate) fn index(parameter: &str, value: &Bound<'_, PyAny>, end: i64) -> PyResult<i64> {
+    let refuse = |text: String| PyIndexError::new_err(format!("{parameter}={text} is out of range, expected 0..{end}"));
+    match integer(parameter, value)? {
+        Integer::Small(small) if (0..end).contains(&small) => Ok(small),
+        Integer::Small(small) => Err(refuse(small.to_string())),
+        Integer::Huge(text) => Err(refuse(text)),
+    }
+}
+
+/// The numbers of a sequence or an array, as floats.
+pub(crate) fn numbers(parameter: &str, values: &Bound<'_, PyAny>) -> PyResult<Vec<f64>> {
+    let refuse = |value: &Bound<'_, PyAny>| wrong_type(parameter, "a sequence of numbers", value);
+    let mut numbers = Vec::new();
+    for value in values.try_iter().map_err(|_| refuse(values))? {
+        let value = value?;
+        if is_bool(&value)? || value.is_instance_of::<PyString>() {
+            return Err(refuse(&value));
+        }
+        numbers.push(value.extract().map_err(|_| refuse(&value))?);
+    }
+    Ok(numbers)
+}
+
+/// The truth values of a sequence or an array.
+pub(crate) fn flags(parameter: &str, values: &Bound<'_, PyAny>) -> PyResult<Vec<bool>> {
+    let refuse = |value: &Bound<'_, PyAny>| wrong_type(parameter, "a sequence of bools", value);
+    let mut flags = Vec::new();
+    for value in values.try_iter().map_err(|_| refuse(values))? {
+        let value = value?;
+        if !is_bool(&value)? {
+            return Err(refuse(&value));
+        }
+        flags.push(value.is_truthy()?);
+    }
+    Ok(flags)
+}

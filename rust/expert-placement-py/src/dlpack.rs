@@ -393,6 +393,14 @@ impl Elements {
             Self::Int64(elements) => elements.len(),
         }
     }
+
+    /// Each element, whatever its width.
+    pub(crate) fn iter(&self) -> Box<dyn Iterator<Item = i64> + '_> {
+        match self {
+            Self::Int32(elements) => Box::new(elements.iter().map(|element| i64::from(*element))),
+            Self::Int64(elements) => Box::new(elements.iter().copied()),
+        }
+    }
 }
 
 impl Integers {

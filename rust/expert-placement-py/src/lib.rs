@@ -6,7 +6,9 @@ mod argument;
 mod dlpack;
 mod expert_map;
 mod partition;
+mod placement;
 mod tensor;
+mod topology;
 
 use pyo3::prelude::*;
 
@@ -22,6 +24,10 @@ mod _core {
     use crate::expert_map::ExpertMap;
     #[pymodule_export]
     use crate::partition::Partition;
+    #[pymodule_export]
+    use crate::placement::{_rebalance, Placement};
+    #[pymodule_export]
+    use crate::topology::Topology;
 
     /// The strategies' names, in the order in which messages list them.
     #[pymodule_export]

@@ -44,6 +44,19 @@ pub(crate) fn filled<'py>(
     }
 }
 
+/// A fresh float64 tensor of shape `[length]` with these values.
+pub(crate) fn doubles<'py>(py: Python<'py>, values: &[f64]) -> PyResult<Bound<'py, PyAny>> {
+    // The same memory under another dtype: two int32 for each float64, which the buffer's alignment allows.
+    let halves = filled(py, u64::try_from(values.len())? * 2, None, |out| {
+        for (pair, value) in out.chunks_exact_mut(2).zip(values) {
+            let [a, b, c, d, e, f, g, h] = value.to_ne_bytes();
+            pair.copy_from_slice(&[i32::from_ne_bytes([a, b, c, d]), i32::from_ne_bytes([e, f, g, h])]);
+        }
+        Ok(())
+    })?;
+    halves.call_method1("view", (torch(py)?.getattr("float64")?,))
+}
+
 /// Moves a tensor without waiting for the device where that is safe: CUDA stages pageable memory before it returns.
 fn move_to<'py>(tensor: &Bound<'py, PyAny>, device: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny>> {
     let py = tensor.py();

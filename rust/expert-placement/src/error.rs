@@ -6,6 +6,8 @@ use core::fmt;
 
 use crate::limits::{Limit, OutOfRange};
 use crate::partition::{Partition, Strategy};
+#[cfg(feature = "placement")]
+use crate::refusal::Refusal;
 
 /// Why a call was refused.
 ///
@@ -39,6 +41,18 @@ enum Cause {
     UnknownStrategy {
         name: Excerpt,
     },
+    #[cfg(feature = "placement")]
+    NoSuchIndex {
+        parameter: &'static str,
+        value: i128,
+        end: i128,
+    },
+    #[cfg(feature = "placement")]
+    UnknownPolicy {
+        name: Excerpt,
+    },
+    #[cfg(feature = "placement")]
+    Refused(Refusal),
     NotContiguous {
         strategy: Strategy,
     },
@@ -120,6 +134,21 @@ impl Error {
         Self::because(Cause::TooManyExperts { num_experts, added, number })
     }
 
+    #[cfg(feature = "placement")]
+    pub(crate) const fn no_such_index(parameter: &'static str, value: i128, end: i128) -> Self {
+        Self::because(Cause::NoSuchIndex { parameter, value, end })
+    }
+
+    #[cfg(feature = "placement")]
+    pub(crate) const fn refused(refusal: Refusal) -> Self {
+        Self::because(Cause::Refused(refusal))
+    }
+
+    #[cfg(feature = "placement")]
+    pub(crate) fn unknown_policy(name: &str) -> Self {
+        Self::because(Cause::UnknownPolicy { name: Excerpt::new(name) })
+    }
+
     pub(crate) fn unknown_strategy(name: &str) -> Self {
         Self::because(Cause::UnknownStrategy { name: Excerpt::new(name) })
     }
@@ -156,9 +185,13 @@ impl Error {
         Self::because(Cause::NotAscending { position, expert, least, num_experts })
     }
 
-    /// Whether a rank or an expert id was outside its range (an `IndexError` in Python; the rest are `ValueError`).
+    /// Whether a rank, an expert, a layer or a slot was outside its range (an `IndexError` in Python; the rest are `ValueError`).
     #[must_use]
     pub const fn is_no_such_id(&self) -> bool {
+        #[cfg(feature = "placement")]
+        if matches!(self.cause, Cause::NoSuchIndex { .. }) {
+            return true;
+        }
         matches!(self.cause, Cause::NoSuchRank { .. } | Cause::NoSuchExpert { .. })
     }
 
@@ -214,13 +247,20 @@ impl fmt::Display for Cause {
                 added.parameter(),
                 crate::limits::NUM_EXPERTS.max().saturating_sub(num_experts),
             ),
+            #[cfg(feature = "placement")]
+            Self::NoSuchIndex { parameter, value, end } => {
+                write!(f, "{parameter}={value} is out of range, expected 0..{end}")
+            }
+            #[cfg(feature = "placement")]
+            Self::UnknownPolicy { name } => {
+                write!(f, "policy=`{name}` is unknown, expected one of ")?;
+                write_names(f, &crate::Policy::ALL)
+            }
+            #[cfg(feature = "placement")]
+            Self::Refused(refusal) => refusal.fmt(f),
             Self::UnknownStrategy { name } => {
                 write!(f, "strategy=`{name}` is unknown, expected one of ")?;
-                for (position, strategy) in Strategy::ALL.iter().enumerate() {
-                    let separator = if position == 0 { "" } else { ", " };
-                    write!(f, "{separator}`{strategy}`")?;
-                }
-                Ok(())
+                write_names(f, &Strategy::ALL)
             }
             Self::NotContiguous { strategy } => write!(
                 f,
@@ -250,6 +290,14 @@ impl fmt::Display for Cause {
             Self::NotMask { flaw } => write!(f, "expert_mask is not a 0/1 mask with a trailing 0: {flaw}"),
         }
     }
+}
+
+/// Writes the names that a parameter may have.
+fn write_names(f: &mut fmt::Formatter<'_>, names: &[impl fmt::Display]) -> fmt::Result {
+    for (position, name) in names.iter().enumerate() {
+        write!(f, "{}`{name}`", if position == 0 { "" } else { ", " })?;
+    }
+    Ok(())
 }
 
 /// Says what would make the slabs equal: the redundant experts, and the nearest rank counts that divide E.

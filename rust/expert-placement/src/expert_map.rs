@@ -212,7 +212,7 @@ impl LocalExperts for &ExpertMap {
 }
 
 /// An empty list with room for as many elements.
-pub(crate) fn with_room(elements: usize) -> Result<Vec<u32>, Error> {
+pub(crate) fn with_room<T>(elements: usize) -> Result<Vec<T>, Error> {
     let mut list = Vec::new();
     let reserved = list.try_reserve_exact(elements);
     reserved.map_err(|_| Error::out_of_memory(u64::try_from(elements).unwrap_or(u64::MAX)))?;

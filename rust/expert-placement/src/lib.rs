@@ -39,6 +39,8 @@
 //! ```
 //!
 //! # Features
+//! - `placement` (default): placements with replicas, balancing and migration; implies `std`, and brings `rayon` and
+//!   `sha2`.
 //! - `std` (default): implies `alloc`.
 //! - `alloc`: [`ExpertMap`], which reads the four representations in use, and [`legal_ranks`].
 //!
@@ -59,6 +61,8 @@
 )]
 
 mod arithmetic;
+#[cfg(feature = "placement")]
+mod balance;
 mod batch;
 mod error;
 #[cfg(feature = "alloc")]
@@ -66,7 +70,17 @@ mod expert_map;
 #[cfg(feature = "alloc")]
 mod legal_ranks;
 pub mod limits;
+#[cfg(feature = "placement")]
+mod loads;
 mod partition;
+#[cfg(feature = "placement")]
+mod placement;
+#[cfg(feature = "placement")]
+mod refusal;
+#[cfg(feature = "placement")]
+mod report;
+#[cfg(feature = "placement")]
+mod topology;
 
 #[cfg(test)]
 mod laws;
@@ -80,10 +94,20 @@ mod readme {
     mod of_the_project {}
 }
 
+#[cfg(feature = "placement")]
+pub use balance::{Options, Policy, rebalance};
 pub use batch::{ABSENT, with_redundant_experts};
 pub use error::Error;
 #[cfg(feature = "alloc")]
 pub use expert_map::ExpertMap;
 #[cfg(feature = "alloc")]
 pub use legal_ranks::legal_ranks;
+#[cfg(feature = "placement")]
+pub use loads::Loads;
 pub use partition::{Experts, Partition, Strategy};
+#[cfg(feature = "placement")]
+pub use placement::{EMPTY, Placement};
+#[cfg(feature = "placement")]
+pub use report::{Bound, LayerReport};
+#[cfg(feature = "placement")]
+pub use topology::Topology;

@@ -29,6 +29,13 @@ pub const NUM_REDUNDANT_EXPERTS: Limit = Limit::new("num_redundant_experts", 0, 
 /// Number of fused shared experts, S. E + S must also stay within the limit of E: local indices are `int32`.
 pub const NUM_SHARED_EXPERTS: Limit = Limit::new("num_shared_experts", 0, INT32_MAX);
 
+/// Number of layers of a placement, L.
+pub const NUM_LAYERS: Limit = Limit::new("num_layers", 1, INT32_MAX);
+/// Number of physical slots of a layer, P.
+pub const NUM_SLOTS: Limit = Limit::new("num_slots", 0, INT32_MAX);
+/// Number of slots of one rank.
+pub const SLOTS_PER_RANK: Limit = Limit::new("slots_per_rank", 0, INT32_MAX);
+
 impl Limit {
     const fn new(parameter: &'static str, min: u32, max: u32) -> Self {
         Self { parameter, min, max }

@@ -1,0 +1,48 @@
+"""Where the replicas of every expert should live, for measured loads. SPEC.md, "Rebalancing"."""
+
+from __future__ import annotations
+
+from expert_placement import _core
+from expert_placement._loads import as_bits
+from expert_placement.placement import Placement
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from typing import SupportsIndex
+
+    from expert_placement._core import Topology
+    from expert_placement._loads import LoadsLike
+
+
+def rebalance(
+    loads: LoadsLike,
+    num_slots: SupportsIndex,
+    topology: Topology,
+    policy: _core._Policy = "balanced",
+    num_groups: SupportsIndex = 1,
+    *,
+    active: Sequence[bool] | None = None,
+    num_threads: SupportsIndex = 1,
+) -> Placement:
+    """Plans where the replicas of every expert live.
+
+    Args:
+        loads: `[L, E]`, or `[W, L, E]` for W windows of time: how much each expert had to do, in any unit.
+        num_slots: number of physical slots of a layer, P, at least E.
+        topology: the ranks.
+        policy: `"balanced"`, or `"deepseek"` for the field's own algorithm.
+        num_groups: groups of experts that the model's routing chooses among, G.
+        active: R bools that take the place of the topology's: which ranks are in service.
+        num_threads: how many threads share the layers; the result does not depend on it.
+
+    Returns:
+        A placement with every expert in at least one slot of an active rank.
+
+    Raises:
+        ValueError: fewer usable slots than experts, loads that are negative or not finite, an unknown policy, or numbers
+            that do not divide where `"deepseek"` needs them to.
+        TypeError: an argument of another type.
+    """
+    bits, shape = as_bits(loads)
+    return Placement(_core._rebalance(bits, shape, num_slots, topology, policy, num_groups, active, num_threads))

@@ -1,0 +1,191 @@
+"""A placement: which logical expert each physical slot of each layer holds. SPEC.md, "Placement"."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from expert_placement import _core
+from expert_placement._loads import as_bits
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import SupportsIndex
+
+    import torch
+    from typing_extensions import Self
+
+    from expert_placement._core import Topology
+    from expert_placement._loads import LoadsLike
+    from expert_placement.partition import Partition
+
+
+class LayerReport(NamedTuple):
+    """One layer of a placement under measured loads. A time is a load divided by the rank's speed; with several windows
+    times are added up over them.
+    """
+
+    layer: int
+    mean: float
+    """The time of every rank if all were equally busy."""
+    largest: float
+    """The time of the busiest rank."""
+    busiest_rank: int
+    """The busiest rank, the lowest of equals."""
+    lower_bound: float
+    """The best lower bound on `largest` for any placement in these slots."""
+    bound: str
+    """What the bound follows from: `"mean"` or `"largest_replica"`."""
+    balancedness: float
+    """mean / largest: 1 where all ranks are equally busy."""
+    gap: float
+    """largest / lower_bound - 1: 0 where no placement is better."""
+
+
+class Placement(_core.Placement):
+    """Which of E logical experts each of P physical slots holds, in each of L layers, replicas included.
+
+    A placement is an immutable value: hashable, comparable and picklable. Its state is the physical-to-logical table and
+    the ranks that the slots belong to; everything else is derived. Every tensor is a fresh contiguous `torch.int32` on
+    the CPU whose storage is the memory that Rust filled; `device=` moves it.
+
+    Make one with `from_partition`, `from_physical_to_logical`, `load` or `rebalance`.
+
+    Example:
+        >>> from expert_placement import Topology
+        >>> p = Placement.from_physical_to_logical([[0, 1, 2, 0]], num_experts=3, topology=Topology(2))
+        >>> p.replica_counts().tolist(), p.expert_map(0, 1).tolist()
+        ([[2, 1, 1]], [1, -1, 0])
+    """
+
+    __slots__ = ()
+
+    @classmethod
+    def from_partition(cls, partition: Partition, num_layers: SupportsIndex = 1) -> Self:
+        """One replica of each expert where the partition has it, every layer alike.
+
+        Args:
+            partition: E experts over R ranks; each rank gets as many slots as it owns experts.
+            num_layers: number of layers, L, in 1..=2**31 - 1.
+
+        Raises:
+            ValueError: `num_layers` out of range.
+        """
+        return cls(_core.Placement._from_partition(partition, num_layers))
+
+    @classmethod
+    def from_physical_to_logical(
+        cls, table: _core._Integers, *, num_experts: SupportsIndex, topology: Topology
+    ) -> Self:
+        """From the table that every engine has: the expert of each slot, -1 for an empty one.
+
+        Args:
+            table: int32 or int64, `[L, P]`, or `[P]` for one layer: a tensor on any device, a numpy array or sequences.
+            num_experts: number of logical experts, E.
+            topology: the ranks; without `slots_per_rank` the P slots are a linear partition over them.
+
+        Raises:
+            ValueError: an entry that is neither an expert nor -1, an expert that a layer leaves out, content on a rank
+                that is not active, or another P than the topology has.
+            TypeError: another dtype.
+        """
+        import numpy as np
+
+        shape = tuple(table.shape) if hasattr(table, "shape") else np.shape(table)
+        if len(shape) not in (1, 2):
+            raise ValueError(f"physical_to_logical has {len(shape)} dimensions, expected 1, [P], or 2, [L, P]")
+        num_layers = shape[0] if len(shape) == 2 else 1
+        return cls(_core.Placement._from_table(table, num_layers, num_experts, topology))
+
+    def physical_to_logical(self, *, device: _core._Device | None = None) -> torch.Tensor:
+        """The expert of each slot, or -1: int32[L, P]."""
+        return self._physical_to_logical(device).view(self.num_layers, self.num_slots)
+
+    def logical_to_physical(
+        self, width: SupportsIndex | None = None, *, device: _core._Device | None = None
+    ) -> torch.Tensor:
+        """The slots of each expert, ascending, padded with -1: int32[L, E, K].
+
+        Args:
+            width: K; the replicas of the most replicated expert without other word. A fixed width keeps the shape from
+                one placement to the next, as captured CUDA graphs need.
+            device: where the tensor is moved to.
+
+        Raises:
+            ValueError: a width that is too small; the error names the least.
+        """
+        table, columns = self._logical_to_physical(width, device)
+        return table.view(self.num_layers, self.num_experts, columns)
+
+    def replica_counts(self, *, device: _core._Device | None = None) -> torch.Tensor:
+        """How many replicas each expert has: int32[L, E]."""
+        return self._replica_counts(device).view(self.num_layers, self.num_experts)
+
+    def rank_loads(self, loads: LoadsLike) -> torch.Tensor:
+        """The load of every rank: float64[L, R], or float64[W, L, R] for loads of W windows.
+
+        An expert's load is split evenly over its replicas; a rank's shares are added up in slot order.
+
+        Args:
+            loads: `[L, E]` or `[W, L, E]`, finite and at least 0.
+
+        Raises:
+            ValueError: loads of another shape, or one that is negative or not finite.
+        """
+        bits, shape = self._checked(loads)
+        ranks = self._rank_loads(bits, shape[0])
+        is_windowed = (loads.ndim if hasattr(loads, "ndim") else _depth(loads)) == 3
+        return ranks.view(*(shape[:1] if is_windowed else ()), self.num_layers, self.num_ranks)
+
+    def balancedness(self, loads: LoadsLike) -> float:
+        """The sum over layers (and windows) of the mean rank time over that of the largest; 1 is perfect.
+
+        Arguments and errors are those of `rank_loads`.
+        """
+        bits, shape = self._checked(loads)
+        return self._balancedness(bits, shape[0])
+
+    def report(self, loads: LoadsLike) -> list[LayerReport]:
+        """For each layer how busy the busiest rank is, and how far from the best that any placement could do.
+
+        Arguments and errors are those of `rank_loads`.
+        """
+        bits, shape = self._checked(loads)
+        return [LayerReport(layer, *row) for layer, row in enumerate(self._report(bits, shape[0]))]
+
+    def _checked(self, loads: LoadsLike) -> tuple[_core._Integers, tuple[int, int, int]]:
+        bits, shape = as_bits(loads)
+        for name, actual, expected in zip(
+            ("num_layers", "num_experts"), shape[1:], (self.num_layers, self.num_experts), strict=True
+        ):
+            if actual != expected:
+                raise ValueError(f"loads has {name}={actual}, expected {expected} as the placement has")
+        return bits, shape
+
+    def __repr__(self) -> str:
+        return (
+            f"<{type(self).__name__} of {self.num_experts} experts in {self.num_layers} x {self.num_slots} slots "
+            f"on {self.num_ranks} ranks, digest {self.digest()[:12]}>"
+        )
+
+    def __reduce__(self) -> tuple[object, tuple[object, ...]]:
+        table = self._physical_to_logical(None).numpy()
+        return _rebuilt, (type(self), table, self.num_layers, self.num_experts, self.topology)
+
+    def __copy__(self) -> Self:
+        return self
+
+    def __deepcopy__(self, memo: dict[int, object]) -> Self:
+        return self
+
+
+def _rebuilt(
+    cls: type[Placement], table: _core._Integers, num_layers: int, num_experts: int, topology: Topology
+) -> Placement:
+    return cls(_core.Placement._from_table(table, num_layers, num_experts, topology))
+
+
+def _depth(loads: object) -> int:
+    """How deep sequences of numbers are nested."""
+    import numpy as np
+
+    return len(np.shape(loads))  # type: ignore[arg-type]

@@ -1,0 +1,340 @@
+//! `expert_placement.Placement`'s compiled base, and `rebalance`. SPEC.md, "Placement" and "Rebalancing".
+
+use std::sync::Arc;
+
+use expert_placement as core;
+use expert_placement::limits::{NUM_EXPERTS, NUM_LAYERS, NUM_SHARED_EXPERTS};
+use pyo3::prelude::*;
+use pyo3::types::PyString;
+
+use crate::partition::{Device, Partition, Tensor};
+use crate::topology::{self, Topology};
+use crate::{argument, tensor, to_py_err};
+
+/// The compiled base of `expert_placement.Placement`.
+#[pyclass(frozen, subclass, module = "expert_placement._core")]
+pub(crate) struct Placement(pub(crate) Arc<core::Placement>);
+
+impl Placement {
+    fn layer_and_rank(&self, layer: &Bound<'_, PyAny>, rank: &Bound<'_, PyAny>) -> PyResult<(usize, u32)> {
+        let layers = i64::try_from(self.0.num_layers()).unwrap_or(i64::MAX);
+        let layer = argument::index("layer", layer, layers)?;
+        let rank = argument::index("rank", rank, self.0.num_ranks().into())?;
+        Ok((usize::try_from(layer).unwrap_or(usize::MAX), u32::try_from(rank).unwrap_or(u32::MAX)))
+    }
+
+    fn area(&self, each: u64) -> u64 {
+        u64::try_from(self.0.num_layers()).unwrap_or(u64::MAX).saturating_mul(each)
+    }
+
+    fn shared(value: Option<&Bound<'_, PyAny>>) -> PyResult<u32> {
+        value.map_or(Ok(0), |value| argument::count(NUM_SHARED_EXPERTS, value))
+    }
+}
+
+#[pymethods]
+impl Placement {
+    /// The same placement, as an instance of the class that is called.
+    #[new]
+    fn new(placement: &Bound<'_, Self>) -> Self {
+        Self(Arc::clone(&placement.get().0))
+    }
+
+    /// From a flat table of `num_layers` rows.
+    #[staticmethod]
+    fn _from_table(
+        table: &Bound<'_, PyAny>,
+        num_layers: &Bound<'_, PyAny>,
+        num_experts: &Bound<'_, PyAny>,
+        topology: &Bound<'_, PyAny>,
+    ) -> PyResult<Self> {
+        let num_experts = argument::count(NUM_EXPERTS, num_experts)?;
+        let num_layers = argument::count(NUM_LAYERS, num_layers)?;
+        let topology = Topology::from_argument(topology)?;
+        let elements = tensor::integers("physical_to_logical", table)?.to_elements()?;
+        // What no int32 holds is out of range whatever E is, and refused as such.
+        let entry = |value: i64| i32::try_from(value).unwrap_or(if value < 0 { i32::MIN } else { i32::MAX });
+        let table = elements.iter().map(entry).collect();
+        let layers = usize::try_from(num_layers).unwrap_or(usize::MAX);
+        core::Placement::new(num_experts, layers, topology, table).map(|made| Self(Arc::new(made))).map_err(to_py_err)
+    }
+
+    #[staticmethod]
+    fn _from_partition(partition: &Bound<'_, Partition>, num_layers: &Bound<'_, PyAny>) -> PyResult<Self> {
+        let layers = usize::try_from(argument::count(NUM_LAYERS, num_layers)?).unwrap_or(usize::MAX);
+        let made = core::Placement::from_partition(&partition.get().0, layers).map_err(to_py_err)?;
+        Ok(Self(Arc::new(made)))
+    }
+
+    /// Number of layers, L.
+    #[getter]
+    fn num_layers(&self) -> usize {
+        self.0.num_layers()
+    }
+
+    /// Number of logical experts, E.
+    #[getter]
+    fn num_experts(&self) -> u32 {
+        self.0.num_experts()
+    }
+
+    /// Number of physical slots of a layer, P.
+    #[getter]
+    fn num_slots(&self) -> usize {
+        self.0.num_slots()
+    }
+
+    /// Number of ranks, R.
+    #[getter]
+    fn num_ranks(&self) -> u32 {
+        self.0.num_ranks()
+    }
+
+    /// Replicas of the most replicated expert of any layer, K.
+    #[getter]
+    fn most_replicas(&self) -> u32 {
+        self.0.most_replicas()
+    }
+
+    /// The ranks.
+    #[getter]
+    fn topology(&self) -> Topology {
+        Topology(self.0.topology().clone())
+    }
+
+    fn _physical_to_logical<'py>(&self, py: Python<'py>, device: Device<'_, 'py>) -> Tensor<'py> {
+        let table = self.0.physical_to_logical();
+        tensor::filled(py, u64::try_from(table.len())?, device, |out| {
+            out.copy_from_slice(table);
+            Ok(())
+        })
+    }
+
+    fn _logical_to_physical<'py>(
+        &self,
+        py: Python<'py>,
+        width: Option<&Bound<'py, PyAny>>,
+        device: Device<'_, 'py>,
+    ) -> PyResult<(Bound<'py, PyAny>, u32)> {
+        let width = match width {
+            None => self.0.most_replicas(),
+            Some(width) => self.0.check_width(argument::wide("width", width)?).map_err(to_py_err)?,
+        };
+        let length = self.area(self.0.num_experts().into()).saturating_mul(width.into());
+        let table = tensor::filled(py, length, device, |out| self.0.write_logical_to_physical(width, out))?;
+        Ok((table, width))
+    }
+
+    fn _replica_counts<'py>(&self, py: Python<'py>, device: Device<'_, 'py>) -> Tensor<'py> {
+        tensor::filled(py, self.area(self.0.num_experts().into()), device, |out| self.0.write_replica_counts(out))
+    }
+
+    /// Where each rank's slots begin, and P last: int32[R + 1].
+    #[pyo3(signature = (*, device=None))]
+    fn slot_offsets<'py>(&self, py: Python<'py>, device: Device<'_, 'py>) -> Tensor<'py> {
+        let offsets = self.0.slot_offsets();
+        tensor::filled(py, u64::try_from(offsets.len())?, device, |out| {
+            for (to, from) in out.iter_mut().zip(offsets) {
+                *to = i32::try_from(*from).unwrap_or(i32::MAX);
+            }
+            Ok(())
+        })
+    }
+
+    /// The expert that each local slot of `rank` holds, or -1: int32[slots of the rank]. What a weight loader puts where.
+    ///
+    /// Raises IndexError for a layer or a rank out of range.
+    #[pyo3(signature = (layer, rank, *, device=None))]
+    fn local_experts<'py>(
+        &self,
+        py: Python<'py>,
+        layer: &Bound<'py, PyAny>,
+        rank: &Bound<'py, PyAny>,
+        device: Device<'_, 'py>,
+    ) -> Tensor<'py> {
+        let (layer, rank) = self.layer_and_rank(layer, rank)?;
+        let slots = self.0.local_experts(layer, rank).map_err(to_py_err)?;
+        tensor::filled(py, u64::try_from(slots.len())?, device, |out| {
+            out.copy_from_slice(slots);
+            Ok(())
+        })
+    }
+
+    /// The experts whose weights `rank` needs, ascending, each once: int32[n]. What a weight filter lets through.
+    ///
+    /// Raises IndexError for a layer or a rank out of range.
+    #[pyo3(signature = (layer, rank, *, device=None))]
+    fn experts_to_load<'py>(
+        &self,
+        py: Python<'py>,
+        layer: &Bound<'py, PyAny>,
+        rank: &Bound<'py, PyAny>,
+        device: Device<'_, 'py>,
+    ) -> Tensor<'py> {
+        let (layer, rank) = self.layer_and_rank(layer, rank)?;
+        let experts = self.0.experts_to_load(layer, rank).map_err(to_py_err)?;
+        tensor::filled(py, u64::try_from(experts.len())?, device, |out| {
+            out.copy_from_slice(&experts);
+            Ok(())
+        })
+    }
+
+    /// The index map of `rank`: int32[E], the first local slot of each expert that it holds, -1 elsewhere.
+    ///
+    /// Raises IndexError for a layer or a rank out of range.
+    #[pyo3(signature = (layer, rank, *, device=None))]
+    fn expert_map<'py>(
+        &self,
+        py: Python<'py>,
+        layer: &Bound<'py, PyAny>,
+        rank: &Bound<'py, PyAny>,
+        device: Device<'_, 'py>,
+    ) -> Tensor<'py> {
+        let (layer, rank) = self.layer_and_rank(layer, rank)?;
+        tensor::filled(py, self.0.num_experts().into(), device, |out| self.0.write_expert_map(layer, rank, out))
+    }
+
+    /// The index map with S fused shared experts appended, which `rank` holds in the local slots after its own:
+    /// int32[E + S].
+    ///
+    /// Raises IndexError for a layer or a rank out of range, ValueError where E + S is.
+    #[pyo3(signature = (layer, rank, num_shared_experts, *, device=None))]
+    fn expert_map_with_shared<'py>(
+        &self,
+        py: Python<'py>,
+        layer: &Bound<'py, PyAny>,
+        rank: &Bound<'py, PyAny>,
+        num_shared_experts: &Bound<'py, PyAny>,
+        device: Device<'_, 'py>,
+    ) -> Tensor<'py> {
+        let (layer, rank) = self.layer_and_rank(layer, rank)?;
+        let shared = argument::count(NUM_SHARED_EXPERTS, num_shared_experts)?;
+        let length = self.0.length_with_shared(shared).map_err(to_py_err)?;
+        tensor::filled(py, length, device, |out| self.0.write_expert_map_with_shared(layer, rank, shared, out))
+    }
+
+    /// The index map and one more entry, -1: int32[E + 1].
+    ///
+    /// Raises IndexError for a layer or a rank out of range.
+    #[pyo3(signature = (layer, rank, *, device=None))]
+    fn expert_map_with_sentinel<'py>(
+        &self,
+        py: Python<'py>,
+        layer: &Bound<'py, PyAny>,
+        rank: &Bound<'py, PyAny>,
+        device: Device<'_, 'py>,
+    ) -> Tensor<'py> {
+        let (layer, rank) = self.layer_and_rank(layer, rank)?;
+        let length = u64::from(self.0.num_experts()) + 1;
+        tensor::filled(py, length, device, |out| self.0.write_expert_map_with_sentinel(layer, rank, out))
+    }
+
+    /// The 0/1 mask of `rank`: int32[E + S + 1], 1 for each expert that it holds and each shared one, a trailing 0.
+    ///
+    /// Raises IndexError for a layer or a rank out of range, ValueError where E + S is.
+    #[pyo3(signature = (layer, rank, num_shared_experts=None, *, device=None))]
+    fn expert_mask<'py>(
+        &self,
+        py: Python<'py>,
+        layer: &Bound<'py, PyAny>,
+        rank: &Bound<'py, PyAny>,
+        num_shared_experts: Option<&Bound<'py, PyAny>>,
+        device: Device<'_, 'py>,
+    ) -> Tensor<'py> {
+        let (layer, rank) = self.layer_and_rank(layer, rank)?;
+        let shared = Self::shared(num_shared_experts)?;
+        let length = self.0.length_with_shared(shared).map_err(to_py_err)? + 1;
+        tensor::filled(py, length, device, |out| self.0.write_expert_mask(layer, rank, shared, out))
+    }
+
+    fn _rank_loads<'py>(&self, py: Python<'py>, loads: &Bound<'py, PyAny>, windows: usize) -> Tensor<'py> {
+        let loads = self.loads(loads, windows)?;
+        let values = py.detach(|| self.0.rank_loads(&loads)).map_err(to_py_err)?;
+        tensor::doubles(py, &values)
+    }
+
+    /// One tuple a layer: mean, largest, busiest rank, lower bound, what the bound follows from, balancedness, gap.
+    fn _report(&self, py: Python<'_>, loads: &Bound<'_, PyAny>, windows: usize) -> PyResult<Vec<Report>> {
+        let loads = self.loads(loads, windows)?;
+        let reports = py.detach(|| self.0.report(&loads)).map_err(to_py_err)?;
+        let row = |report: core::LayerReport| {
+            let scores = (report.balancedness(), report.gap());
+            (
+                report.mean,
+                report.largest,
+                report.busiest_rank,
+                report.lower_bound,
+                report.bound.name(),
+                scores.0,
+                scores.1,
+            )
+        };
+        Ok(reports.into_iter().map(row).collect())
+    }
+
+    fn _balancedness(&self, py: Python<'_>, loads: &Bound<'_, PyAny>, windows: usize) -> PyResult<f64> {
+        let loads = self.loads(loads, windows)?;
+        py.detach(|| self.0.balancedness(&loads)).map_err(to_py_err)
+    }
+
+    /// A stable hash of the content, for ranks that compare what they hold: a version and a SHA-256, 66 hexadecimal
+    /// digits. It covers E, the table and the slots of the ranks, not nodes, speeds or activity.
+    fn digest(&self) -> String {
+        self.0.digest()
+    }
+
+    fn __eq__(&self, other: &Bound<'_, PyAny>) -> bool {
+        other.cast::<Self>().is_ok_and(|other| *self.0 == *other.get().0)
+    }
+
+    fn __hash__(&self) -> u64 {
+        // The first bits of the digest: equal placements have equal ones.
+        self.0.digest().get(2..18).and_then(|digits| u64::from_str_radix(digits, 16).ok()).unwrap_or(0)
+    }
+}
+
+type Report = (f64, f64, u32, f64, &'static str, f64, f64);
+
+impl Placement {
+    fn loads(&self, bits: &Bound<'_, PyAny>, windows: usize) -> PyResult<core::Loads> {
+        let experts = usize::try_from(self.0.num_experts()).unwrap_or(usize::MAX);
+        read_loads(bits, windows, self.0.num_layers(), experts)
+    }
+}
+
+/// Loads from the bits of a float64 array, which DLPack's integers carry as they are.
+fn read_loads(bits: &Bound<'_, PyAny>, windows: usize, layers: usize, experts: usize) -> PyResult<core::Loads> {
+    let elements = tensor::integers("loads", bits)?.to_elements()?;
+    let values = elements.iter().map(|bits| f64::from_ne_bytes(bits.to_ne_bytes())).collect();
+    core::Loads::new(windows, layers, experts, values).map_err(to_py_err)
+}
+
+/// Plans a placement; the loads are the bits of a float64 array of `shape`, windows x layers x experts.
+#[pyfunction]
+#[pyo3(signature = (loads, shape, num_slots, topology, policy, num_groups, active, num_threads))]
+#[expect(clippy::too_many_arguments, reason = "the public function gives names to all of them")]
+pub(crate) fn _rebalance(
+    py: Python<'_>,
+    loads: &Bound<'_, PyAny>,
+    shape: (usize, usize, usize),
+    num_slots: &Bound<'_, PyAny>,
+    topology: &Bound<'_, PyAny>,
+    policy: &Bound<'_, PyAny>,
+    num_groups: &Bound<'_, PyAny>,
+    active: Option<&Bound<'_, PyAny>>,
+    num_threads: Option<&Bound<'_, PyAny>>,
+) -> PyResult<Placement> {
+    let slots = argument::count(core::limits::NUM_SLOTS, num_slots)?;
+    let topology = topology::with_active(Topology::from_argument(topology)?, active)?;
+    let policy: core::Policy = match policy.cast::<PyString>() {
+        Ok(name) => name.to_string_lossy().parse().map_err(to_py_err)?,
+        Err(_) => return Err(argument::wrong_type("policy", "a str", policy)),
+    };
+    let mut options = core::Options::default();
+    options.policy = policy;
+    options.num_groups = argument::natural("num_groups", num_groups)?;
+    options.num_threads = topology::num_threads(num_threads)?;
+    let loads = read_loads(loads, shape.0, shape.1, shape.2)?;
+    let made = py.detach(|| core::rebalance(&loads, slots.into(), &topology, &options)).map_err(to_py_err)?;
+    Ok(Placement(Arc::new(made)))
+}

@@ -1,0 +1,317 @@
+//! Local search: swaps between two ranks, and replicas that move from one expert to another. SPEC.md, "Refinement".
+//!
+//! Every step takes load from the busiest rank and leaves all ranks that it touches below that rank's old time, so the
+//! times in descending order fall from step to step, and the search ends.
+
+use std::cmp::Ordering;
+
+use super::shape::Shape;
+use super::state::{NONE, State};
+
+/// A step counts only where it gains more than rounding could feign.
+const LEAST_GAIN: f64 = 1e-12;
+
+/// A change to a state.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) enum Step {
+    /// Two ranks exchange an item each; the second may be `NONE`, unused room.
+    Swap { hot: usize, gives: u32, cold: usize, takes: u32 },
+    /// A rank's redundant replica, or unused room, becomes a replica of another expert.
+    Replace { bin: usize, old: u32, new: u32 },
+}
+
+/// Memory that one layer after the other uses.
+#[derive(Debug, Default)]
+pub(crate) struct Workspace {
+    /// Ranks by time, the least busy first; of equals the highest first, so that the last is the lowest busiest rank.
+    order: Vec<u32>,
+    touched: Vec<(usize, f64)>,
+    my_pairs: Vec<Pair>,
+    their_pairs: Vec<Pair>,
+}
+
+/// Two items of one rank, and what they weigh together.
+#[derive(Clone, Copy, Debug)]
+struct Pair {
+    share: f64,
+    items: [u32; 2],
+}
+
+/// An exchange of two items for two.
+#[derive(Clone, Copy, Debug)]
+struct DoubleSwap {
+    gives: [u32; 2],
+    cold: usize,
+    takes: [u32; 2],
+}
+
+impl Workspace {
+    fn sort(&mut self, state: &State) {
+        self.order.clear();
+        self.order.extend(0..state.times.len() as u32);
+        self.order.sort_unstable_by(|left, right| before(*left, *right, state));
+    }
+
+    /// Puts ranks whose times have changed where they belong.
+    fn move_to_their_places(&mut self, bins: [usize; 2], state: &State) {
+        let bins = bins.map(|bin| bin as u32);
+        self.order.retain(|other| !bins.contains(other));
+        for bin in bins {
+            let place = self.order.partition_point(|other| before(*other, bin, state).is_lt());
+            self.order.insert(place, bin);
+        }
+    }
+}
+
+fn before(left: u32, right: u32, state: &State) -> Ordering {
+    // Times are at least 0, so their bits order them.
+    let time = |bin: u32| state.times[bin as usize].to_bits();
+    time(left).cmp(&time(right)).then(right.cmp(&left))
+}
+
+/// Improves a state until its busiest rank takes at most `target`, or no exchange helps.
+pub(crate) fn refine(target: f64, shape: &Shape, work: &mut Workspace, state: &mut State) {
+    work.sort(state);
+    // Each step lowers the number of ranks at the largest time; the bound is a safeguard of time, not of the result.
+    let most_steps = 32 * shape.bins.len() + 256;
+    for _ in 0..most_steps {
+        let Some(&hot) = work.order.last() else { return };
+        let hot = hot as usize;
+        if state.times[hot] <= target {
+            return;
+        }
+        let cold = if let Some(Step::Swap { cold, gives, takes, .. }) = best_swap(hot, target, shape, work, state) {
+            exchange(hot, gives, cold, takes, shape, state);
+            cold
+        } else if let Some(swap) = best_double_swap(hot, target, shape, work, state) {
+            for (gives, takes) in swap.gives.into_iter().zip(swap.takes) {
+                state.replace(hot, gives, takes);
+                state.replace(swap.cold, takes, gives);
+            }
+            state.settle(hot, shape.bins[hot].speed);
+            state.settle(swap.cold, shape.bins[swap.cold].speed);
+            swap.cold
+        } else {
+            return;
+        };
+        work.move_to_their_places([hot, cold], state);
+    }
+}
+
+fn exchange(hot: usize, gives: u32, cold: usize, takes: u32, shape: &Shape, state: &mut State) {
+    state.replace(hot, gives, takes);
+    state.replace(cold, takes, gives);
+    state.settle(hot, shape.bins[hot].speed);
+    state.settle(cold, shape.bins[cold].speed);
+}
+
+/// Carries a step out.
+pub(crate) fn apply(step: Step, weights: &[f64], shape: &Shape, state: &mut State) {
+    match step {
+        Step::Swap { hot, gives, cold, takes } => exchange(hot, gives, cold, takes, shape, state),
+        Step::Replace { bin, old, new } => {
+            state.replace(bin, old, new);
+            for (expert, grows) in [(old, false), (new, true)] {
+                if expert != NONE {
+                    let count = &mut state.counts[expert as usize];
+                    *count = if grows { *count + 1 } else { *count - 1 };
+                    state.shares[expert as usize] = weights[expert as usize] / f64::from(*count);
+                }
+            }
+            for touched in 0..shape.bins.len() {
+                let holds = |expert| expert != NONE && state.holds(touched, expert);
+                if touched == bin || holds(old) || holds(new) {
+                    state.settle(touched, shape.bins[touched].speed);
+                }
+            }
+        }
+    }
+}
+
+/// The exchange with another rank that leaves the later of the two done earliest; the first that both end by `target`.
+fn best_swap(hot: usize, target: f64, shape: &Shape, work: &Workspace, state: &State) -> Option<Step> {
+    let (hot_load, hot_speed) = (state.loads[hot], shape.bins[hot].speed);
+    let mut best = state.times[hot] * (1.0 - LEAST_GAIN);
+    let mut step = None;
+    let (mine, my_shares) = (state.items_of(hot), state.shares_of(hot));
+    for &cold in &work.order {
+        let cold = cold as usize;
+        if cold == hot {
+            continue;
+        }
+        let (cold_load, cold_speed) = (state.loads[cold], shape.bins[cold].speed);
+        // Where the two would be done at the same time; no exchange can do better.
+        let together = (hot_load + cold_load) / (hot_speed + cold_speed);
+        if together >= best {
+            if shape.is_even_speed {
+                break;
+            }
+            continue;
+        }
+        // The load to move for that. With less the hot rank is done later than `together`, with more the cold one.
+        let ideal = hot_load - together * hot_speed;
+        let (mut least, mut most) = (ideal - (best - together) * hot_speed, ideal + (best - together) * cold_speed);
+        let (theirs, their_shares) = (state.items_of(cold), state.shares_of(cold));
+        let mut next = 0;
+        for (&gives, &share) in mine.iter().zip(my_shares) {
+            // Both lists descend, so the item nearest to the ideal difference moves on in one direction.
+            while next < theirs.len() && their_shares[next] > share - ideal {
+                next += 1;
+            }
+            for place in next.saturating_sub(1)..(next + 1).min(theirs.len()) {
+                let (takes, moved) = (theirs[place], share - their_shares[place]);
+                if least < moved
+                    && moved < most
+                    && moved > 0.0
+                    && !state.holds(cold, gives)
+                    && (takes == NONE || !state.holds(hot, takes))
+                    && keeps_spread(gives, hot, cold, shape, state)
+                    && keeps_spread(takes, cold, hot, shape, state)
+                {
+                    best = ((hot_load - moved) / hot_speed).max((cold_load + moved) / cold_speed);
+                    (least, most) = (ideal - (best - together) * hot_speed, ideal + (best - together) * cold_speed);
+                    step = Some(Step::Swap { hot, gives, cold, takes });
+                }
+            }
+        }
+        if best <= target {
+            break;
+        }
+    }
+    step
+}
+
+/// With how many ranks, the least busy first, exchanges of two items for two are tried: each costs as much as many single
+/// ones.
+const DOUBLE_TRIES: usize = 8;
+
+/// The exchange of two items for two with one of the least busy ranks that leaves the later of the two ranks done earliest.
+///
+/// There are many more of them than of single exchanges, and so one comes nearer to what is wanted.
+fn best_double_swap(hot: usize, target: f64, shape: &Shape, work: &mut Workspace, state: &State) -> Option<DoubleSwap> {
+    let (hot_load, hot_speed) = (state.loads[hot], shape.bins[hot].speed);
+    let mut best = state.times[hot] * (1.0 - LEAST_GAIN);
+    let mut step = None;
+    pairs(state.items_of(hot), state.shares_of(hot), &mut work.my_pairs);
+    for &cold in work.order.iter().take(DOUBLE_TRIES) {
+        let cold = cold as usize;
+        let (cold_load, cold_speed) = (state.loads[cold], shape.bins[cold].speed);
+        let together = (hot_load + cold_load) / (hot_speed + cold_speed);
+        if cold == hot || together >= best {
+            continue;
+        }
+        let ideal = hot_load - together * hot_speed;
+        let (mut least, mut most) = (ideal - (best - together) * hot_speed, ideal + (best - together) * cold_speed);
+        pairs(state.items_of(cold), state.shares_of(cold), &mut work.their_pairs);
+        let theirs = &work.their_pairs;
+        let mut next = 0;
+        for mine in &work.my_pairs {
+            while next < theirs.len() && theirs[next].share > mine.share - ideal {
+                next += 1;
+            }
+            for other in &theirs[next.saturating_sub(1)..(next + 1).min(theirs.len())] {
+                let moved = mine.share - other.share;
+                if least < moved
+                    && moved < most
+                    && moved > 0.0
+                    && mine
+                        .items
+                        .iter()
+                        .all(|item| !state.holds(cold, *item) && keeps_spread(*item, hot, cold, shape, state))
+                    && other
+                        .items
+                        .iter()
+                        .all(|item| !state.holds(hot, *item) && keeps_spread(*item, cold, hot, shape, state))
+                {
+                    best = ((hot_load - moved) / hot_speed).max((cold_load + moved) / cold_speed);
+                    (least, most) = (ideal - (best - together) * hot_speed, ideal + (best - together) * cold_speed);
+                    step = Some(DoubleSwap { gives: mine.items, cold, takes: other.items });
+                }
+            }
+        }
+        if best <= target {
+            break;
+        }
+    }
+    step
+}
+
+/// All pairs of a rank's items, the heaviest first.
+fn pairs(items: &[u32], shares: &[f64], out: &mut Vec<Pair>) {
+    out.clear();
+    for (place, (&item, &share)) in items.iter().zip(shares).enumerate() {
+        for (&other, &more) in items.iter().zip(shares).skip(place + 1) {
+            if other != NONE {
+                out.push(Pair { share: share + more, items: [item, other] });
+            }
+        }
+    }
+    out.sort_unstable_by_key(|pair| (!pair.share.to_bits(), pair.items));
+}
+
+/// Whether an item may go from one rank to another without bringing an expert's replicas together on fewer nodes.
+pub(crate) fn keeps_spread(item: u32, from: usize, to: usize, shape: &Shape, state: &State) -> bool {
+    let (from, to) = (shape.bins[from].node, shape.bins[to].node);
+    if item == NONE || from == to || state.counts[item as usize] == 1 {
+        return true;
+    }
+    state.on_node(item, to, shape) < state.on_node(item, from, shape)
+}
+
+/// The replacement of a redundant replica by one of an expert of the busiest rank that leaves all that it touches done
+/// earliest.
+fn best_replacement(weights: &[f64], hot: usize, shape: &Shape, work: &mut Workspace, state: &State) -> Option<Step> {
+    let mut best = state.times[hot] * (1.0 - LEAST_GAIN);
+    let mut step = None;
+    for &new in state.items_of(hot) {
+        if new == NONE {
+            break;
+        }
+        let count = state.counts[new as usize];
+        let (share, next_share) = (state.share(new), weights[new as usize] / f64::from(count + 1));
+        for bin in 0..shape.bins.len() {
+            if state.holds(bin, new) {
+                continue;
+            }
+            for &old in state.items_of(bin) {
+                let load = state.loads[bin] - state.share(old) + next_share;
+                if load / shape.bins[bin].speed >= best || (old != NONE && state.counts[old as usize] < 2) {
+                    continue;
+                }
+                // What the other holders of the two experts gain and lose.
+                let touched = &mut work.touched;
+                touched.clear();
+                touched.extend(state.holders_of(new).map(|holder| (holder, next_share - share)));
+                if old != NONE {
+                    let more = weights[old as usize] / f64::from(state.counts[old as usize] - 1) - state.share(old);
+                    for holder in state.holders_of(old).filter(|holder| *holder != bin) {
+                        match touched.iter_mut().find(|(other, _)| *other == holder) {
+                            Some((_, change)) => *change += more,
+                            None => touched.push((holder, more)),
+                        }
+                    }
+                }
+                let time = touched
+                    .iter()
+                    .map(|(holder, change)| (state.loads[*holder] + change) / shape.bins[*holder].speed)
+                    .fold(load / shape.bins[bin].speed, f64::max);
+                if time < best && spreads(old, new, bin, shape, state) {
+                    best = time;
+                    step = Some(Step::Replace { bin, old, new });
+                }
+            }
+        }
+    }
+    step
+}
+
+/// Whether a replica may come to a rank, and another go, without leaving replicas on fewer nodes than they could be on.
+pub(crate) fn spreads(old: u32, new: u32, bin: usize, shape: &Shape, state: &State) -> bool {
+    if shape.num_nodes == 1 {
+        return true;
+    }
+    let node = shape.bins[bin].node;
+    let fewest = |expert| (0..shape.num_nodes).map(|node| state.on_node(expert, node, shape)).min().unwrap_or(0);
+    let most = |expert| (0..shape.num_nodes).map(|node| state.on_node(expert, node, shape)).max().unwrap_or(0);
+    state.on_node(new, node, shape) == fewest(new) && (old == NONE || state.on_node(old, node, shape) == most(old))
+}

@@ -1,0 +1,114 @@
+//! Why a topology, a placement, a rebalance or a migration was refused: the causes behind [`crate::Error`] that speak of
+//! layers, slots and loads.
+
+use core::fmt;
+
+/// A parameter, and where in it: `loads[0, 3]`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Place {
+    parameter: &'static str,
+    index: [usize; 3],
+    depth: usize,
+}
+
+impl Place {
+    pub(crate) const fn of(parameter: &'static str) -> Self {
+        Self { parameter, index: [0; 3], depth: 0 }
+    }
+
+    pub(crate) const fn at(parameter: &'static str, index: usize) -> Self {
+        Self { parameter, index: [index, 0, 0], depth: 1 }
+    }
+
+    pub(crate) const fn at_two(parameter: &'static str, first: usize, second: usize) -> Self {
+        Self { parameter, index: [first, second, 0], depth: 2 }
+    }
+
+    pub(crate) const fn at_three(parameter: &'static str, index: [usize; 3]) -> Self {
+        Self { parameter, index, depth: 3 }
+    }
+}
+
+impl fmt::Display for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.parameter)?;
+        for (position, index) in self.index.iter().take(self.depth).enumerate() {
+            write!(f, "{}{index}", if position == 0 { "[" } else { ", " })?;
+        }
+        f.write_str(if self.depth == 0 { "" } else { "]" })
+    }
+}
+
+/// What was wrong.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Refusal {
+    /// A value outside a range that follows from other arguments, which `because` names.
+    OutOfRange { place: Place, value: i128, min: i128, max: i128, because: &'static str },
+    /// A number that is no legal load, speed or gain; its bits, so that the type stays comparable.
+    BadNumber { place: Place, bits: u64, expected: &'static str },
+    /// A sum of loads that no float holds.
+    Overflow { parameter: &'static str },
+    /// An expert that a table leaves out.
+    Missing { layer: usize, expert: u32 },
+    /// Content on a rank that is not active.
+    OnInactiveRank { layer: usize, slot: usize, rank: u32, expert: i32 },
+    /// Every rank was said to be inactive.
+    NoActiveRank,
+    /// Fewer usable slots than experts.
+    TooFewSlots { num_experts: u32, usable: u64, num_slots: u64, num_ranks: u32, expert: u32, lost: bool },
+    /// A number that a policy needs to divide by another.
+    NotDivisible { parameter: &'static str, value: u64, by: &'static str, divisor: u64 },
+    /// A policy that needs what the topology does not have.
+    Unsupported { policy: &'static str, needs: &'static str },
+    /// Two arguments that must agree.
+    Mismatch { left: &'static str, right: &'static str, what: &'static str, left_value: u64, right_value: u64 },
+    /// A move without a source.
+    NoSource { layer: usize, expert: u32, slot: usize },
+}
+
+impl fmt::Display for Refusal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match *self {
+            Self::OutOfRange { place, value, min, max, because } => {
+                write!(f, "{place}={value} is out of range, expected {min}..={max}")?;
+                if because.is_empty() { Ok(()) } else { write!(f, ": {because}") }
+            }
+            Self::BadNumber { place, bits, expected } => {
+                write!(f, "{place}={} is out of range, expected {expected}", f64::from_bits(bits))
+            }
+            Self::Overflow { parameter } => write!(f, "{parameter} add up to infinity, expected a finite sum"),
+            Self::Missing { layer, expert } => {
+                write!(f, "expert {expert} has no slot in layer {layer}, expected every expert in at least one")
+            }
+            Self::OnInactiveRank { layer, slot, rank, expert } => write!(
+                f,
+                "slot {slot} of layer {layer} holds expert {expert} on rank {rank}, which is not active, expected -1",
+            ),
+            Self::NoActiveRank => f.write_str("active has no active rank, expected at least one"),
+            Self::TooFewSlots { num_experts, usable, num_slots, num_ranks, expert, lost } => {
+                if lost {
+                    write!(f, "expert {expert} has no live replica and no slot is free or redundant for one: ")?;
+                }
+                write!(f, "num_slots={num_slots} leaves {usable} slots on active ranks for {num_experts} experts")?;
+                if lost || num_ranks == 0 {
+                    return f.write_str(", expected at least one for each");
+                }
+                let multiple = u64::from(num_experts).next_multiple_of(u64::from(num_ranks));
+                write!(f, ", expected at least one for each (next multiple of {num_ranks} ranks: {multiple})")
+            }
+            Self::NotDivisible { parameter, value, by, divisor } => write!(
+                f,
+                "{parameter}={value} does not divide by {by}={divisor}, which policy `deepseek` needs (next multiple: {})",
+                value.next_multiple_of(divisor.max(1)),
+            ),
+            Self::Unsupported { policy, needs } => write!(f, "policy `{policy}` needs {needs}"),
+            Self::Mismatch { left, right, what, left_value, right_value } => {
+                write!(f, "{left} has {what}={left_value}, expected {right_value} as {right} has")
+            }
+            Self::NoSource { layer, expert, slot } => write!(
+                f,
+                "slot {slot} of layer {layer} is to hold expert {expert}, which no slot of the old placement holds",
+            ),
+        }
+    }
+}
