@@ -13,6 +13,7 @@ Importing this package imports neither torch nor numpy; the first tensor does.
 from expert_placement import _core
 from expert_placement._core import MAX_NUM_EXPERTS, STRATEGIES, ExpertMap, Topology, build_info
 from expert_placement.balance import rebalance
+from expert_placement.migration import Migration, plan_migration
 from expert_placement.partition import Partition
 from expert_placement.placement import LayerReport, Placement
 
@@ -23,10 +24,12 @@ __all__ = [
     "STRATEGIES",
     "ExpertMap",
     "LayerReport",
+    "Migration",
     "Partition",
     "Placement",
     "Topology",
     "__version__",
     "build_info",
+    "plan_migration",
     "rebalance",
 ]

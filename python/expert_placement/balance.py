@@ -21,7 +21,10 @@ def rebalance(
     topology: Topology,
     policy: _core._Policy = "balanced",
     num_groups: SupportsIndex = 1,
+    previous: Placement | None = None,
+    max_moves: SupportsIndex | None = None,
     *,
+    min_gain: float | None = None,
     active: Sequence[bool] | None = None,
     num_threads: SupportsIndex = 1,
 ) -> Placement:
@@ -33,6 +36,12 @@ def rebalance(
         topology: the ranks.
         policy: `"balanced"`, or `"deepseek"` for the field's own algorithm.
         num_groups: groups of experts that the model's routing chooses among, G.
+        previous: the placement to start from. Replicas stay in their slots, as far as that costs no balance: without a
+            limit the result is as balanced as one from nothing, with as few moves as are found.
+        max_moves: how many experts may come to a rank that did not hold them, over all layers; 0 gives `previous`
+            back. They are spent where they lower the busiest ranks' times most.
+        min_gain: what a move must bring at least, as balancedness: the sum of the busiest ranks' times that it saves,
+            over the sum of the mean ones.
         active: R bools that take the place of the topology's: which ranks are in service.
         num_threads: how many threads share the layers; the result does not depend on it.
 
@@ -41,8 +50,12 @@ def rebalance(
 
     Raises:
         ValueError: fewer usable slots than experts, loads that are negative or not finite, an unknown policy, or numbers
-            that do not divide where `"deepseek"` needs them to.
+            that do not divide where `"deepseek"` needs them to; a `previous` of another shape; fewer `max_moves` than
+            experts without a live replica need.
         TypeError: an argument of another type.
     """
     bits, shape = as_bits(loads)
-    return Placement(_core._rebalance(bits, shape, num_slots, topology, policy, num_groups, active, num_threads))
+    limits = (previous, max_moves, min_gain)
+    return Placement(
+        _core._rebalance(bits, shape, num_slots, topology, policy, num_groups, *limits, active, num_threads)
+    )

@@ -140,16 +140,20 @@ pub(crate) fn index(parameter: &str, value: &Bound<'_, PyAny>, end: i64) -> PyRe
     }
 }
 
+/// A number, as a float.
+pub(crate) fn number(parameter: &str, value: &Bound<'_, PyAny>) -> PyResult<f64> {
+    if is_bool(value)? || value.is_instance_of::<PyString>() {
+        return Err(wrong_type(parameter, "a number", value));
+    }
+    value.extract().map_err(|_| wrong_type(parameter, "a number", value))
+}
+
 /// The numbers of a sequence or an array, as floats.
 pub(crate) fn numbers(parameter: &str, values: &Bound<'_, PyAny>) -> PyResult<Vec<f64>> {
     let refuse = |value: &Bound<'_, PyAny>| wrong_type(parameter, "a sequence of numbers", value);
     let mut numbers = Vec::new();
     for value in values.try_iter().map_err(|_| refuse(values))? {
-        let value = value?;
-        if is_bool(&value)? || value.is_instance_of::<PyString>() {
-            return Err(refuse(&value));
-        }
-        numbers.push(value.extract().map_err(|_| refuse(&value))?);
+        numbers.push(number(parameter, &value?)?);
     }
     Ok(numbers)
 }

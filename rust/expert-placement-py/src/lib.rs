@@ -5,6 +5,7 @@
 mod argument;
 mod dlpack;
 mod expert_map;
+mod migration;
 mod partition;
 mod placement;
 mod tensor;
@@ -22,6 +23,8 @@ mod _core {
     use crate::dlpack::Int32Exporter;
     #[pymodule_export]
     use crate::expert_map::ExpertMap;
+    #[pymodule_export]
+    use crate::migration::{_plan_migration, Migration};
     #[pymodule_export]
     use crate::partition::Partition;
     #[pymodule_export]

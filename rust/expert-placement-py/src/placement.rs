@@ -311,7 +311,7 @@ fn read_loads(bits: &Bound<'_, PyAny>, windows: usize, layers: usize, experts: u
 
 /// Plans a placement; the loads are the bits of a float64 array of `shape`, windows x layers x experts.
 #[pyfunction]
-#[pyo3(signature = (loads, shape, num_slots, topology, policy, num_groups, active, num_threads))]
+#[pyo3(signature = (loads, shape, num_slots, topology, policy, num_groups, previous, max_moves, min_gain, active, num_threads))]
 #[expect(clippy::too_many_arguments, reason = "the public function gives names to all of them")]
 pub(crate) fn _rebalance(
     py: Python<'_>,
@@ -321,6 +321,9 @@ pub(crate) fn _rebalance(
     topology: &Bound<'_, PyAny>,
     policy: &Bound<'_, PyAny>,
     num_groups: &Bound<'_, PyAny>,
+    previous: Option<&Bound<'_, PyAny>>,
+    max_moves: Option<&Bound<'_, PyAny>>,
+    min_gain: Option<&Bound<'_, PyAny>>,
     active: Option<&Bound<'_, PyAny>>,
     num_threads: Option<&Bound<'_, PyAny>>,
 ) -> PyResult<Placement> {
@@ -333,8 +336,20 @@ pub(crate) fn _rebalance(
     let mut options = core::Options::default();
     options.policy = policy;
     options.num_groups = argument::natural("num_groups", num_groups)?;
+    let previous = previous.map(shared_placement).transpose()?;
+    options.previous = previous.as_deref();
+    options.max_moves = max_moves.map(|moves| argument::natural("max_moves", moves).map(u64::from)).transpose()?;
+    options.min_gain = min_gain.map(|gain| argument::number("min_gain", gain)).transpose()?;
     options.num_threads = topology::num_threads(num_threads)?;
     let loads = read_loads(loads, shape.0, shape.1, shape.2)?;
     let made = py.detach(|| core::rebalance(&loads, slots.into(), &topology, &options)).map_err(to_py_err)?;
     Ok(Placement(Arc::new(made)))
+}
+
+/// The placement of an argument.
+fn shared_placement(value: &Bound<'_, PyAny>) -> PyResult<Arc<core::Placement>> {
+    match value.cast::<Placement>() {
+        Ok(placement) => Ok(Arc::clone(&placement.get().0)),
+        Err(_) => Err(argument::wrong_type("previous", "a Placement", value)),
+    }
 }

@@ -64,6 +64,8 @@ mod arithmetic;
 #[cfg(feature = "placement")]
 mod balance;
 mod batch;
+#[cfg(feature = "placement")]
+mod coloring;
 mod error;
 #[cfg(feature = "alloc")]
 mod expert_map;
@@ -72,6 +74,8 @@ mod legal_ranks;
 pub mod limits;
 #[cfg(feature = "placement")]
 mod loads;
+#[cfg(feature = "placement")]
+mod migration;
 mod partition;
 #[cfg(feature = "placement")]
 mod placement;
@@ -104,6 +108,8 @@ pub use expert_map::ExpertMap;
 pub use legal_ranks::legal_ranks;
 #[cfg(feature = "placement")]
 pub use loads::Loads;
+#[cfg(feature = "placement")]
+pub use migration::{Migration, Move, plan_migration};
 pub use partition::{Experts, Partition, Strategy};
 #[cfg(feature = "placement")]
 pub use placement::{EMPTY, Placement};

@@ -55,11 +55,13 @@ pub(crate) enum Refusal {
     /// Every rank was said to be inactive.
     NoActiveRank,
     /// Fewer usable slots than experts.
-    TooFewSlots { num_experts: u32, usable: u64, num_slots: u64, num_ranks: u32, expert: u32, lost: bool },
+    TooFewSlots { num_experts: u32, usable: u64, num_slots: u64, num_ranks: u32, lost: Option<(usize, u32)> },
     /// A number that a policy needs to divide by another.
     NotDivisible { parameter: &'static str, value: u64, by: &'static str, divisor: u64 },
     /// A policy that needs what the topology does not have.
     Unsupported { policy: &'static str, needs: &'static str },
+    /// An argument that means nothing without another.
+    Needs { parameter: &'static str, needs: &'static str },
     /// Two arguments that must agree.
     Mismatch { left: &'static str, right: &'static str, what: &'static str, left_value: u64, right_value: u64 },
     /// A move without a source.
@@ -85,17 +87,18 @@ impl fmt::Display for Refusal {
                 "slot {slot} of layer {layer} holds expert {expert} on rank {rank}, which is not active, expected -1",
             ),
             Self::NoActiveRank => f.write_str("active has no active rank, expected at least one"),
-            Self::TooFewSlots { num_experts, usable, num_slots, num_ranks, expert, lost } => {
-                if lost {
-                    write!(f, "expert {expert} has no live replica and no slot is free or redundant for one: ")?;
+            Self::TooFewSlots { num_experts, usable, num_slots, num_ranks, lost } => {
+                if let Some((layer, expert)) = lost {
+                    write!(f, "expert {expert} has no live replica in layer {layer} and no slot is free for one: ")?;
                 }
-                write!(f, "num_slots={num_slots} leaves {usable} slots on active ranks for {num_experts} experts")?;
-                if lost || num_ranks == 0 {
-                    return f.write_str(", expected at least one for each");
-                }
-                let multiple = u64::from(num_experts).next_multiple_of(u64::from(num_ranks));
-                write!(f, ", expected at least one for each (next multiple of {num_ranks} ranks: {multiple})")
+                write!(
+                    f,
+                    "num_slots={num_slots} leaves room for {usable} experts on active ranks, expected at least "
+                )?;
+                let multiple = u64::from(num_experts).next_multiple_of(u64::from(num_ranks.max(1)));
+                write!(f, "{num_experts} (next multiple of {num_ranks} ranks: {multiple})")
             }
+            Self::Needs { parameter, needs } => write!(f, "{parameter} needs {needs}"),
             Self::NotDivisible { parameter, value, by, divisor } => write!(
                 f,
                 "{parameter}={value} does not divide by {by}={divisor}, which policy `deepseek` needs (next multiple: {})",

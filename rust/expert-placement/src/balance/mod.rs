@@ -12,11 +12,13 @@
 
 mod deepseek;
 mod pack;
+mod plan;
 mod refine;
 pub(crate) mod replicate;
 pub(crate) mod shape;
 mod state;
 mod tournament;
+mod warm;
 
 use core::fmt;
 use core::str::FromStr;
@@ -28,12 +30,9 @@ use crate::loads::Loads;
 use crate::placement::{EMPTY, Placement};
 use crate::refusal::{Place, Refusal};
 use crate::topology::Topology;
+use plan::{Warm, Workspace};
 use shape::Shape;
-use state::{NONE, State};
-
-/// A layer counts as balanced where its busiest rank takes at most this fraction more than the lower bound: the search
-/// for something better ends there.
-pub(crate) const TOLERANCE: f64 = 2e-4;
+use warm::Offer;
 
 /// Which rule plans.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
@@ -82,15 +81,26 @@ pub struct Options<'a> {
     pub policy: Policy,
     /// Groups of experts that routing chooses among, G; 1 where it does not.
     pub num_groups: u32,
-    /// The placement to start from.
+    /// The placement to start from: replicas stay where they are, as far as that costs no balance.
     pub previous: Option<&'a Placement>,
+    /// How many experts may come to a rank that did not hold them, in the whole model; as many as it takes without it.
+    pub max_moves: Option<u64>,
+    /// How much balancedness a move must bring at least: the busiest ranks' times that it saves, over the sum of means.
+    pub min_gain: Option<f64>,
     /// How many threads share the layers; the result does not depend on it.
     pub num_threads: usize,
 }
 
 impl Default for Options<'_> {
     fn default() -> Self {
-        Self { policy: Policy::default(), num_groups: 1, previous: None, num_threads: 1 }
+        Self {
+            policy: Policy::default(),
+            num_groups: 1,
+            previous: None,
+            max_moves: None,
+            min_gain: None,
+            num_threads: 1,
+        }
     }
 }
 
@@ -107,31 +117,149 @@ pub fn rebalance(
 ) -> Result<Placement, Error> {
     let shape = Shape::new(topology, num_slots, loads.num_experts())?;
     let experts = u32::try_from(loads.num_experts()).unwrap_or(u32::MAX);
+    if let Some(previous) = options.previous {
+        expect_previous(previous, loads, num_slots, topology)?;
+    }
     if shape.room < loads.num_experts() {
+        let lost = options.previous.and_then(|previous| lost_expert(previous, &shape));
         return Err(Error::refused(Refusal::TooFewSlots {
             num_experts: experts,
             usable: u64::try_from(shape.room).unwrap_or(u64::MAX),
             num_slots,
             num_ranks: topology.num_ranks(),
-            expert: 0,
-            lost: false,
+            lost,
         }));
     }
     check_groups(options.num_groups, loads.num_experts())?;
+    check_limits(options)?;
     let hierarchy = hierarchy(loads, &shape, topology, options)?;
     let mut table = vec![EMPTY; loads.num_layers().saturating_mul(shape.num_slots)];
     if shape.num_slots > 0 {
-        in_threads(
-            options.num_threads,
-            loads.num_layers(),
-            &mut table,
-            shape.num_slots,
-            |layer, work: &mut Workspace, row| {
-                work.plan(loads, layer, &shape, hierarchy.as_ref(), options, row);
-            },
-        )?;
+        match options.previous {
+            None => {
+                in_threads(options.num_threads, &mut table, shape.num_slots, |layer, work: &mut Workspace, row| {
+                    work.plan(loads, layer, &shape, hierarchy.as_ref(), options, row);
+                })?
+            }
+            Some(previous) => from_previous(loads, &shape, hierarchy.as_ref(), options, previous, &mut table)?,
+        }
     }
     Placement::new(experts, loads.num_layers(), topology.clone(), table)
+}
+
+/// Fills the table from a placement that is there: what every layer could become, then what the moves are spent on.
+fn from_previous(
+    loads: &Loads,
+    shape: &Shape,
+    hierarchy: Option<&deepseek::Hierarchy>,
+    options: &Options<'_>,
+    previous: &Placement,
+    table: &mut [i32],
+) -> Result<(), Error> {
+    let mut layers: Vec<Warm> = Vec::new();
+    layers.resize_with(loads.num_layers(), Warm::default);
+    in_threads(options.num_threads, &mut layers, 1, |layer, work: &mut Workspace, warm| {
+        for warm in warm {
+            *warm = work.plan_from(loads, layer, shape, hierarchy, options, previous.row(layer));
+        }
+    })?;
+    let chosen = choose(&layers, loads, shape, options)?;
+    in_threads(options.num_threads, table, shape.num_slots, |layer, work: &mut Workspace, row| {
+        let warm = &layers[layer];
+        work.realise(loads, layer, shape, warm, &warm.way.offers[chosen[layer]], previous.row(layer), row);
+    })
+}
+
+/// The offer that each layer takes.
+fn choose(layers: &[Warm], loads: &Loads, shape: &Shape, options: &Options<'_>) -> Result<Vec<usize>, Error> {
+    if options.max_moves.is_none() && options.min_gain.is_none() {
+        // As good as from nothing, with the fewest moves.
+        let cheapest = |warm: &Warm| {
+            let good =
+                warm.way.offers.iter().enumerate().filter(|(_, offer)| offer.time <= warm.target * (1.0 + 1e-12));
+            good.min_by_key(|(_, offer)| offer.moves).map_or(0, |(index, _)| index)
+        };
+        return Ok(layers.iter().map(cheapest).collect());
+    }
+    let needed: usize = layers.iter().map(|warm| warm.way.offers.first().map_or(0, |offer| offer.moves)).sum();
+    let budget = options.max_moves.map_or(usize::MAX, |moves| usize::try_from(moves).unwrap_or(usize::MAX));
+    if budget < needed {
+        return Err(Error::refused(Refusal::OutOfRange {
+            place: Place::of("max_moves"),
+            value: i128::from(u64::try_from(budget).unwrap_or(u64::MAX)),
+            min: i128::from(u64::try_from(needed).unwrap_or(u64::MAX)),
+            max: i128::from(u64::MAX),
+            because: "experts without a live replica need that many",
+        }));
+    }
+    let mut means = 0.0;
+    for layer in 0..loads.num_layers() {
+        for window in 0..loads.num_windows() {
+            means += shape.mean_time(loads.row(window, layer).iter().sum());
+        }
+    }
+    let offers: Vec<Vec<Offer>> = layers.iter().map(|warm| warm.way.worthwhile()).collect();
+    let chosen = warm::spend(&offers, budget, options.min_gain.map(|gain| gain * means));
+    // Back to the places among all offers.
+    let place = |(layer, index): (usize, usize)| {
+        let wanted = offers[layer][index];
+        layers[layer].way.offers.iter().position(|offer| *offer == wanted).unwrap_or(0)
+    };
+    Ok(chosen.into_iter().enumerate().map(place).collect())
+}
+
+fn check_limits(options: &Options<'_>) -> Result<(), Error> {
+    let needs = "the placement to start from, previous";
+    if options.previous.is_none() && (options.max_moves.is_some() || options.min_gain.is_some()) {
+        let limit = if options.max_moves.is_some() { "max_moves" } else { "min_gain" };
+        return Err(Error::refused(Refusal::Needs { parameter: limit, needs }));
+    }
+    match options.min_gain {
+        Some(gain) if !(gain.is_finite() && gain >= 0.0) => Err(Error::refused(Refusal::BadNumber {
+            place: Place::of("min_gain"),
+            bits: gain.to_bits(),
+            expected: "a finite number of at least 0",
+        })),
+        _ => Ok(()),
+    }
+}
+
+fn expect_previous(previous: &Placement, loads: &Loads, num_slots: u64, topology: &Topology) -> Result<(), Error> {
+    let number = |value: usize| u64::try_from(value).unwrap_or(u64::MAX);
+    let pairs = [
+        ("num_layers", number(previous.num_layers()), number(loads.num_layers())),
+        ("num_experts", previous.num_experts().into(), number(loads.num_experts())),
+        ("num_slots", number(previous.num_slots()), num_slots),
+        ("num_ranks", previous.num_ranks().into(), topology.num_ranks().into()),
+    ];
+    for (what, left_value, right_value) in pairs {
+        if left_value != right_value {
+            let (left, right) = ("previous", "the plan");
+            return Err(Error::refused(Refusal::Mismatch { left, right, what, left_value, right_value }));
+        }
+    }
+    let offsets = topology.slot_offsets(num_slots)?;
+    let differs = previous.slot_offsets().iter().zip(&offsets).enumerate().find(|(_, (left, right))| left != right);
+    match differs {
+        None => Ok(()),
+        Some((rank, (left, right))) => Err(Error::refused(Refusal::Mismatch {
+            left: "previous",
+            right: "the plan",
+            what: "the start of a rank's slots",
+            left_value: u64::from(*left),
+            right_value: u64::from(*right),
+        })
+        .at(rank)),
+    }
+}
+
+/// An expert that no usable rank holds any more, and the layer.
+fn lost_expert(previous: &Placement, shape: &Shape) -> Option<(usize, u32)> {
+    (0..previous.num_layers()).find_map(|layer| {
+        let row = previous.row(layer);
+        let held = |expert: i32| shape.bins.iter().any(|bin| row[bin.start..bin.start + bin.slots].contains(&expert));
+        (0..previous.num_experts()).find(|expert| !held(*expert as i32)).map(|expert| (layer, expert))
+    })
 }
 
 fn check_groups(num_groups: u32, num_experts: usize) -> Result<(), Error> {
@@ -176,112 +304,28 @@ fn hierarchy(
     }
 }
 
-/// Calls `plan` for each layer with its row of the table, on as many threads; each thread has one workspace.
-fn in_threads<W: Default + Send>(
+/// Calls `plan` for each layer with its part of a table, on as many threads; each thread has one workspace.
+fn in_threads<W: Default + Send, T: Send>(
     num_threads: usize,
-    layers: usize,
-    table: &mut [i32],
+    table: &mut [T],
     width: usize,
-    plan: impl Fn(usize, &mut W, &mut [i32]) + Sync + Send,
+    plan: impl Fn(usize, &mut W, &mut [T]) + Sync + Send,
 ) -> Result<(), Error> {
-    if num_threads <= 1 || layers == 1 {
+    let layers = table.len() / width;
+    if num_threads <= 1 || layers <= 1 {
         let mut work = W::default();
-        for (layer, row) in table.chunks_mut(width).enumerate() {
-            plan(layer, &mut work, row);
+        for (layer, part) in table.chunks_mut(width).enumerate() {
+            plan(layer, &mut work, part);
         }
         return Ok(());
     }
     let pool = rayon::ThreadPoolBuilder::new().num_threads(num_threads.min(layers)).build();
     let pool = pool.map_err(|_| Error::out_of_memory(u64::try_from(num_threads).unwrap_or(u64::MAX)))?;
     pool.install(|| {
-        table.par_chunks_mut(width).enumerate().for_each_init(W::default, |work, (layer, row)| plan(layer, work, row));
+        table
+            .par_chunks_mut(width)
+            .enumerate()
+            .for_each_init(W::default, |work, (layer, part)| plan(layer, work, part));
     });
     Ok(())
-}
-
-/// Memory that one layer after the other uses.
-#[derive(Debug, Default)]
-struct Workspace {
-    weights: Vec<f64>,
-    singles: Vec<f32>,
-    counts: Vec<u32>,
-    state: State,
-    replicate: replicate::Workspace,
-    pack: pack::Workspace,
-    refine: refine::Workspace,
-    deepseek: deepseek::Workspace,
-}
-
-impl Workspace {
-    /// Plans one layer.
-    fn plan(
-        &mut self,
-        loads: &Loads,
-        layer: usize,
-        shape: &Shape,
-        hierarchy: Option<&deepseek::Hierarchy>,
-        options: &Options<'_>,
-        out: &mut [i32],
-    ) {
-        loads.add_up(layer, &mut self.weights);
-        if let Some(hierarchy) = hierarchy {
-            self.singles.clear();
-            self.singles.extend(self.weights.iter().map(|weight| *weight as f32));
-            deepseek::place(&self.singles, hierarchy, &mut self.deepseek, out);
-        }
-        if options.policy == Policy::Deepseek {
-            return;
-        }
-        // The field's packing is as good a start as any, unless it minds nodes or puts two replicas on one rank.
-        let is_apart = hierarchy.is_some() && self.read(shape, out);
-        let field = hierarchy.map(|_| self.state.largest());
-        let is_start = is_apart && shape.num_nodes == 1;
-        if !is_start {
-            replicate::replicate(&self.weights, shape, &mut self.replicate, &mut self.counts);
-            self.state.begin(&self.weights, &self.counts, shape);
-            pack::pack(shape, &mut self.pack, &mut self.state);
-        }
-        let least = shape.least_time(self.weights.iter().sum());
-        let largest_share = replicate::largest_share(&self.weights, &self.state.counts);
-        let target = least.max(largest_share / shape.largest_speed) * (1.0 + TOLERANCE);
-        refine::refine(target, shape, &mut self.refine, &mut self.state);
-        if is_start || field.is_none_or(|field| self.state.largest() <= field) {
-            write(&self.state, shape, out);
-        }
-    }
-
-    /// The state that a row of the table describes, into `state`; whether it has no two replicas of an expert on a rank.
-    fn read(&mut self, shape: &Shape, row: &[i32]) -> bool {
-        self.counts.clear();
-        self.counts.resize(self.weights.len(), 0);
-        for entry in row.iter().filter(|entry| **entry != EMPTY) {
-            self.counts[*entry as usize] += 1;
-        }
-        self.state.begin(&self.weights, &self.counts, shape);
-        let mut is_apart = true;
-        for (index, bin) in shape.bins.iter().enumerate() {
-            let first = self.state.first[index];
-            for (place, entry) in (first..).zip(&row[bin.start..bin.start + bin.room]) {
-                let item = if *entry == EMPTY { NONE } else { *entry as u32 };
-                is_apart &= item == NONE || !self.state.holds(index, item);
-                self.state.items[place] = item;
-                self.state.set_holder(index, item, true);
-            }
-            self.state.settle(index, bin.speed);
-        }
-        is_apart
-    }
-}
-
-/// Writes the slots of a state: each rank's experts ascending, empty slots last.
-fn write(state: &State, shape: &Shape, out: &mut [i32]) {
-    out.fill(EMPTY);
-    for (index, bin) in shape.bins.iter().enumerate() {
-        let slots = &mut out[bin.start..bin.start + bin.room];
-        for (slot, item) in slots.iter_mut().zip(state.items_of(index)) {
-            *slot = if *item == NONE { EMPTY } else { *item as i32 };
-        }
-        // As unsigned numbers, so that -1 comes last.
-        slots.sort_unstable_by_key(|entry| *entry as u32);
-    }
 }

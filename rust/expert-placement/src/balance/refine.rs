@@ -25,7 +25,6 @@ pub(crate) enum Step {
 pub(crate) struct Workspace {
     /// Ranks by time, the least busy first; of equals the highest first, so that the last is the lowest busiest rank.
     order: Vec<u32>,
-    touched: Vec<(usize, f64)>,
     my_pairs: Vec<Pair>,
     their_pairs: Vec<Pair>,
 }
@@ -39,14 +38,14 @@ struct Pair {
 
 /// An exchange of two items for two.
 #[derive(Clone, Copy, Debug)]
-struct DoubleSwap {
-    gives: [u32; 2],
-    cold: usize,
-    takes: [u32; 2],
+pub(crate) struct DoubleSwap {
+    pub(crate) gives: [u32; 2],
+    pub(crate) cold: usize,
+    pub(crate) takes: [u32; 2],
 }
 
 impl Workspace {
-    fn sort(&mut self, state: &State) {
+    pub(crate) fn sort(&mut self, state: &State) {
         self.order.clear();
         self.order.extend(0..state.times.len() as u32);
         self.order.sort_unstable_by(|left, right| before(*left, *right, state));
@@ -128,6 +127,34 @@ pub(crate) fn apply(step: Step, weights: &[f64], shape: &Shape, state: &mut Stat
     }
 }
 
+/// Gives an expert without a replica one: in unused room, or in the place of a redundant replica, wherever that leaves the
+/// busiest of the ranks that it touches done earliest; of equals the lowest rank, and then the lightest item.
+pub(crate) fn bring_back(expert: u32, weights: &[f64], shape: &Shape, state: &mut State) {
+    let weight = weights[expert as usize];
+    let mut best: Option<(f64, usize, u32)> = None;
+    for (index, bin) in shape.bins.iter().enumerate() {
+        for (&old, &share) in state.items_of(index).iter().zip(state.shares_of(index)).rev() {
+            let mut time = (state.loads[index] - share + weight) / bin.speed;
+            if old != NONE {
+                let count = state.counts[old as usize];
+                if count < 2 {
+                    continue;
+                }
+                let more = weights[old as usize] / f64::from(count - 1) - share;
+                for holder in state.holders_of(old).filter(|holder| *holder != index) {
+                    time = time.max((state.loads[holder] + more) / shape.bins[holder].speed);
+                }
+            }
+            if best.is_none_or(|(least, _, _)| time < least) {
+                best = Some((time, index, old));
+            }
+        }
+    }
+    if let Some((_, bin, old)) = best {
+        apply(Step::Replace { bin, old, new: expert }, weights, shape, state);
+    }
+}
+
 /// The exchange with another rank that leaves the later of the two done earliest; the first that both end by `target`.
 fn best_swap(hot: usize, target: f64, shape: &Shape, work: &Workspace, state: &State) -> Option<Step> {
     let (hot_load, hot_speed) = (state.loads[hot], shape.bins[hot].speed);
@@ -188,7 +215,13 @@ const DOUBLE_TRIES: usize = 8;
 /// The exchange of two items for two with one of the least busy ranks that leaves the later of the two ranks done earliest.
 ///
 /// There are many more of them than of single exchanges, and so one comes nearer to what is wanted.
-fn best_double_swap(hot: usize, target: f64, shape: &Shape, work: &mut Workspace, state: &State) -> Option<DoubleSwap> {
+pub(crate) fn best_double_swap(
+    hot: usize,
+    target: f64,
+    shape: &Shape,
+    work: &mut Workspace,
+    state: &State,
+) -> Option<DoubleSwap> {
     let (hot_load, hot_speed) = (state.loads[hot], shape.bins[hot].speed);
     let mut best = state.times[hot] * (1.0 - LEAST_GAIN);
     let mut step = None;
@@ -256,53 +289,6 @@ pub(crate) fn keeps_spread(item: u32, from: usize, to: usize, shape: &Shape, sta
         return true;
     }
     state.on_node(item, to, shape) < state.on_node(item, from, shape)
-}
-
-/// The replacement of a redundant replica by one of an expert of the busiest rank that leaves all that it touches done
-/// earliest.
-fn best_replacement(weights: &[f64], hot: usize, shape: &Shape, work: &mut Workspace, state: &State) -> Option<Step> {
-    let mut best = state.times[hot] * (1.0 - LEAST_GAIN);
-    let mut step = None;
-    for &new in state.items_of(hot) {
-        if new == NONE {
-            break;
-        }
-        let count = state.counts[new as usize];
-        let (share, next_share) = (state.share(new), weights[new as usize] / f64::from(count + 1));
-        for bin in 0..shape.bins.len() {
-            if state.holds(bin, new) {
-                continue;
-            }
-            for &old in state.items_of(bin) {
-                let load = state.loads[bin] - state.share(old) + next_share;
-                if load / shape.bins[bin].speed >= best || (old != NONE && state.counts[old as usize] < 2) {
-                    continue;
-                }
-                // What the other holders of the two experts gain and lose.
-                let touched = &mut work.touched;
-                touched.clear();
-                touched.extend(state.holders_of(new).map(|holder| (holder, next_share - share)));
-                if old != NONE {
-                    let more = weights[old as usize] / f64::from(state.counts[old as usize] - 1) - state.share(old);
-                    for holder in state.holders_of(old).filter(|holder| *holder != bin) {
-                        match touched.iter_mut().find(|(other, _)| *other == holder) {
-                            Some((_, change)) => *change += more,
-                            None => touched.push((holder, more)),
-                        }
-                    }
-                }
-                let time = touched
-                    .iter()
-                    .map(|(holder, change)| (state.loads[*holder] + change) / shape.bins[*holder].speed)
-                    .fold(load / shape.bins[bin].speed, f64::max);
-                if time < best && spreads(old, new, bin, shape, state) {
-                    best = time;
-                    step = Some(Step::Replace { bin, old, new });
-                }
-            }
-        }
-    }
-    step
 }
 
 /// Whether a replica may come to a rank, and another go, without leaving replicas on fewer nodes than they could be on.

@@ -9,6 +9,8 @@ use crate::topology::Topology;
 pub(crate) struct Bin {
     /// The first of its slots.
     pub(crate) start: usize,
+    /// How many slots it has.
+    pub(crate) slots: usize,
     /// How many experts it can hold: its slots, or E where that is less, since a second replica brings a rank nothing.
     pub(crate) room: usize,
     pub(crate) speed: f64,
@@ -44,7 +46,8 @@ impl Shape {
             }
             if topology.is_active(index) && start < end {
                 let node = to_usize(topology.node_of(rank)?);
-                bins.push(Bin { start, room: (end - start).min(num_experts), speed: topology.speed(index), node });
+                let slots = end - start;
+                bins.push(Bin { start, slots, room: slots.min(num_experts), speed: topology.speed(index), node });
             }
         }
         Ok(Self {

@@ -65,6 +65,16 @@ impl State {
         self.holders[expert as usize * self.words + bin / 64] >> (bin % 64) & 1 == 1
     }
 
+    /// For each expert, one bit a rank: who holds it.
+    pub(crate) fn holder_bits(&self) -> &[u64] {
+        &self.holders
+    }
+
+    /// How many words of bits each expert has.
+    pub(crate) const fn words(&self) -> usize {
+        self.words
+    }
+
     /// The ranks that hold an expert, ascending.
     pub(crate) fn holders_of(&self, expert: u32) -> impl Iterator<Item = usize> + '_ {
         let first = expert as usize * self.words;

@@ -1,0 +1,96 @@
+"""From one placement to the next: which slot is filled from which, in which order. SPEC.md, "Migration"."""
+
+from __future__ import annotations
+
+from expert_placement import _core
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    import torch
+
+    from expert_placement.placement import Placement
+
+
+class Migration(_core.Migration):
+    """Moves in batches, from an old placement to a new one.
+
+    Inside a batch no rank sends twice or receives twice; copies inside a rank are no transfers. A batch is executed by
+    reading all its sources first; then the destinations whose turn it is are written, which `write_batches` says. Between
+    two batches every expert of every layer is in at least one slot.
+    """
+
+    __slots__ = ()
+
+    @property
+    def moves(self) -> torch.Tensor:
+        """int32[M, 4]: layer, expert, source slot, destination slot (slots of the layer), batch by batch."""
+        return self._moves(None).view(self.num_moves, 4)
+
+    @property
+    def batches(self) -> torch.Tensor:
+        """int32[B + 1]: where each batch begins among the moves, and M last."""
+        return self._batches(None)
+
+    @property
+    def write_batches(self) -> torch.Tensor:
+        """int32[M]: the batch at whose end each destination is written.
+
+        Its own batch, unless what the destination holds is still to be read, or is the last valid replica of its expert.
+        """
+        return self._write_batches(None)
+
+    def apply(self, weights: torch.Tensor) -> torch.Tensor:
+        """Rearranges weights in one process, batch by batch: the reference for the distributed execution.
+
+        Args:
+            weights: `[L, P, ...]`, any dtype, on any device: what each slot holds under the old placement.
+
+        Returns:
+            A new tensor of the same shape: what each slot holds under the new one. A slot that the new placement leaves
+            empty keeps what it had.
+
+        Raises:
+            ValueError: weights of fewer layers or slots than the moves speak of, or of fewer than two dimensions.
+        """
+        import torch
+
+        moves = self.moves.to(weights.device, torch.int64)
+        if weights.ndim < 2:
+            raise ValueError(f"weights has {weights.ndim} dimensions, expected at least 2, [L, P, ...]")
+        for axis, (name, columns) in enumerate((("layers", moves[:, :1]), ("slots", moves[:, 2:]))):
+            if moves.numel() and int(columns.max()) >= weights.shape[axis]:
+                needed = int(columns.max()) + 1
+                raise ValueError(f"weights has {weights.shape[axis]} {name}, expected at least {needed}")
+        result = weights.clone()
+        writes = self.write_batches.to(weights.device)
+        staged = torch.empty_like(weights[:0, 0]).expand(0, *weights.shape[2:])
+        staged_moves = moves[:0]
+        staged_writes = writes[:0]
+        bounds = self.batches.tolist()
+        for batch, (first, last) in enumerate(zip(bounds, bounds[1:], strict=False)):
+            layer, source = moves[first:last, 0], moves[first:last, 2]
+            staged = torch.cat((staged, result[layer, source]))
+            staged_moves = torch.cat((staged_moves, moves[first:last]))
+            staged_writes = torch.cat((staged_writes, writes[first:last]))
+            due = staged_writes == batch
+            result[staged_moves[due, 0], staged_moves[due, 3]] = staged[due]
+            staged, staged_moves, staged_writes = staged[~due], staged_moves[~due], staged_writes[~due]
+        return result
+
+
+def plan_migration(old: Placement, new: Placement) -> Migration:
+    """Plans the way from one placement to the next.
+
+    Every slot that comes to hold another expert is filled from a slot that holds that expert in `old`: the nearest (on the
+    same rank, else on the same node, else any), of equally near ones one that keeps its content, then one of the rank that
+    sends least so far, then the lower rank and slot. The number of batches is the most that any rank sends or receives,
+    and no plan has fewer.
+
+    Args:
+        old: where the experts are.
+        new: where they shall be; of the same layers, experts, ranks and slots.
+
+    Raises:
+        ValueError: placements of different shapes, or an expert that `old` holds nowhere.
+    """
+    return Migration(_core._plan_migration(old, new))

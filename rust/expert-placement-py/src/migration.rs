@@ -1,0 +1,86 @@
+//! `plan_migration`'s compiled half. SPEC.md, "Migration".
+
+use expert_placement as core;
+use pyo3::prelude::*;
+
+use crate::partition::{Device, Tensor};
+use crate::placement::Placement;
+use crate::{tensor, to_py_err};
+
+/// The compiled base of `expert_placement.Migration`.
+#[pyclass(frozen, subclass, module = "expert_placement._core")]
+#[derive(Clone)]
+pub(crate) struct Migration(core::Migration);
+
+#[pymethods]
+impl Migration {
+    /// The same plan, as an instance of the class that is called.
+    #[new]
+    fn new(plan: &Bound<'_, Self>) -> Self {
+        plan.get().clone()
+    }
+
+    /// How many slots come to hold another expert.
+    #[getter]
+    fn num_moves(&self) -> usize {
+        self.0.moves().len()
+    }
+
+    /// How many moves go from one rank to another.
+    #[getter]
+    fn num_transfers(&self) -> usize {
+        self.0.num_transfers()
+    }
+
+    /// How many batches there are: the most that any rank sends or receives.
+    #[getter]
+    fn num_batches(&self) -> usize {
+        self.0.batches().len().saturating_sub(1)
+    }
+
+    /// How many experts a rank at most has received and not yet written at the end of a batch; 0 where every batch can be
+    /// written in place as soon as it was read.
+    #[getter]
+    fn num_staged(&self) -> usize {
+        self.0.num_staged()
+    }
+
+    fn _moves<'py>(&self, py: Python<'py>, device: Device<'_, 'py>) -> Tensor<'py> {
+        let moves = self.0.moves();
+        tensor::filled(py, u64::try_from(moves.len())? * 4, device, |out| {
+            for (row, one) in out.chunks_exact_mut(4).zip(moves) {
+                let fields = [one.layer, one.expert, one.source, one.destination];
+                row.copy_from_slice(&fields.map(|field| i32::try_from(field).unwrap_or(i32::MAX)));
+            }
+            Ok(())
+        })
+    }
+
+    fn _batches<'py>(&self, py: Python<'py>, device: Device<'_, 'py>) -> Tensor<'py> {
+        copied(py, self.0.batches(), device)
+    }
+
+    fn _write_batches<'py>(&self, py: Python<'py>, device: Device<'_, 'py>) -> Tensor<'py> {
+        copied(py, self.0.write_batches(), device)
+    }
+}
+
+fn copied<'py>(py: Python<'py>, values: &[u32], device: Device<'_, 'py>) -> Tensor<'py> {
+    tensor::filled(py, u64::try_from(values.len())?, device, |out| {
+        for (to, from) in out.iter_mut().zip(values) {
+            *to = i32::try_from(*from).unwrap_or(i32::MAX);
+        }
+        Ok(())
+    })
+}
+
+/// Plans the way from one placement to another.
+#[pyfunction]
+pub(crate) fn _plan_migration(
+    py: Python<'_>,
+    old: &Bound<'_, Placement>,
+    new: &Bound<'_, Placement>,
+) -> PyResult<Migration> {
+    let (old, new) = (&old.get().0, &new.get().0);
+    py.detach(|| core::plan_migration(old, new)).map(Migration).map_err(to_py_err)
+}

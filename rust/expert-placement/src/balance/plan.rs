@@ -1,0 +1,269 @@
+//! One layer's plan, from nothing or from the placement that is there. SPEC.md, "Rebalancing".
+
+use super::shape::Shape;
+use super::state::{NONE, State};
+use super::warm::{self, Offer, Way};
+use super::{Options, Policy, deepseek, pack, refine, replicate};
+use crate::loads::Loads;
+use crate::placement::EMPTY;
+
+/// A layer counts as balanced where its busiest rank takes at most this fraction more than the lower bound: the search
+/// for something better ends there.
+pub(super) const TOLERANCE: f64 = 2e-4;
+
+/// Memory that one layer after the other uses.
+#[derive(Debug, Default)]
+pub(super) struct Workspace {
+    weights: Vec<f64>,
+    singles: Vec<f32>,
+    counts: Vec<u32>,
+    state: State,
+    replicate: replicate::Workspace,
+    pack: pack::Workspace,
+    refine: refine::Workspace,
+    deepseek: deepseek::Workspace,
+    warm: warm::Workspace,
+}
+
+impl Workspace {
+    /// Plans one layer from nothing.
+    pub(super) fn plan(
+        &mut self,
+        loads: &Loads,
+        layer: usize,
+        shape: &Shape,
+        hierarchy: Option<&deepseek::Hierarchy>,
+        options: &Options<'_>,
+        out: &mut [i32],
+    ) {
+        loads.add_up(layer, &mut self.weights);
+        if let Some(hierarchy) = hierarchy {
+            self.singles.clear();
+            self.singles.extend(self.weights.iter().map(|weight| *weight as f32));
+            deepseek::place(&self.singles, hierarchy, &mut self.deepseek, out);
+        }
+        if options.policy == Policy::Deepseek {
+            return;
+        }
+        // The field's packing is as good a start as any, unless it minds nodes or puts two replicas on one rank.
+        let is_apart = hierarchy.is_some() && self.read(shape, out);
+        let field = hierarchy.map(|_| self.state.largest());
+        let is_start = is_apart && shape.num_nodes == 1;
+        if !is_start {
+            replicate::replicate(&self.weights, shape, &mut self.replicate, &mut self.counts);
+            self.state.begin(&self.weights, &self.counts, shape);
+            pack::pack(shape, &mut self.pack, &mut self.state);
+        }
+        let least = shape.least_time(self.weights.iter().sum());
+        let largest_share = replicate::largest_share(&self.weights, &self.state.counts);
+        let target = least.max(largest_share / shape.largest_speed) * (1.0 + TOLERANCE);
+        refine::refine(target, shape, &mut self.refine, &mut self.state);
+        if is_start || field.is_none_or(|field| self.state.largest() <= field) {
+            write(&self.state, shape, out);
+        }
+    }
+
+    /// The state that a row of the table describes, into `state`; whether it has no two replicas of an expert on a rank.
+    fn read(&mut self, shape: &Shape, row: &[i32]) -> bool {
+        self.counts.clear();
+        self.counts.resize(self.weights.len(), 0);
+        for entry in row.iter().filter(|entry| **entry != EMPTY) {
+            self.counts[*entry as usize] += 1;
+        }
+        self.state.begin(&self.weights, &self.counts, shape);
+        let mut is_apart = true;
+        for (index, bin) in shape.bins.iter().enumerate() {
+            let first = self.state.first[index];
+            for (place, entry) in (first..).zip(&row[bin.start..bin.start + bin.room]) {
+                let item = if *entry == EMPTY { NONE } else { *entry as u32 };
+                is_apart &= item == NONE || !self.state.holds(index, item);
+                self.state.items[place] = item;
+                self.state.set_holder(index, item, true);
+            }
+            self.state.settle(index, bin.speed);
+        }
+        is_apart
+    }
+}
+
+/// What one layer can become, beginning with what it is.
+#[derive(Debug, Default)]
+pub(super) struct Warm {
+    pub(super) way: Way,
+    /// What the plan from nothing would be, in the ranks that hold most of it already; the last of the offers.
+    row: Vec<i32>,
+    /// The busiest rank's time in the plan from nothing.
+    pub(super) target: f64,
+}
+
+impl Workspace {
+    /// Plans one layer from the row that is there, whose slots are those of `shape`.
+    pub(super) fn plan_from(
+        &mut self,
+        loads: &Loads,
+        layer: usize,
+        shape: &Shape,
+        hierarchy: Option<&deepseek::Hierarchy>,
+        options: &Options<'_>,
+        before: &[i32],
+    ) -> Warm {
+        let mut row = vec![EMPTY; before.len()];
+        self.plan(loads, layer, shape, hierarchy, options, &mut row);
+        self.read(shape, &row);
+        let mut target = self.state.largest();
+        let ideal = std::mem::take(&mut self.state);
+        self.begin_from(shape, before);
+        let start = self.state.clone();
+        let way = if options.policy == Policy::Deepseek {
+            let offer = Offer { steps: 0, moves: self.warm.moves(&start), time: start.largest() };
+            target = ideal.largest();
+            Way { steps: Vec::new(), offers: vec![offer] }
+        } else {
+            warm::walk(&self.weights, target, shape, &mut self.warm, &mut self.state)
+        };
+        let aligned = align(&ideal, &start, shape);
+        let mut warm = Warm { way, row: vec![EMPTY; before.len()], target };
+        write_over(&aligned, shape, before, &mut warm.row);
+        warm.way.offers.push(Offer { steps: usize::MAX, moves: self.warm.moves(&aligned), time: target });
+        warm
+    }
+
+    /// The old row as a state: a second replica on a rank, and whatever ranks out of service held, is gone, and an expert
+    /// that lost its last replica by that has a new one.
+    fn begin_from(&mut self, shape: &Shape, before: &[i32]) {
+        let mut row = vec![EMPTY; before.len()];
+        for bin in &shape.bins {
+            let slots = bin.start..bin.start + bin.slots;
+            let mut held: Vec<i32> = before[slots].iter().copied().filter(|entry| *entry != EMPTY).collect();
+            held.sort_unstable();
+            held.dedup();
+            row[bin.start..bin.start + held.len()].copy_from_slice(&held);
+        }
+        self.read(shape, &row);
+        self.warm.remember(&self.state);
+        let mut lost: Vec<u32> =
+            (0..self.counts.len() as u32).filter(|expert| self.counts[*expert as usize] == 0).collect();
+        // The heaviest first, of equals the lower expert.
+        lost.sort_by_key(|expert| (!self.weights[*expert as usize].to_bits(), *expert));
+        for expert in lost {
+            refine::bring_back(expert, &self.weights, shape, &mut self.state);
+        }
+    }
+
+    /// Writes the row of one of a layer's offers.
+    pub(super) fn realise(
+        &mut self,
+        loads: &Loads,
+        layer: usize,
+        shape: &Shape,
+        warm: &Warm,
+        offer: &Offer,
+        before: &[i32],
+        out: &mut [i32],
+    ) {
+        if offer.steps == usize::MAX {
+            out.copy_from_slice(&warm.row);
+            return;
+        }
+        loads.add_up(layer, &mut self.weights);
+        self.begin_from(shape, before);
+        for step in &warm.way.steps[..offer.steps] {
+            refine::apply(*step, &self.weights, shape, &mut self.state);
+        }
+        if offer.moves == 0 && offer.steps == 0 {
+            // Nothing moves, second replicas on a rank included.
+            out.copy_from_slice(before);
+            clear_unusable(shape, out);
+            return;
+        }
+        write_over(&self.state, shape, before, out);
+    }
+}
+
+/// Empties the slots of ranks that a plan may not use.
+fn clear_unusable(shape: &Shape, out: &mut [i32]) {
+    let mut next = 0;
+    for bin in &shape.bins {
+        out[next..bin.start].fill(EMPTY);
+        next = bin.start + bin.slots;
+    }
+    out[next..].fill(EMPTY);
+}
+
+/// The same sets of experts, each with the rank that holds most of it already, among ranks that can be exchanged.
+fn align(ideal: &State, start: &State, shape: &Shape) -> State {
+    let ranks = shape.bins.len();
+    let mut overlaps = Vec::new();
+    for from in 0..ranks {
+        for to in 0..ranks {
+            let (one, other) = (&shape.bins[from], &shape.bins[to]);
+            let is_alike =
+                one.room == other.room && one.speed.to_bits() == other.speed.to_bits() && one.node == other.node;
+            if is_alike {
+                let common =
+                    ideal.items_of(from).iter().filter(|item| **item != NONE && start.holds(to, **item)).count();
+                overlaps.push((std::cmp::Reverse(common), usize::from(from != to), from, to));
+            }
+        }
+    }
+    // The largest overlap first; of equals a set stays where it is, and then the lower ranks.
+    overlaps.sort_unstable();
+    let (mut goes_to, mut is_taken) = (vec![usize::MAX; ranks], vec![false; ranks]);
+    for (_, _, from, to) in overlaps {
+        if goes_to[from] == usize::MAX && !is_taken[to] {
+            goes_to[from] = to;
+            is_taken[to] = true;
+        }
+    }
+    let mut aligned = ideal.clone();
+    for (from, &to) in goes_to.iter().enumerate() {
+        for &item in ideal.items_of(from) {
+            aligned.set_holder(from, item, false);
+        }
+        aligned.items[ideal.first[to]..ideal.first[to + 1]].copy_from_slice(ideal.items_of(from));
+    }
+    for bin in 0..ranks {
+        for place in aligned.first[bin]..aligned.first[bin + 1] {
+            let item = aligned.items[place];
+            aligned.set_holder(bin, item, true);
+        }
+        aligned.settle(bin, shape.bins[bin].speed);
+    }
+    aligned
+}
+
+/// Writes the slots of a state over a row that is there: what stays on a rank stays in its slot, and what comes takes the
+/// free slots in the order of the experts.
+fn write_over(state: &State, shape: &Shape, before: &[i32], out: &mut [i32]) {
+    out.fill(EMPTY);
+    for (index, bin) in shape.bins.iter().enumerate() {
+        let slots = bin.start..bin.start + bin.slots;
+        let mut coming: Vec<u32> = state.items_of(index).iter().copied().filter(|item| *item != NONE).collect();
+        coming.sort_unstable();
+        for (slot, &entry) in out[slots.clone()].iter_mut().zip(&before[slots.clone()]) {
+            if let Some(place) = coming.iter().position(|item| entry != EMPTY && *item == entry as u32) {
+                *slot = entry;
+                coming.remove(place);
+            }
+        }
+        // A slot that was empty before one that holds something else.
+        let mut free: Vec<usize> = slots.filter(|slot| out[*slot] == EMPTY).collect();
+        free.sort_by_key(|slot| before[*slot] != EMPTY);
+        for (slot, item) in free.into_iter().zip(coming) {
+            out[slot] = item as i32;
+        }
+    }
+}
+
+/// Writes the slots of a state: each rank's experts ascending, empty slots last.
+fn write(state: &State, shape: &Shape, out: &mut [i32]) {
+    out.fill(EMPTY);
+    for (index, bin) in shape.bins.iter().enumerate() {
+        let slots = &mut out[bin.start..bin.start + bin.room];
+        for (slot, item) in slots.iter_mut().zip(state.items_of(index)) {
+            *slot = if *item == NONE { EMPTY } else { *item as i32 };
+        }
+        // As unsigned numbers, so that -1 comes last.
+        slots.sort_unstable_by_key(|entry| *entry as u32);
+    }
+}

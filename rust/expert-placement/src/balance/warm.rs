@@ -1,0 +1,333 @@
+//! Rebalancing from a placement that is there: steps that pay most for each expert moved. SPEC.md, "Warm start".
+//!
+//! Each layer is improved step by step, and every state on the way is kept as an offer: so many moves, so long the
+//! busiest rank. What the layers offer is then bought for the whole model with one budget.
+
+use super::refine::{self, Step};
+use super::shape::Shape;
+use super::state::{NONE, State};
+
+/// A state on the way from the old placement: after so many steps, so many experts moved, and the busiest rank's time.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) struct Offer {
+    pub(crate) steps: usize,
+    pub(crate) moves: usize,
+    pub(crate) time: f64,
+}
+
+/// The way of one layer: its steps and what they offer, with the old placement first.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Way {
+    pub(crate) steps: Vec<Step>,
+    pub(crate) offers: Vec<Offer>,
+}
+
+impl Way {
+    /// The offers in ascending order of moves, without those that cost no less than another and bring no more.
+    ///
+    /// The first, which changes nothing that need not be changed, is always one of them.
+    pub(crate) fn worthwhile(&self) -> Vec<Offer> {
+        let mut offers = self.offers.clone();
+        if let Some(rest) = offers.get_mut(1..) {
+            rest.sort_by(|left, right| left.moves.cmp(&right.moves).then(left.time.total_cmp(&right.time)));
+        }
+        let mut worthwhile: Vec<Offer> = Vec::with_capacity(offers.len());
+        for offer in offers {
+            if worthwhile.last().is_none_or(|last| offer.time < last.time) {
+                worthwhile.push(offer);
+            }
+        }
+        worthwhile
+    }
+}
+
+/// Which experts each rank held before, one bit a rank.
+#[derive(Debug, Default)]
+pub(crate) struct Residents {
+    bits: Vec<u64>,
+    words: usize,
+}
+
+impl Residents {
+    pub(crate) fn fill(&mut self, state: &State) {
+        self.bits.clear();
+        self.bits.extend_from_slice(state.holder_bits());
+        self.words = state.words();
+    }
+
+    fn held(&self, bin: usize, item: u32) -> bool {
+        item != NONE && self.bits[item as usize * self.words + bin / 64] >> (bin % 64) & 1 == 1
+    }
+
+    /// What it costs that a rank gets an item: nothing where it is not new there.
+    fn cost(&self, bin: usize, item: u32) -> i64 {
+        i64::from(item != NONE && !self.held(bin, item))
+    }
+
+    /// How many experts the ranks hold that they did not hold before.
+    pub(crate) fn moves(&self, state: &State) -> usize {
+        let now = state.holder_bits();
+        now.iter().zip(&self.bits).map(|(now, before)| (now & !before).count_ones() as usize).sum()
+    }
+
+    fn cost_of(&self, step: Step) -> i64 {
+        match step {
+            Step::Swap { hot, gives, cold, takes } => {
+                self.cost(cold, gives) + self.cost(hot, takes) - self.cost(hot, gives) - self.cost(cold, takes)
+            }
+            Step::Replace { bin, old, new } => self.cost(bin, new) - self.cost(bin, old),
+        }
+    }
+}
+
+/// Memory that one layer after the other uses.
+#[derive(Debug, Default)]
+pub(crate) struct Workspace {
+    residents: Residents,
+    touched: Vec<(usize, f64)>,
+    refine: refine::Workspace,
+}
+
+/// Walks from a state towards `target`, and keeps every state that is better than all before it.
+pub(crate) fn walk(weights: &[f64], target: f64, shape: &Shape, work: &mut Workspace, state: &mut State) -> Way {
+    let mut way = Way::default();
+    way.offers.push(Offer { steps: 0, moves: work.residents.moves(state), time: state.largest() });
+    let most_steps = 32 * shape.bins.len() + 256;
+    while way.steps.len() < most_steps {
+        let hot = state.hottest();
+        if state.times[hot] <= target {
+            break;
+        }
+        if let Some(step) = best_step(weights, hot, target, shape, work, state) {
+            refine::apply(step, weights, shape, state);
+            way.steps.push(step);
+        } else {
+            work.refine.sort(state);
+            let Some(swap) = refine::best_double_swap(hot, target, shape, &mut work.refine, state) else { break };
+            for (gives, takes) in swap.gives.into_iter().zip(swap.takes) {
+                let step = Step::Swap { hot, gives, cold: swap.cold, takes };
+                refine::apply(step, weights, shape, state);
+                way.steps.push(step);
+            }
+        }
+        let offer = Offer { steps: way.steps.len(), moves: work.residents.moves(state), time: state.largest() };
+        // An offer that costs no less and brings no more than another is none.
+        while way.offers.len() > 1
+            && way.offers.last().is_some_and(|last| last.moves >= offer.moves && last.time >= offer.time)
+        {
+            way.offers.pop();
+        }
+        if way.offers.iter().all(|other| offer.time < other.time) {
+            way.offers.push(offer);
+        }
+    }
+    way
+}
+
+impl Workspace {
+    /// Begins with what the ranks hold in this state.
+    pub(crate) fn remember(&mut self, state: &State) {
+        self.residents.fill(state);
+    }
+
+    pub(crate) fn moves(&self, state: &State) -> usize {
+        self.residents.moves(state)
+    }
+}
+
+/// A step's worth: how much excess over the target it takes away for each move that it costs.
+#[derive(Clone, Copy)]
+struct Best {
+    worth: f64,
+    step: Option<Step>,
+}
+
+impl Best {
+    fn offer(&mut self, relief: f64, step: Step, residents: &Residents) {
+        // A step that undoes a move costs nothing, or less; it is worth as much as one that costs half a move.
+        let worth = relief / (residents.cost_of(step) as f64).max(0.5);
+        if worth > self.worth {
+            *self = Self { worth, step: Some(step) };
+        }
+    }
+}
+
+/// The step that takes the most excess time away for each move, of those that relieve the busiest rank and leave no other
+/// as busy.
+fn best_step(
+    weights: &[f64],
+    hot: usize,
+    target: f64,
+    shape: &Shape,
+    work: &mut Workspace,
+    state: &State,
+) -> Option<Step> {
+    let least_gain = state.times[hot] * 1e-12;
+    let mut best = Best { worth: least_gain, step: None };
+    offer_swaps(hot, target, shape, &work.residents, state, &mut best);
+    offer_replacements(weights, hot, target, shape, work, state, &mut best);
+    best.step
+}
+
+fn excess(time: f64, target: f64) -> f64 {
+    (time - target).max(0.0)
+}
+
+fn offer_swaps(hot: usize, target: f64, shape: &Shape, residents: &Residents, state: &State, best: &mut Best) {
+    let (hot_time, hot_speed) = (state.times[hot], shape.bins[hot].speed);
+    for (cold, bin) in shape.bins.iter().enumerate() {
+        if cold == hot || state.times[cold] >= hot_time {
+            continue;
+        }
+        let before = excess(hot_time, target) + excess(state.times[cold], target);
+        for (&gives, &share) in state.items_of(hot).iter().zip(state.shares_of(hot)) {
+            if gives == NONE || state.holds(cold, gives) {
+                continue;
+            }
+            for (&takes, &other) in state.items_of(cold).iter().zip(state.shares_of(cold)) {
+                let moved = share - other;
+                let times = ((state.loads[hot] - moved) / hot_speed, (state.loads[cold] + moved) / bin.speed);
+                let relief = before - excess(times.0, target) - excess(times.1, target);
+                if moved > 0.0
+                    && times.1 < hot_time * (1.0 - 1e-12)
+                    && relief > best.worth * 0.5
+                    && (takes == NONE || !state.holds(hot, takes))
+                    && refine::keeps_spread(gives, hot, cold, shape, state)
+                    && refine::keeps_spread(takes, cold, hot, shape, state)
+                {
+                    best.offer(relief, Step::Swap { hot, gives, cold, takes }, residents);
+                }
+            }
+        }
+    }
+}
+
+fn offer_replacements(
+    weights: &[f64],
+    hot: usize,
+    target: f64,
+    shape: &Shape,
+    work: &mut Workspace,
+    state: &State,
+    best: &mut Best,
+) {
+    let Workspace { residents, touched, .. } = work;
+    let hot_time = state.times[hot] * (1.0 - 1e-12);
+    for (&new, &share) in state.items_of(hot).iter().zip(state.shares_of(hot)) {
+        if new == NONE {
+            break;
+        }
+        let next_share = weights[new as usize] / f64::from(state.counts[new as usize] + 1);
+        for (index, bin) in shape.bins.iter().enumerate() {
+            if state.holds(index, new) {
+                continue;
+            }
+            for (&old, &old_share) in state.items_of(index).iter().zip(state.shares_of(index)) {
+                if old != NONE && state.counts[old as usize] < 2 {
+                    continue;
+                }
+                touched.clear();
+                touched.push((index, next_share - old_share));
+                touched.extend(state.holders_of(new).map(|holder| (holder, next_share - share)));
+                if old != NONE {
+                    let more = weights[old as usize] / f64::from(state.counts[old as usize] - 1) - old_share;
+                    for holder in state.holders_of(old).filter(|holder| *holder != index) {
+                        match touched.iter_mut().find(|(other, _)| *other == holder) {
+                            Some((_, change)) => *change += more,
+                            None => touched.push((holder, more)),
+                        }
+                    }
+                }
+                let mut relief = 0.0;
+                let mut is_cooler = true;
+                for &(holder, change) in touched.iter() {
+                    let time = (state.loads[holder] + change) / shape.bins[holder].speed;
+                    is_cooler &= time < hot_time;
+                    relief += excess(state.times[holder], target) - excess(time, target);
+                }
+                let _ = bin;
+                if is_cooler && relief > best.worth * 0.5 && refine::spreads(old, new, index, shape, state) {
+                    best.offer(relief, Step::Replace { bin: index, old, new }, residents);
+                }
+            }
+        }
+    }
+}
+
+/// The largest table that is filled to spend a budget; beyond it, each layer's offers are bought in the order of what they
+/// bring for a move.
+const MOST_ENTRIES: usize = 50_000_000;
+
+/// Which offer each layer takes, so that the sum of the busiest ranks' times is the least that a budget of moves allows.
+///
+/// Both rules depend on the offers and not on the budget, and so a larger budget never buys less.
+pub(crate) fn spend(layers: &[Vec<Offer>], budget: usize, least_gain: Option<f64>) -> Vec<usize> {
+    let most: usize = layers.iter().map(|offers| offers.iter().map(|offer| offer.moves).max().unwrap_or(0)).sum();
+    let number: usize = layers.iter().map(Vec::len).sum();
+    match least_gain {
+        None if most.saturating_mul(number) <= MOST_ENTRIES => exactly(layers, budget.min(most)),
+        _ => by_slope(layers, budget, least_gain.unwrap_or(0.0)),
+    }
+}
+
+/// By dynamic programming over the layers and the moves spent.
+fn exactly(layers: &[Vec<Offer>], budget: usize) -> Vec<usize> {
+    let mut best = vec![0.0_f64; budget + 1];
+    let mut taken: Vec<Vec<u32>> = Vec::with_capacity(layers.len());
+    for offers in layers {
+        let mut next = vec![f64::INFINITY; budget + 1];
+        let mut choice = vec![0_u32; budget + 1];
+        for (index, offer) in (0..).zip(offers) {
+            for spent in offer.moves..=budget {
+                let time = best[spent - offer.moves] + offer.time;
+                // Of equals the offer with fewer moves, which comes first.
+                if time < next[spent] {
+                    next[spent] = time;
+                    choice[spent] = index;
+                }
+            }
+        }
+        best = next;
+        taken.push(choice);
+    }
+    // The fewest moves that bring the most.
+    let mut left = 0;
+    for (spent, time) in best.iter().enumerate() {
+        if *time < best[left] {
+            left = spent;
+        }
+    }
+    let mut chosen = vec![0; layers.len()];
+    for (layer, offers) in layers.iter().enumerate().rev() {
+        chosen[layer] = taken[layer][left] as usize;
+        left -= offers[chosen[layer]].moves;
+    }
+    chosen
+}
+
+/// By slope: along the lower hull of each layer's offers, what brings the most for a move first, as long as it fits and
+/// brings the least gain.
+fn by_slope(layers: &[Vec<Offer>], budget: usize, least_gain: f64) -> Vec<usize> {
+    let mut chosen: Vec<usize> = vec![0; layers.len()];
+    let mut left =
+        budget.saturating_sub(layers.iter().filter_map(|offers| offers.first()).map(|offer| offer.moves).sum());
+    loop {
+        let mut best = (0.0, 0, 0, 0);
+        for (layer, offers) in layers.iter().enumerate() {
+            let now = offers[chosen[layer]];
+            for (index, offer) in offers.iter().enumerate().skip(chosen[layer] + 1) {
+                let cost = offer.moves.saturating_sub(now.moves);
+                let slope = (now.time - offer.time) / cost.max(1) as f64;
+                if slope > best.0 {
+                    best = (slope, layer, index, cost);
+                }
+            }
+        }
+        let (slope, layer, index, cost) = best;
+        if slope <= 0.0 || slope < least_gain || cost > left {
+            return chosen;
+        }
+        left -= cost;
+        chosen[layer] = index;
+    }
+}

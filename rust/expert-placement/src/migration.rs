@@ -1,0 +1,516 @@
+//! From one placement to the next: which slot is filled from which, and what can travel at once. SPEC.md, "Migration".
+
+#![expect(
+    clippy::indexing_slicing,
+    clippy::as_conversions,
+    clippy::cast_possible_truncation,
+    clippy::cast_possible_wrap,
+    clippy::cast_sign_loss,
+    reason = "moves are indices into tables that are laid out here, from sizes that were checked to fit 31 bits"
+)]
+
+use crate::coloring::{Colouring, NONE};
+use crate::error::Error;
+use crate::partition::to_usize;
+use crate::placement::{EMPTY, Placement};
+use crate::refusal::Refusal;
+
+/// One slot that comes to hold another expert.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Move {
+    /// The layer.
+    pub layer: u32,
+    /// The logical expert.
+    pub expert: u32,
+    /// A slot of the layer that holds the expert in the old placement.
+    pub source: u32,
+    /// The slot of the layer that holds it in the new one.
+    pub destination: u32,
+}
+
+/// Moves in batches, from an old placement to a new one.
+///
+/// Inside a batch no rank sends twice or receives twice; copies inside a rank are no transfers. A batch is executed by
+/// reading all its sources first. Then the destinations whose turn it is are written: those of [`Self::write_batches`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Migration {
+    moves: Vec<Move>,
+    batches: Vec<u32>,
+    write_batches: Vec<u32>,
+    num_transfers: usize,
+    num_staged: usize,
+}
+
+impl Migration {
+    /// All moves, batch by batch, and in a batch by layer and destination.
+    #[must_use]
+    pub fn moves(&self) -> &[Move] {
+        &self.moves
+    }
+
+    /// Where each batch begins among the moves, and their number last.
+    #[must_use]
+    pub fn batches(&self) -> &[u32] {
+        &self.batches
+    }
+
+    /// For each move the batch at whose end its destination is written: its own, unless what the destination holds is
+    /// still needed.
+    #[must_use]
+    pub fn write_batches(&self) -> &[u32] {
+        &self.write_batches
+    }
+
+    /// How many moves go from one rank to another.
+    #[must_use]
+    pub const fn num_transfers(&self) -> usize {
+        self.num_transfers
+    }
+
+    /// How many experts a rank at most has received and not yet written at the end of a batch: 0 where every batch can be
+    /// written as soon as it was read.
+    #[must_use]
+    pub const fn num_staged(&self) -> usize {
+        self.num_staged
+    }
+}
+
+/// Plans the way from `old` to `new`.
+///
+/// The number of batches is the largest number of transfers that any rank sends or receives, and no plan has fewer.
+///
+/// # Errors
+/// Placements of different layers, experts, slots or ranks, or an expert that `old` holds nowhere: nothing moves then.
+pub fn plan_migration(old: &Placement, new: &Placement) -> Result<Migration, Error> {
+    expect_same_shape(old, new)?;
+    let moves = choose_sources(old, new)?;
+    let ranks = Ranks::of(old);
+    let colours = order(&moves, &ranks, old.num_slots());
+    Ok(arranged(&moves, &colours, &ranks, old.num_slots()))
+}
+
+fn expect_same_shape(old: &Placement, new: &Placement) -> Result<(), Error> {
+    let number = |value: usize| u64::try_from(value).unwrap_or(u64::MAX);
+    let pairs = [
+        ("num_layers", number(new.num_layers()), number(old.num_layers())),
+        ("num_experts", new.num_experts().into(), old.num_experts().into()),
+        ("num_slots", number(new.num_slots()), number(old.num_slots())),
+        ("num_ranks", new.num_ranks().into(), old.num_ranks().into()),
+    ];
+    for (what, left_value, right_value) in pairs {
+        if left_value != right_value {
+            return Err(Error::refused(Refusal::Mismatch { left: "new", right: "old", what, left_value, right_value }));
+        }
+    }
+    let differs = old.slot_offsets().iter().zip(new.slot_offsets()).enumerate().find(|(_, (old, new))| old != new);
+    match differs {
+        None => Ok(()),
+        Some((rank, (old, new))) => Err(Error::refused(Refusal::Mismatch {
+            left: "new",
+            right: "old",
+            what: "the start of a rank's slots",
+            left_value: u64::from(*new),
+            right_value: u64::from(*old),
+        })
+        .at(rank)),
+    }
+}
+
+/// The rank and the node of each slot.
+struct Ranks {
+    of_slot: Vec<u32>,
+    node_of_rank: Vec<u32>,
+}
+
+impl Ranks {
+    fn of(placement: &Placement) -> Self {
+        let offsets = placement.slot_offsets();
+        let mut of_slot = Vec::with_capacity(placement.num_slots());
+        for (rank, (start, end)) in (0..).zip(offsets.iter().zip(offsets.iter().skip(1))) {
+            of_slot.resize(of_slot.len() + to_usize(*end - *start), rank);
+        }
+        let topology = placement.topology();
+        let node_of_rank = (0..placement.num_ranks()).map(|rank| topology.node_of(rank).unwrap_or(0)).collect();
+        Self { of_slot, node_of_rank }
+    }
+
+    fn rank(&self, slot: u32) -> u32 {
+        self.of_slot[slot as usize]
+    }
+
+    fn node(&self, slot: u32) -> u32 {
+        self.node_of_rank[self.rank(slot) as usize]
+    }
+
+    fn is_transfer(&self, one: &Move) -> bool {
+        self.rank(one.source) != self.rank(one.destination)
+    }
+}
+
+/// Every slot that changes, in the order of layers and slots, with its source.
+///
+/// The source is the nearest slot that holds the expert in the old placement: on the same rank, else on the same node,
+/// else anywhere. Among equally near ones it is one that keeps its content, else any; of those the rank that sends least
+/// so far, then the lower rank, then the lower slot.
+fn choose_sources(old: &Placement, new: &Placement) -> Result<Vec<Move>, Error> {
+    let ranks = Ranks::of(old);
+    let experts = to_usize(old.num_experts());
+    let mut sends = vec![0_u32; to_usize(old.num_ranks())];
+    let mut moves = Vec::new();
+    // The slots of each expert in the old layer, one list after the other.
+    let (mut first, mut slots) = (Vec::new(), Vec::new());
+    for layer in 0..old.num_layers() {
+        let (before, after) = (old.row(layer), new.row(layer));
+        if before == after {
+            continue;
+        }
+        list_slots(before, experts, &mut first, &mut slots);
+        for (destination, (&held, &wanted)) in (0_u32..).zip(before.iter().zip(after)) {
+            if wanted == EMPTY || wanted == held {
+                continue;
+            }
+            let expert = wanted as usize;
+            let candidates = &slots[first[expert]..first[expert + 1]];
+            let key = |source: u32| {
+                let rank = ranks.rank(source);
+                let distance = if rank == ranks.rank(destination) {
+                    0
+                } else {
+                    1 + u32::from(ranks.node(source) != ranks.node(destination))
+                };
+                let is_overwritten = after[source as usize] != wanted;
+                (distance, is_overwritten, if distance == 0 { 0 } else { sends[rank as usize] }, rank, source)
+            };
+            let Some(source) = candidates.iter().copied().min_by_key(|source| key(*source)) else {
+                let refusal = Refusal::NoSource { layer, expert: wanted as u32, slot: destination as usize };
+                return Err(Error::refused(refusal));
+            };
+            if ranks.rank(source) != ranks.rank(destination) {
+                sends[ranks.rank(source) as usize] += 1;
+            }
+            moves.push(Move { layer: layer as u32, expert: wanted as u32, source, destination });
+        }
+    }
+    Ok(moves)
+}
+
+/// The slots of each expert: `slots[first[e] .. first[e + 1]]`, ascending.
+fn list_slots(row: &[i32], experts: usize, first: &mut Vec<usize>, slots: &mut Vec<u32>) {
+    first.clear();
+    first.resize(experts + 1, 0);
+    for &entry in row.iter().filter(|entry| **entry != EMPTY) {
+        first[entry as usize + 1] += 1;
+    }
+    for expert in 0..experts {
+        first[expert + 1] += first[expert];
+    }
+    slots.clear();
+    slots.resize(first[experts], 0);
+    let mut next = first.clone();
+    for (slot, &entry) in (0..).zip(row).filter(|(_, entry)| **entry != EMPTY) {
+        slots[next[entry as usize]] = slot;
+        next[entry as usize] += 1;
+    }
+}
+
+/// What must be read before what is written: each move's source is overwritten by one other move at most.
+struct Hazards {
+    /// The move that overwrites a move's source, or `NONE`.
+    overwriter: Vec<u32>,
+    /// The moves that read a move's destination: `readers[first[m] .. first[m + 1]]`.
+    first: Vec<u32>,
+    readers: Vec<u32>,
+}
+
+impl Hazards {
+    fn of(moves: &[Move], num_slots: usize) -> Self {
+        let mut overwriter = vec![NONE; moves.len()];
+        let mut writer = vec![NONE; num_slots];
+        let mut start = 0;
+        while start < moves.len() {
+            let end = start + moves[start..].iter().take_while(|one| one.layer == moves[start].layer).count();
+            for (index, one) in (start..end).zip(&moves[start..end]) {
+                writer[one.destination as usize] = index as u32;
+            }
+            for (index, one) in (start..end).zip(&moves[start..end]) {
+                overwriter[index] = writer[one.source as usize];
+            }
+            for one in &moves[start..end] {
+                writer[one.destination as usize] = NONE;
+            }
+            start = end;
+        }
+        let mut first = vec![0_u32; moves.len() + 1];
+        for &over in overwriter.iter().filter(|over| **over != NONE) {
+            first[over as usize + 1] += 1;
+        }
+        for index in 0..moves.len() {
+            first[index + 1] += first[index];
+        }
+        let mut next = first.clone();
+        let mut readers = vec![0; first[moves.len()] as usize];
+        for (index, &over) in overwriter.iter().enumerate().filter(|(_, over)| **over != NONE) {
+            readers[next[over as usize] as usize] = index as u32;
+            next[over as usize] += 1;
+        }
+        Self { overwriter, first, readers }
+    }
+
+    fn readers_of(&self, index: usize) -> &[u32] {
+        &self.readers[self.first[index] as usize..self.first[index + 1] as usize]
+    }
+}
+
+/// The batch of each move.
+///
+/// A move comes no earlier than those that read what it overwrites, as far as the least number of batches allows: moves
+/// are taken from the ends of the chains that these make, each in the lowest batch that is free; a ring of moves that pass
+/// their slots on in turn shares one batch.
+fn order(moves: &[Move], ranks: &Ranks, num_slots: usize) -> Vec<u32> {
+    let hazards = Hazards::of(moves, num_slots);
+    let (edges, edge_of) = transfers(moves, ranks);
+    let mut move_of = vec![0_u32; edges.len()];
+    for (index, &edge) in (0_u32..).zip(&edge_of).filter(|(_, edge)| **edge != NONE) {
+        move_of[edge as usize] = index;
+    }
+    let num_vertices = ranks.node_of_rank.len();
+    let mut batches = Batches {
+        colouring: Colouring::new(&edges, num_vertices),
+        local: vec![NONE; moves.len()],
+        edge_of: &edge_of,
+        move_of: &move_of,
+        hazards: &hazards,
+    };
+    // From moves whose destination nobody reads on towards the moves that overwrite their sources.
+    let mut waiting: Vec<u32> = (0..moves.len()).map(|index| hazards.readers_of(index).len() as u32).collect();
+    let mut ready: Vec<u32> = (0..moves.len() as u32).filter(|index| waiting[*index as usize] == 0).collect();
+    let mut done = vec![false; moves.len()];
+    let mut rest = 0;
+    loop {
+        let mut head = 0;
+        while let Some(&index) = ready.get(head) {
+            head += 1;
+            batches.place(&[index]);
+            done[index as usize] = true;
+            let over = hazards.overwriter[index as usize];
+            if over != NONE && !done[over as usize] {
+                waiting[over as usize] -= 1;
+                if waiting[over as usize] == 0 {
+                    ready.push(over);
+                }
+            }
+        }
+        ready.clear();
+        // What is left are rings, and what hangs behind them.
+        while rest < moves.len() && done[rest] {
+            rest += 1;
+        }
+        if rest == moves.len() {
+            return (0..moves.len()).map(|index| batches.batch(index as u32)).collect();
+        }
+        let ring = ring_from(rest as u32, &hazards);
+        batches.place(&ring);
+        for &index in &ring {
+            done[index as usize] = true;
+        }
+    }
+}
+
+/// The ring that a move's chain leads into.
+fn ring_from(start: u32, hazards: &Hazards) -> Vec<u32> {
+    // A chain that ends was taken before, so this one comes back to where it has been.
+    let mut on_chain = std::collections::HashSet::new();
+    let mut index = start;
+    while on_chain.insert(index) {
+        index = hazards.overwriter[index as usize];
+    }
+    let mut ring = vec![index];
+    let mut next = hazards.overwriter[index as usize];
+    while next != index {
+        ring.push(next);
+        next = hazards.overwriter[next as usize];
+    }
+    ring
+}
+
+/// The moves between ranks as edges, and the edge of each move or `NONE`.
+fn transfers(moves: &[Move], ranks: &Ranks) -> (Vec<(u32, u32)>, Vec<u32>) {
+    let mut edges = Vec::new();
+    let mut edge_of = Vec::with_capacity(moves.len());
+    for one in moves {
+        if ranks.is_transfer(one) {
+            edge_of.push(edges.len() as u32);
+            edges.push((ranks.rank(one.source), ranks.rank(one.destination)));
+        } else {
+            edge_of.push(NONE);
+        }
+    }
+    (edges, edge_of)
+}
+
+/// The batches while they are filled.
+struct Batches<'a> {
+    colouring: Colouring<'a>,
+    /// The batches of copies inside a rank, which are never in the way.
+    local: Vec<u32>,
+    edge_of: &'a [u32],
+    move_of: &'a [u32],
+    hazards: &'a Hazards,
+}
+
+impl Batches<'_> {
+    fn batch(&self, index: u32) -> u32 {
+        match self.edge_of[index as usize] {
+            NONE => self.local[index as usize],
+            edge => self.colouring.colours[edge as usize],
+        }
+    }
+
+    /// Gives moves that belong together one batch, no earlier than those that read what they overwrite; where none is
+    /// free for all, each by itself.
+    fn place(&mut self, together: &[u32]) {
+        let edges: Vec<u32> =
+            together.iter().map(|index| self.edge_of[*index as usize]).filter(|edge| *edge != NONE).collect();
+        let readers = together.iter().flat_map(|index| self.hazards.readers_of(*index as usize));
+        let read = readers.map(|reader| self.batch(*reader)).filter(|batch| *batch != NONE).max();
+        let least = read.unwrap_or(0);
+        let is_simple = together.len() == 1 || self.are_apart(&edges);
+        let batch = if edges.is_empty() {
+            Some(least)
+        } else if is_simple {
+            self.colouring.common_free(&edges, least)
+        } else {
+            None
+        };
+        if let Some(batch) = batch {
+            for &index in together {
+                self.set(index, batch);
+            }
+            return;
+        }
+        for &index in together {
+            match self.edge_of[index as usize] {
+                NONE => self.local[index as usize] = least,
+                edge => self.colour_alone(edge, least),
+            }
+        }
+    }
+
+    /// Whether no two of these edges have a sender or a receiver in common.
+    fn are_apart(&self, edges: &[u32]) -> bool {
+        let mut ends = std::collections::HashSet::new();
+        edges.iter().all(|edge| {
+            let (sender, receiver) = self.colouring.ends(*edge);
+            ends.insert((0, sender)) && ends.insert((1, receiver))
+        })
+    }
+
+    fn set(&mut self, index: u32, batch: u32) {
+        match self.edge_of[index as usize] {
+            NONE => self.local[index as usize] = batch,
+            edge => self.colouring.put(edge, batch),
+        }
+    }
+
+    fn colour_alone(&mut self, edge: u32, least: u32) {
+        if let Some(batch) = self.colouring.common_free(&[edge], least) {
+            return self.colouring.put(edge, batch);
+        }
+        let (edge_of, move_of, hazards, local) = (self.edge_of, self.move_of, self.hazards, &self.local);
+        self.colouring.force(edge, |colouring, path, (at_sender, at_receiver)| {
+            if at_sender < least {
+                return false;
+            }
+            // The batch of a move after the exchange.
+            let after = |index: u32| match edge_of[index as usize] {
+                NONE => local[index as usize],
+                other if path.contains(&other) => {
+                    if colouring.colours[other as usize] == at_sender {
+                        at_receiver
+                    } else {
+                        at_sender
+                    }
+                }
+                other => colouring.colours[other as usize],
+            };
+            path.iter().all(|&exchanged| {
+                let index = move_of[exchanged as usize];
+                let batch = after(index);
+                let over = hazards.overwriter[index as usize];
+                let is_read_in_time = over == NONE || after(over) == NONE || batch <= after(over);
+                let is_not_too_early = hazards.readers_of(index as usize).iter().all(|reader| {
+                    let read = after(*reader);
+                    read == NONE || read <= batch
+                });
+                is_read_in_time && is_not_too_early
+            })
+        });
+    }
+}
+
+/// The moves in the order of their batches, and when each is written.
+fn arranged(moves: &[Move], batch_of: &[u32], ranks: &Ranks, num_slots: usize) -> Migration {
+    let mut order: Vec<u32> = (0..moves.len() as u32).collect();
+    // Moves are in the order of layers and destinations already.
+    order.sort_by_key(|index| batch_of[*index as usize]);
+    let num_batches = batch_of.iter().max().map_or(0, |last| *last as usize + 1);
+    let mut batches = vec![0_u32; num_batches + 1];
+    for &batch in batch_of {
+        batches[batch as usize + 1] += 1;
+    }
+    for batch in 0..num_batches {
+        batches[batch + 1] += batches[batch];
+    }
+    let written = write_batches(moves, batch_of, num_slots);
+    let num_staged = most_staged(moves, batch_of, &written, ranks, num_batches);
+    Migration {
+        moves: order.iter().map(|index| moves[*index as usize]).collect(),
+        batches,
+        write_batches: order.iter().map(|index| written[*index as usize]).collect(),
+        num_transfers: moves.iter().filter(|one| ranks.is_transfer(one)).count(),
+        num_staged,
+    }
+}
+
+/// The batch at whose end each destination is written: when every copy of what it held has been written, so that at no
+/// time an expert is in no slot.
+fn write_batches(moves: &[Move], batch_of: &[u32], num_slots: usize) -> Vec<u32> {
+    let hazards = Hazards::of(moves, num_slots);
+    let mut written = batch_of.to_vec();
+    // Along a chain later batches follow from earlier ones; in a ring all come to the latest. Each round settles at least
+    // one more move of a chain, and a move that waits passes it on.
+    let mut changed: Vec<u32> = (0..moves.len() as u32).collect();
+    while let Some(index) = changed.pop() {
+        let over = hazards.overwriter[index as usize];
+        if over != NONE && written[over as usize] < written[index as usize] {
+            written[over as usize] = written[index as usize];
+            changed.push(over);
+        }
+    }
+    written
+}
+
+/// The most experts that any rank has read and not written at the end of a batch.
+fn most_staged(moves: &[Move], batch_of: &[u32], written: &[u32], ranks: &Ranks, num_batches: usize) -> usize {
+    let mut delayed: Vec<(u32, u32, u32)> = Vec::new();
+    for ((one, &batch), &write) in moves.iter().zip(batch_of).zip(written) {
+        if write > batch {
+            delayed.push((ranks.rank(one.destination), batch, write));
+        }
+    }
+    delayed.sort_unstable();
+    let mut most = 0;
+    for of_rank in delayed.chunk_by(|left, right| left.0 == right.0) {
+        let mut change = vec![0_i64; num_batches + 1];
+        for &(_, batch, write) in of_rank {
+            change[batch as usize] += 1;
+            change[write as usize] -= 1;
+        }
+        let mut staged = 0;
+        for step in change {
+            staged += step;
+            most = most.max(staged);
+        }
+    }
+    most as usize
+}
