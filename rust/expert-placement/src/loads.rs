@@ -27,7 +27,7 @@ impl Loads {
                     place: Place::of(parameter),
                     value: 0,
                     min: 1,
-                    max: i128::from(crate::limits::NUM_LAYERS.max()),
+                    max: i64::from(crate::limits::NUM_LAYERS.max()),
                     because: "",
                 }));
             }

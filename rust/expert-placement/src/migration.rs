@@ -4,7 +4,6 @@
     clippy::indexing_slicing,
     clippy::as_conversions,
     clippy::cast_possible_truncation,
-    clippy::cast_possible_wrap,
     clippy::cast_sign_loss,
     reason = "moves are indices into tables that are laid out here, from sizes that were checked to fit 31 bits"
 )]
@@ -281,39 +280,50 @@ fn order(moves: &[Move], ranks: &Ranks, num_slots: usize) -> Vec<u32> {
         move_of: &move_of,
         hazards: &hazards,
     };
-    // From moves whose destination nobody reads on towards the moves that overwrite their sources.
     let mut waiting: Vec<u32> = (0..moves.len()).map(|index| hazards.readers_of(index).len() as u32).collect();
-    let mut ready: Vec<u32> = (0..moves.len() as u32).filter(|index| waiting[*index as usize] == 0).collect();
     let mut done = vec![false; moves.len()];
-    let mut rest = 0;
-    loop {
-        let mut head = 0;
-        while let Some(&index) = ready.get(head) {
-            head += 1;
-            batches.place(&[index]);
-            done[index as usize] = true;
-            let over = hazards.overwriter[index as usize];
-            if over != NONE && !done[over as usize] {
-                waiting[over as usize] -= 1;
-                if waiting[over as usize] == 0 {
-                    ready.push(over);
+    let mut ready = Vec::new();
+    // Layer by layer, so that what a layer has to hold back is not held for long.
+    let mut first = 0;
+    for layer in moves.chunk_by(|left, right| left.layer == right.layer) {
+        let mut rest = first;
+        ready.clear();
+        ready.extend(
+            (first..first + layer.len()).map(|index| index as u32).filter(|index| waiting[*index as usize] == 0),
+        );
+        while rest < first + layer.len() {
+            // From moves whose destination nobody reads on towards the moves that overwrite their sources.
+            let mut head = 0;
+            while let Some(&index) = ready.get(head) {
+                head += 1;
+                batches.place(&[index]);
+                done[index as usize] = true;
+                let over = hazards.overwriter[index as usize];
+                if over != NONE && !done[over as usize] {
+                    waiting[over as usize] -= 1;
+                    if waiting[over as usize] == 0 {
+                        ready.push(over);
+                    }
+                }
+            }
+            ready.clear();
+            // What is left are rings, and what hangs behind them.
+            while rest < first + layer.len() && done[rest] {
+                rest += 1;
+            }
+            if rest < first + layer.len() {
+                let ring = ring_from(rest as u32, &hazards);
+                batches.place(&ring);
+                for &index in &ring {
+                    done[index as usize] = true;
+                    let over = hazards.overwriter[index as usize];
+                    waiting[over as usize] = waiting[over as usize].saturating_sub(1);
                 }
             }
         }
-        ready.clear();
-        // What is left are rings, and what hangs behind them.
-        while rest < moves.len() && done[rest] {
-            rest += 1;
-        }
-        if rest == moves.len() {
-            return (0..moves.len()).map(|index| batches.batch(index as u32)).collect();
-        }
-        let ring = ring_from(rest as u32, &hazards);
-        batches.place(&ring);
-        for &index in &ring {
-            done[index as usize] = true;
-        }
+        first += layer.len();
     }
+    (0..moves.len()).map(|index| batches.batch(index as u32)).collect()
 }
 
 /// The ring that a move's chain leads into.

@@ -58,7 +58,7 @@ impl Placement {
         NUM_EXPERTS.check(i128::from(num_experts))?;
         let layers = u32::try_from(num_layers).map_or(i128::MAX, i128::from);
         NUM_LAYERS.check(layers)?;
-        if !table.len().is_multiple_of(num_layers) {
+        if table.len() % num_layers != 0 {
             let expected = u64::try_from(table.len().next_multiple_of(num_layers)).unwrap_or(u64::MAX);
             return Err(Error::wrong_length("physical_to_logical", table.len(), expected));
         }
@@ -86,7 +86,7 @@ impl Placement {
                         place: Place::at_two("physical_to_logical", layer, slot),
                         value: i128::from(entry),
                         min: -1,
-                        max: i128::from(self.num_experts) - 1,
+                        max: i64::from(self.num_experts) - 1,
                         because: "-1 is an empty slot",
                     }));
                 };
@@ -128,7 +128,7 @@ impl Placement {
             row.extend(experts.map(int32));
         }
         let topology = Topology::new(partition.num_ranks(), 1)?.with_slots(slots)?;
-        let length = row.len().checked_mul(num_layers).unwrap_or(usize::MAX);
+        let length = row.len().saturating_mul(num_layers);
         let mut table = with_room(length)?;
         for _ in 0..num_layers {
             table.extend_from_slice(&row);
@@ -192,7 +192,7 @@ impl Placement {
         if slot < self.num_slots() {
             Ok(self.owner_of_slot(slot))
         } else {
-            Err(self.out_of_range("slot", slot, self.num_slots()))
+            Err(out_of_range("slot", slot, self.num_slots()))
         }
     }
 
@@ -200,11 +200,6 @@ impl Placement {
         // The last rank that starts at or before the slot: empty ranks start there too, but earlier in the list.
         let after = self.offsets.partition_point(|offset| to_usize(*offset) <= slot);
         u32::try_from(after.saturating_sub(1)).unwrap_or(u32::MAX)
-    }
-
-    fn out_of_range(&self, parameter: &'static str, value: usize, end: usize) -> Error {
-        let (value, end) = (u64::try_from(value).unwrap_or(u64::MAX), u64::try_from(end).unwrap_or(u64::MAX));
-        Error::no_such_index(parameter, i128::from(value), i128::from(end))
     }
 
     /// A value of any sign and size as a layer.
@@ -241,7 +236,7 @@ impl Placement {
     /// `layer` or `rank` out of range.
     pub fn local_experts(&self, layer: usize, rank: u32) -> Result<&[i32], Error> {
         if layer >= self.num_layers {
-            return Err(self.out_of_range("layer", layer, self.num_layers));
+            return Err(out_of_range("layer", layer, self.num_layers));
         }
         let rank = self.topology.check_rank(i128::from(rank))?;
         Ok(self.slots_of(layer, rank))
@@ -309,8 +304,8 @@ impl Placement {
             _ => Err(Error::refused(Refusal::OutOfRange {
                 place: Place::of("width"),
                 value: width,
-                min: i128::from(self.most_replicas),
-                max: i128::from(most),
+                min: i64::from(self.most_replicas),
+                max: i64::from(most),
                 because: "an expert has that many replicas",
             })),
         }
@@ -412,6 +407,11 @@ impl Placement {
         }
         text
     }
+}
+
+fn out_of_range(parameter: &'static str, value: usize, end: usize) -> Error {
+    let number = |value| i128::from(u64::try_from(value).unwrap_or(u64::MAX));
+    Error::no_such_index(parameter, number(value), number(end))
 }
 
 /// What one rank's slots hold, for the writers of maps.

@@ -7,8 +7,8 @@ use core::fmt;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Place {
     parameter: &'static str,
-    index: [usize; 3],
-    depth: usize,
+    index: [u32; 3],
+    depth: u8,
 }
 
 impl Place {
@@ -16,23 +16,28 @@ impl Place {
         Self { parameter, index: [0; 3], depth: 0 }
     }
 
-    pub(crate) const fn at(parameter: &'static str, index: usize) -> Self {
-        Self { parameter, index: [index, 0, 0], depth: 1 }
+    pub(crate) fn at(parameter: &'static str, index: usize) -> Self {
+        Self { parameter, index: [short(index), 0, 0], depth: 1 }
     }
 
-    pub(crate) const fn at_two(parameter: &'static str, first: usize, second: usize) -> Self {
-        Self { parameter, index: [first, second, 0], depth: 2 }
+    pub(crate) fn at_two(parameter: &'static str, first: usize, second: usize) -> Self {
+        Self { parameter, index: [short(first), short(second), 0], depth: 2 }
     }
 
-    pub(crate) const fn at_three(parameter: &'static str, index: [usize; 3]) -> Self {
-        Self { parameter, index, depth: 3 }
+    pub(crate) fn at_three(parameter: &'static str, index: [usize; 3]) -> Self {
+        Self { parameter, index: index.map(short), depth: 3 }
     }
+}
+
+/// An index within the limits, all of which fit 31 bits.
+fn short(index: usize) -> u32 {
+    u32::try_from(index).unwrap_or(u32::MAX)
 }
 
 impl fmt::Display for Place {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.parameter)?;
-        for (position, index) in self.index.iter().take(self.depth).enumerate() {
+        for (position, index) in self.index.iter().take(self.depth.into()).enumerate() {
             write!(f, "{}{index}", if position == 0 { "[" } else { ", " })?;
         }
         f.write_str(if self.depth == 0 { "" } else { "]" })
@@ -43,7 +48,7 @@ impl fmt::Display for Place {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Refusal {
     /// A value outside a range that follows from other arguments, which `because` names.
-    OutOfRange { place: Place, value: i128, min: i128, max: i128, because: &'static str },
+    OutOfRange { place: Place, value: i128, min: i64, max: i64, because: &'static str },
     /// A number that is no legal load, speed or gain; its bits, so that the type stays comparable.
     BadNumber { place: Place, bits: u64, expected: &'static str },
     /// A sum of loads that no float holds.

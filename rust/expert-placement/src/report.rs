@@ -149,9 +149,9 @@ impl Placement {
                 let total = row.iter().sum();
                 let (mean, least) = (shape.mean_time(total), shape.least_time(total));
                 replicate::replicate(row, &shape, &mut work, &mut counts);
-                let share = replicate::largest_share(row, &counts) / shape.largest_speed;
+                let replica = replicate::largest_share(row, &counts) / shape.largest_speed;
                 let (bound, because) =
-                    if share > least { (share, Bound::LargestReplica) } else { (least, Bound::Mean) };
+                    if replica > least { (replica, Bound::LargestReplica) } else { (least, Bound::Mean) };
                 // Rounding must not lift a bound above what a placement reaches.
                 let bound = bound.min(largest);
                 if bound > highest {

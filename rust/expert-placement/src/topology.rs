@@ -47,7 +47,7 @@ impl Topology {
                 place: Place::of("num_nodes"),
                 value: i128::from(num_nodes),
                 min: 1,
-                max: i128::from(num_ranks),
+                max: i64::from(num_ranks),
                 because: "a node has at least one rank",
             }));
         }
@@ -211,8 +211,8 @@ impl Topology {
                 return Err(Error::refused(Refusal::OutOfRange {
                     place: Place::of("num_slots"),
                     value: i128::from(num_slots),
-                    min: i128::from(given),
-                    max: i128::from(given),
+                    min: i64::try_from(given).unwrap_or(i64::MAX),
+                    max: i64::try_from(given).unwrap_or(i64::MAX),
                     because: "the ranks of the topology have that many",
                 }));
             }

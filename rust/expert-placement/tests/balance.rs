@@ -1,5 +1,7 @@
 //! Rebalancing through the public names. The field's golden and toy cases, and what every plan must keep.
 
+#![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test stops at the first surprise")]
+
 use expert_placement::{Loads, Options, Placement, Policy, Topology, rebalance};
 
 fn plan(policy: Policy, loads: &Loads, slots: u64, ranks: u32, nodes: u32, groups: u32) -> Placement {

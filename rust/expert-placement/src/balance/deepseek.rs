@@ -27,9 +27,9 @@ impl Hierarchy {
         nodes: usize,
         groups: usize,
     ) -> Result<Self, Error> {
-        let (groups, nodes) = if groups.is_multiple_of(nodes) { (groups, nodes) } else { (1, 1) };
+        let (groups, nodes) = if groups % nodes == 0 { (groups, nodes) } else { (1, 1) };
         let divides = |parameter, value: usize, by, divisor: usize| {
-            if value.is_multiple_of(divisor) {
+            if value % divisor == 0 {
                 return Ok(());
             }
             let number = |value| u64::try_from(value).unwrap_or(u64::MAX);

@@ -13,6 +13,7 @@
 mod deepseek;
 mod pack;
 mod plan;
+mod recount;
 mod refine;
 pub(crate) mod replicate;
 pub(crate) mod shape;
@@ -30,7 +31,7 @@ use crate::loads::Loads;
 use crate::placement::{EMPTY, Placement};
 use crate::refusal::{Place, Refusal};
 use crate::topology::Topology;
-use plan::{Warm, Workspace};
+use plan::{Job, Warm, Workspace};
 use shape::Shape;
 use warm::Offer;
 
@@ -135,43 +136,35 @@ pub fn rebalance(
     let hierarchy = hierarchy(loads, &shape, topology, options)?;
     let mut table = vec![EMPTY; loads.num_layers().saturating_mul(shape.num_slots)];
     if shape.num_slots > 0 {
-        match options.previous {
-            None => {
-                in_threads(options.num_threads, &mut table, shape.num_slots, |layer, work: &mut Workspace, row| {
-                    work.plan(loads, layer, &shape, hierarchy.as_ref(), options, row);
-                })?
-            }
-            Some(previous) => from_previous(loads, &shape, hierarchy.as_ref(), options, previous, &mut table)?,
+        let job = Job { loads, shape: &shape, hierarchy: hierarchy.as_ref(), policy: options.policy };
+        if let Some(previous) = options.previous {
+            from_previous(&job, options, previous, &mut table)?;
+        } else {
+            let plan = |layer, work: &mut Workspace, row: &mut [i32]| work.plan(&job, layer, row);
+            in_threads(options.num_threads, &mut table, shape.num_slots, plan)?;
         }
     }
     Placement::new(experts, loads.num_layers(), topology.clone(), table)
 }
 
 /// Fills the table from a placement that is there: what every layer could become, then what the moves are spent on.
-fn from_previous(
-    loads: &Loads,
-    shape: &Shape,
-    hierarchy: Option<&deepseek::Hierarchy>,
-    options: &Options<'_>,
-    previous: &Placement,
-    table: &mut [i32],
-) -> Result<(), Error> {
+fn from_previous(job: &Job<'_>, options: &Options<'_>, previous: &Placement, table: &mut [i32]) -> Result<(), Error> {
     let mut layers: Vec<Warm> = Vec::new();
-    layers.resize_with(loads.num_layers(), Warm::default);
+    layers.resize_with(job.loads.num_layers(), Warm::default);
     in_threads(options.num_threads, &mut layers, 1, |layer, work: &mut Workspace, warm| {
         for warm in warm {
-            *warm = work.plan_from(loads, layer, shape, hierarchy, options, previous.row(layer));
+            *warm = work.plan_from(job, layer, previous.row(layer));
         }
     })?;
-    let chosen = choose(&layers, loads, shape, options)?;
-    in_threads(options.num_threads, table, shape.num_slots, |layer, work: &mut Workspace, row| {
+    let chosen = choose(&layers, job, options)?;
+    in_threads(options.num_threads, table, job.shape.num_slots, |layer, work: &mut Workspace, row| {
         let warm = &layers[layer];
-        work.realise(loads, layer, shape, warm, &warm.way.offers[chosen[layer]], previous.row(layer), row);
+        work.realise(job, layer, warm, &warm.way.offers[chosen[layer]], previous.row(layer), row);
     })
 }
 
 /// The offer that each layer takes.
-fn choose(layers: &[Warm], loads: &Loads, shape: &Shape, options: &Options<'_>) -> Result<Vec<usize>, Error> {
+fn choose(layers: &[Warm], job: &Job<'_>, options: &Options<'_>) -> Result<Vec<usize>, Error> {
     if options.max_moves.is_none() && options.min_gain.is_none() {
         // As good as from nothing, with the fewest moves.
         let cheapest = |warm: &Warm| {
@@ -187,15 +180,15 @@ fn choose(layers: &[Warm], loads: &Loads, shape: &Shape, options: &Options<'_>) 
         return Err(Error::refused(Refusal::OutOfRange {
             place: Place::of("max_moves"),
             value: i128::from(u64::try_from(budget).unwrap_or(u64::MAX)),
-            min: i128::from(u64::try_from(needed).unwrap_or(u64::MAX)),
-            max: i128::from(u64::MAX),
+            min: i64::try_from(needed).unwrap_or(i64::MAX),
+            max: i64::MAX,
             because: "experts without a live replica need that many",
         }));
     }
     let mut means = 0.0;
-    for layer in 0..loads.num_layers() {
-        for window in 0..loads.num_windows() {
-            means += shape.mean_time(loads.row(window, layer).iter().sum());
+    for layer in 0..job.loads.num_layers() {
+        for window in 0..job.loads.num_windows() {
+            means += job.shape.mean_time(job.loads.row(window, layer).iter().sum());
         }
     }
     let offers: Vec<Vec<Offer>> = layers.iter().map(|warm| warm.way.worthwhile()).collect();
@@ -263,8 +256,8 @@ fn lost_expert(previous: &Placement, shape: &Shape) -> Option<(usize, u32)> {
 }
 
 fn check_groups(num_groups: u32, num_experts: usize) -> Result<(), Error> {
-    let most = i128::from(u32::try_from(num_experts.max(1)).unwrap_or(u32::MAX));
-    if num_groups == 0 || i128::from(num_groups) > most {
+    let most = i64::try_from(num_experts.max(1)).unwrap_or(i64::MAX);
+    if num_groups == 0 || i64::from(num_groups) > most {
         return Err(Error::refused(Refusal::OutOfRange {
             place: Place::of("num_groups"),
             value: i128::from(num_groups),

@@ -38,18 +38,18 @@ pub(crate) fn pack(shape: &Shape, work: &mut Workspace, state: &mut State) {
 
 /// Puts every replica of an expert on a rank of its own.
 fn put_all(expert: u32, shape: &Shape, work: &mut Workspace, state: &mut State) {
-    let (count, share) = (state.counts[expert as usize], state.shares[expert as usize]);
-    let is_spread = count > 1 && shape.num_nodes > 1;
+    let (replicas, load) = (state.counts[expert as usize], state.shares[expert as usize]);
+    let is_spread = replicas > 1 && shape.num_nodes > 1;
     work.chosen.clear();
     if is_spread {
         work.used.clear();
         work.used.resize(shape.num_nodes, 0);
     }
-    for _ in 0..count {
+    for _ in 0..replicas {
         let bin = if shape.is_even_speed && !is_spread {
             (work.tournament.least() != OUT).then(|| work.tournament.winner())
         } else {
-            first_done(share, shape, work, state)
+            first_done(load, shape, work, state)
         };
         let bin = match bin {
             Some(bin) => bin,
@@ -68,7 +68,7 @@ fn put_all(expert: u32, shape: &Shape, work: &mut Workspace, state: &mut State) 
         let last = state.first[bin] + work.room[bin];
         state.items[last] = expert;
         state.set_holder(bin, expert, true);
-        state.loads[bin] += share;
+        state.loads[bin] += load;
     }
     for &bin in &work.chosen {
         if work.room[bin] > 0 {
@@ -78,14 +78,14 @@ fn put_all(expert: u32, shape: &Shape, work: &mut Workspace, state: &mut State) 
 }
 
 /// The rank with room that would be done first with one more share; on the node with the fewest replicas of the expert.
-fn first_done(share: f64, shape: &Shape, work: &Workspace, state: &State) -> Option<usize> {
+fn first_done(load: f64, shape: &Shape, work: &Workspace, state: &State) -> Option<usize> {
     let mut best: Option<(usize, f64, usize)> = None;
     for (bin, about) in shape.bins.iter().enumerate() {
         if work.room[bin] == 0 || work.chosen.contains(&bin) {
             continue;
         }
         let used = if shape.num_nodes > 1 { work.used.get(about.node).copied().unwrap_or(0) } else { 0 };
-        let time = (state.loads[bin] + share) / about.speed;
+        let time = (state.loads[bin] + load) / about.speed;
         if best.is_none_or(|(fewest, least, _)| used < fewest || (used == fewest && time < least)) {
             best = Some((used, time, bin));
         }

@@ -3,7 +3,7 @@
 use super::shape::Shape;
 use super::state::{NONE, State};
 use super::warm::{self, Offer, Way};
-use super::{Options, Policy, deepseek, pack, refine, replicate};
+use super::{Policy, deepseek, pack, recount, refine, replicate};
 use crate::loads::Loads;
 use crate::placement::EMPTY;
 
@@ -11,38 +11,43 @@ use crate::placement::EMPTY;
 /// for something better ends there.
 pub(super) const TOLERANCE: f64 = 2e-4;
 
+/// What all layers of a plan have in common.
+pub(super) struct Job<'a> {
+    pub(super) loads: &'a Loads,
+    pub(super) shape: &'a Shape,
+    /// The numbers of the field's algorithm, where it applies.
+    pub(super) hierarchy: Option<&'a deepseek::Hierarchy>,
+    pub(super) policy: Policy,
+}
+
 /// Memory that one layer after the other uses.
 #[derive(Debug, Default)]
 pub(super) struct Workspace {
     weights: Vec<f64>,
     singles: Vec<f32>,
     counts: Vec<u32>,
+    row: Vec<i32>,
     state: State,
+    other: State,
     replicate: replicate::Workspace,
     pack: pack::Workspace,
     refine: refine::Workspace,
+    recount: recount::Workspace,
     deepseek: deepseek::Workspace,
     warm: warm::Workspace,
 }
 
 impl Workspace {
     /// Plans one layer from nothing.
-    pub(super) fn plan(
-        &mut self,
-        loads: &Loads,
-        layer: usize,
-        shape: &Shape,
-        hierarchy: Option<&deepseek::Hierarchy>,
-        options: &Options<'_>,
-        out: &mut [i32],
-    ) {
+    pub(super) fn plan(&mut self, job: &Job<'_>, layer: usize, out: &mut [i32]) {
+        let &Job { loads, shape, hierarchy, policy } = job;
         loads.add_up(layer, &mut self.weights);
         if let Some(hierarchy) = hierarchy {
             self.singles.clear();
             self.singles.extend(self.weights.iter().map(|weight| *weight as f32));
             deepseek::place(&self.singles, hierarchy, &mut self.deepseek, out);
         }
-        if options.policy == Policy::Deepseek {
+        if policy == Policy::Deepseek {
             return;
         }
         // The field's packing is as good a start as any, unless it minds nodes or puts two replicas on one rank.
@@ -58,9 +63,52 @@ impl Workspace {
         let largest_share = replicate::largest_share(&self.weights, &self.state.counts);
         let target = least.max(largest_share / shape.largest_speed) * (1.0 + TOLERANCE);
         refine::refine(target, shape, &mut self.refine, &mut self.state);
-        if is_start || field.is_none_or(|field| self.state.largest() <= field) {
-            write(&self.state, shape, out);
+        let largest = self.state.largest();
+        let is_paired = shape.is_even_speed && shape.num_nodes == 1 && shape.bins.iter().all(|bin| bin.room == 2);
+        if is_paired && largest > target {
+            self.counts.clear();
+            self.counts.extend_from_slice(&self.state.counts);
+            let ranks = shape.bins.len();
+            if recount::search(&self.weights, ranks, largest, target, &mut self.recount, &mut self.counts) {
+                std::mem::swap(&mut self.state, &mut self.other);
+                self.state.begin(&self.weights, &self.counts, shape);
+                pack::pack(shape, &mut self.pack, &mut self.state);
+                refine::refine(target, shape, &mut self.refine, &mut self.state);
+                // No two replicas of an expert may be a pair, which the search does not see.
+                if self.state.largest() > largest {
+                    std::mem::swap(&mut self.state, &mut self.other);
+                }
+            }
         }
+        if field.is_none_or(|field| self.state.largest() < field * (1.0 - 1e-9)) {
+            write(&self.state, shape, out);
+            return;
+        }
+        let mut row = std::mem::take(&mut self.row);
+        row.clear();
+        row.resize(out.len(), EMPTY);
+        write(&self.state, shape, &mut row);
+        // By the measure that reports use, so that not even rounding makes this policy the worse one.
+        let is_worse = hierarchy.is_some() && self.largest(shape, &row) > self.largest(shape, out);
+        if !is_worse {
+            out.copy_from_slice(&row);
+        }
+        self.row = row;
+    }
+
+    /// The busiest rank's time under a row of the table, its slots added up in their order.
+    fn largest(&mut self, shape: &Shape, row: &[i32]) -> f64 {
+        self.counts.clear();
+        self.counts.resize(self.weights.len(), 0);
+        for entry in row.iter().filter(|entry| **entry != EMPTY) {
+            self.counts[*entry as usize] += 1;
+        }
+        let share = |expert: usize| self.weights[expert] / f64::from(self.counts[expert]);
+        let times = shape.bins.iter().map(|bin| {
+            let held = row[bin.start..bin.start + bin.slots].iter().filter(|entry| **entry != EMPTY);
+            held.fold(0.0, |sum, entry| sum + share(*entry as usize)) / bin.speed
+        });
+        times.fold(0.0, f64::max)
     }
 
     /// The state that a row of the table describes, into `state`; whether it has no two replicas of an expert on a rank.
@@ -98,23 +146,16 @@ pub(super) struct Warm {
 
 impl Workspace {
     /// Plans one layer from the row that is there, whose slots are those of `shape`.
-    pub(super) fn plan_from(
-        &mut self,
-        loads: &Loads,
-        layer: usize,
-        shape: &Shape,
-        hierarchy: Option<&deepseek::Hierarchy>,
-        options: &Options<'_>,
-        before: &[i32],
-    ) -> Warm {
+    pub(super) fn plan_from(&mut self, job: &Job<'_>, layer: usize, before: &[i32]) -> Warm {
+        let shape = job.shape;
         let mut row = vec![EMPTY; before.len()];
-        self.plan(loads, layer, shape, hierarchy, options, &mut row);
+        self.plan(job, layer, &mut row);
         self.read(shape, &row);
         let mut target = self.state.largest();
         let ideal = std::mem::take(&mut self.state);
         self.begin_from(shape, before);
         let start = self.state.clone();
-        let way = if options.policy == Policy::Deepseek {
+        let way = if job.policy == Policy::Deepseek {
             let offer = Offer { steps: 0, moves: self.warm.moves(&start), time: start.largest() };
             target = ideal.largest();
             Way { steps: Vec::new(), offers: vec![offer] }
@@ -153,19 +194,19 @@ impl Workspace {
     /// Writes the row of one of a layer's offers.
     pub(super) fn realise(
         &mut self,
-        loads: &Loads,
+        job: &Job<'_>,
         layer: usize,
-        shape: &Shape,
         warm: &Warm,
         offer: &Offer,
         before: &[i32],
         out: &mut [i32],
     ) {
+        let shape = job.shape;
         if offer.steps == usize::MAX {
             out.copy_from_slice(&warm.row);
             return;
         }
-        loads.add_up(layer, &mut self.weights);
+        job.loads.add_up(layer, &mut self.weights);
         self.begin_from(shape, before);
         for step in &warm.way.steps[..offer.steps] {
             refine::apply(*step, &self.weights, shape, &mut self.state);

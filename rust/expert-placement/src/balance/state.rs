@@ -108,12 +108,15 @@ impl State {
         for (item, weight) in items.iter().zip(weights.iter_mut()) {
             *weight = if *item == NONE { 0.0 } else { self.shares[*item as usize] };
         }
+        let is_before = |item: u32, weight: f64, other: u32, than: f64| {
+            weight.total_cmp(&than).reverse().then(item.cmp(&other)).is_lt()
+        };
         // Few items are out of place at a time, so that insertion is all it takes. `NONE` is the largest number, and so
         // comes last among items without a share.
         for place in 1..items.len() {
             let (item, weight) = (items[place], weights[place]);
             let mut to = place;
-            while to > 0 && (weights[to - 1] < weight || (weights[to - 1] == weight && items[to - 1] > item)) {
+            while to > 0 && is_before(item, weight, items[to - 1], weights[to - 1]) {
                 items[to] = items[to - 1];
                 weights[to] = weights[to - 1];
                 to -= 1;
