@@ -201,7 +201,7 @@ fn best_swap(hot: usize, target: f64, shape: &Shape, work: &Workspace, state: &S
                 }
             }
         }
-        if best <= target {
+        if best <= target.max(state.times[hot] - 0.8 * (state.times[hot] - together)) {
             break;
         }
     }
