@@ -2,28 +2,38 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import TypeAlias
+    from collections.abc import Sequence
+    from typing import Any, TypeAlias
 
     import numpy as np
     import numpy.typing as npt
     import torch
 
     # Sequences of numbers nest to two or three levels, which no type of a sequence can say.
-    LoadsLike: TypeAlias = torch.Tensor | npt.NDArray[np.generic] | "Sequence[object]"
-    from collections.abc import Sequence
+    LoadsLike: TypeAlias = torch.Tensor | npt.NDArray[Any] | Sequence[Any]
 
 
-def as_bits(loads: LoadsLike) -> tuple[npt.NDArray[np.int64], tuple[int, int, int]]:
+class LoadBits(NamedTuple):
+    """Loads as the core reads them."""
+
+    bits: npt.NDArray[np.int64]
+    """The bits of the float64 loads, flat: the core reads integers alone."""
+    shape: tuple[int, int, int]
+    """(W, L, E)."""
+    is_windowed: bool
+    """Whether there was a window axis."""
+
+
+def as_bits(loads: LoadsLike) -> LoadBits:
     """The loads as float64, and their shape with a window axis in front.
 
     Args:
         loads: `[L, E]`, or `[W, L, E]` for W windows: integers or floats, in a tensor on any device, an array or
             sequences. Integers beyond 2**53 are rounded to the nearest float64.
-
-    Returns:
-        The bits of the floats, flat, for the core reads integers alone; and (W, L, E).
 
     Raises:
         TypeError: no numbers, or bools or complex ones.
@@ -31,14 +41,15 @@ def as_bits(loads: LoadsLike) -> tuple[npt.NDArray[np.int64], tuple[int, int, in
     """
     import numpy as np
 
-    if hasattr(loads, "detach"):
-        tensor = loads.detach().cpu()  # type: ignore[union-attr]
+    plain: Any = loads
+    if hasattr(plain, "detach"):
+        tensor = plain.detach().cpu()
         # numpy has no bfloat16; wider floats hold every value of the narrow ones.
-        loads = (tensor.double() if tensor.is_floating_point() else tensor).resolve_neg().numpy()
-    if np.ma.isMaskedArray(loads):
+        plain = (tensor.double() if tensor.is_floating_point() else tensor).resolve_neg().numpy()
+    if np.ma.isMaskedArray(plain):
         raise TypeError("loads must not be a masked array")
     try:
-        array = np.asarray(loads)
+        array = np.asarray(plain)
     except (TypeError, ValueError) as error:
         raise ValueError(f"loads must be numbers in rows of equal length: {error}") from None
     if array.dtype.kind == "O":
@@ -55,4 +66,4 @@ def as_bits(loads: LoadsLike) -> tuple[npt.NDArray[np.int64], tuple[int, int, in
         raise ValueError(f"loads has {array.ndim} dimensions, expected 2, [L, E], or 3, [W, L, E]")
     windows, layers, experts = array.shape if array.ndim == 3 else (1, *array.shape)
     values = np.ascontiguousarray(array, dtype=np.float64)
-    return values.reshape(-1).view(np.int64), (windows, layers, experts)
+    return LoadBits(values.reshape(-1).view(np.int64), (windows, layers, experts), array.ndim == 3)

@@ -49,12 +49,12 @@ def rebalance(
         A placement with every expert in at least one slot of an active rank.
 
     Raises:
-        ValueError: fewer usable slots than experts, loads that are negative or not finite, an unknown policy, or numbers
-            that do not divide where `"deepseek"` needs them to; a `previous` of another shape; fewer `max_moves` than
-            experts without a live replica need.
+        ValueError: fewer usable slots than experts, loads that are negative or not finite, an unknown policy, or
+            numbers that do not divide where `"deepseek"` needs them to; a `previous` of another shape; fewer
+            `max_moves` than experts without a live replica need.
         TypeError: an argument of another type.
     """
-    bits, shape = as_bits(loads)
+    bits, shape, _ = as_bits(loads)
     limits = (previous, max_moves, min_gain)
     return Placement(
         _core._rebalance(bits, shape, num_slots, topology, policy, num_groups, *limits, active, num_threads)

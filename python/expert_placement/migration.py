@@ -15,8 +15,8 @@ class Migration(_core.Migration):
     """Moves in batches, from an old placement to a new one.
 
     Inside a batch no rank sends twice or receives twice; copies inside a rank are no transfers. A batch is executed by
-    reading all its sources first; then the destinations whose turn it is are written, which `write_batches` says. Between
-    two batches every expert of every layer is in at least one slot.
+    reading all its sources first; then the destinations whose turn it is are written, which `write_batches` says.
+    Between two batches every expert of every layer is in at least one slot.
     """
 
     __slots__ = ()
@@ -35,7 +35,7 @@ class Migration(_core.Migration):
     def write_batches(self) -> torch.Tensor:
         """int32[M]: the batch at whose end each destination is written.
 
-        Its own batch, unless what the destination holds is still to be read, or is the last valid replica of its expert.
+        Its own batch, unless what the destination holds is still to be read, or is its expert's last valid replica.
         """
         return self._write_batches(None)
 
@@ -52,6 +52,8 @@ class Migration(_core.Migration):
         Raises:
             ValueError: weights of fewer layers or slots than the moves speak of, or of fewer than two dimensions.
         """
+        from itertools import pairwise
+
         import torch
 
         moves = self.moves.to(weights.device, torch.int64)
@@ -67,7 +69,7 @@ class Migration(_core.Migration):
         staged_moves = moves[:0]
         staged_writes = writes[:0]
         bounds = self.batches.tolist()
-        for batch, (first, last) in enumerate(zip(bounds, bounds[1:], strict=False)):
+        for batch, (first, last) in enumerate(pairwise(bounds)):
             layer, source = moves[first:last, 0], moves[first:last, 2]
             staged = torch.cat((staged, result[layer, source]))
             staged_moves = torch.cat((staged_moves, moves[first:last]))

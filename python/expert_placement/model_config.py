@@ -7,7 +7,6 @@ says nothing, is an error: nothing is guessed.
 
 from __future__ import annotations
 
-import json
 import os
 import re
 from collections.abc import Callable, Mapping, Sequence
@@ -16,6 +15,7 @@ from pathlib import Path
 from typing import Protocol, runtime_checkable
 
 from expert_placement._core import MAX_NUM_EXPERTS
+from expert_placement.formats.json_object import kind, printable, read_object, shown
 
 __all__ = ["ModelConfig", "read_model_config"]
 
@@ -25,6 +25,7 @@ _MAX_COUNT = MAX_NUM_EXPERTS
 _MAX_LAYERS = 2**16
 # A config.json is a few KiB, and 2 MiB with the longest table of class names published.
 _MAX_FILE_BYTES = 8 * 2**20
+_EXPECTED = "a model's config.json"
 
 # Where the language model of a configuration is described, outermost first. Vision, audio and talker sections are left
 # out on purpose: their experts are no part of the model that is placed. Such a section can be passed by itself.
@@ -224,7 +225,7 @@ def _load(source: object) -> tuple[str, Mapping[str, object]]:
 
 
 def _load_path(path: str) -> tuple[str, Mapping[str, object]]:
-    name = f"`{_printable(path)}`"
+    name = f"`{printable(path)}`"
     if not path:
         raise ValueError("the path of the configuration is empty, expected a file or a directory")
     if "\0" in path:
@@ -234,82 +235,10 @@ def _load_path(path: str) -> tuple[str, Mapping[str, object]]:
         file = file / "config.json"
         if not file.exists():
             raise FileNotFoundError(f"{name}: the directory holds no `config.json`")
-        name = f"`{_printable(str(file))}`"
+        name = f"`{printable(str(file))}`"
     elif not file.exists():
         raise FileNotFoundError(f"{name}: no such file, expected a `config.json` or a directory that holds one")
-    # Opening a pipe would wait for a writer, and opening a device may act on it.
-    if not file.is_file():
-        raise ValueError(f"{name}: this is no regular file, expected a model's config.json")
-    with file.open("rb") as stream:
-        content = stream.read(_MAX_FILE_BYTES + 1)
-    if len(content) > _MAX_FILE_BYTES:
-        raise ValueError(f"{name}: the file is larger than {_MAX_FILE_BYTES} bytes, expected a model's config.json")
-    return name, _parse(name, content)
-
-
-def _parse(name: str, content: bytes) -> Mapping[str, object]:
-    try:
-        text = content.decode()
-    except UnicodeDecodeError as error:
-        line, column = _line_and_column(content[: error.start].decode())
-        raise ValueError(
-            f"{name}: line {line}, column {column}: byte `0x{content[error.start]:02x}` is no valid UTF-8"
-        ) from None
-    try:
-        root: object = json.loads(text)
-    except json.JSONDecodeError as error:
-        reason = _printable(error.msg[:1].lower() + error.msg[1:])
-        raise ValueError(f"{name}: line {error.lineno}, column {error.colno}: broken JSON: {reason}") from None
-    except RecursionError:
-        raise ValueError(f"{name}: the JSON is nested too deeply, expected a model's config.json") from None
-    except ValueError:
-        # What is left is the limit of the interpreter on the digits of an integer.
-        raise ValueError(f"{name}: an integer has too many digits, expected a model's config.json") from None
-    fault = _find_fault(text)
-    if fault is not None:
-        offset, reason = fault
-        line, column = _line_and_column(text[:offset])
-        raise ValueError(f"{name}: line {line}, column {column}: {reason}")
-    if not isinstance(root, dict):
-        raise ValueError(f"{name}: the JSON is {_kind(root)}, expected an object")
-    return root
-
-
-_TOKEN = re.compile(r'"[^"\\]*(?:\\.[^"\\]*)*"|[{}\[\],]|NaN')
-
-
-def _find_fault(text: str) -> tuple[int, str] | None:
-    """The first fault that `json` accepts in silence: a duplicate key, or a NaN.
-
-    Infinities pass, because published files of models with Mamba layers hold them (`time_step_limit`); as a count they
-    are refused like any other float.
-    """
-    keys: list[set[str] | None] = []  # one entry an open bracket: the keys of an object so far, None for an array
-    at_key = False
-    for match in _TOKEN.finditer(text):
-        token = match[0]
-        if token in "{[":
-            keys.append(set() if token == "{" else None)
-            at_key = token == "{"
-        elif token in "}]":
-            keys.pop()
-            at_key = False
-        elif token == ",":
-            at_key = keys[-1] is not None
-        elif token == "NaN":
-            return match.start(), "`NaN` is no JSON number"
-        elif at_key:
-            key, seen = json.loads(token), keys[-1]
-            if seen is not None and key in seen:
-                return match.start(), f"duplicate key `{_printable(key)}`"
-            if seen is not None:
-                seen.add(key)
-            at_key = False
-    return None
-
-
-def _line_and_column(before: str) -> tuple[int, int]:
-    return before.count("\n") + 1, len(before) - before.rfind("\n")
+    return name, read_object(file, name, _EXPECTED, _MAX_FILE_BYTES)
 
 
 # --- one section of a configuration -----------------------------------------------------------------------------------
@@ -331,7 +260,7 @@ class _Section:
         return self.data.get(key)
 
     def invalid(self, key: str, value: object, expected: str) -> ValueError:
-        return ValueError(f"{self.name}: `{self.at(key)}` is `{_shown(value)}`, expected {expected}")
+        return ValueError(f"{self.name}: `{self.at(key)}` is `{shown(value)}`, expected {expected}")
 
     def model_type(self) -> str | None:
         value = self.get("model_type")
@@ -377,7 +306,7 @@ class _Section:
             for index, entry in entries:
                 if not isinstance(entry, Mapping):
                     continue
-                path = f"{self.at(container)}.{_printable(str(index))}"
+                path = f"{self.at(container)}.{printable(str(index))}"
                 layer = _Section(self.name, path, entry, None)
                 for key, count in layer.counts(_EXPERT_KEYS):
                     if count != num_experts:
@@ -619,25 +548,5 @@ def _bounds(section: _Section, key: str, default: int) -> list[int]:
 # --- words of an error ------------------------------------------------------------------------------------------------
 
 
-def _kind(value: object) -> str:
-    if isinstance(value, list):
-        return "an array"
-    return "a string" if isinstance(value, str) else f"`{_shown(value)}`"
-
-
 def _shown_type(model_type: str | None) -> str:
-    return "`model_type` is not set" if model_type is None else f"`model_type` is `{_printable(model_type)}`"
-
-
-def _shown(value: object) -> str:
-    """A value as JSON, short and on one line."""
-    try:
-        text = json.dumps(value)
-    except (TypeError, ValueError, RecursionError):
-        # No JSON value, or an integer with too many digits to print.
-        text = f"a value of type {type(value).__name__}"
-    return text if len(text) <= 80 else f"{text[:77]}..."
-
-
-def _printable(text: str) -> str:
-    return text if text.isprintable() else repr(text)[1:-1]
+    return "`model_type` is not set" if model_type is None else f"`model_type` is `{printable(model_type)}`"

@@ -5,10 +5,11 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from expert_placement import _core
-from expert_placement._loads import as_bits
+from expert_placement._loads import LoadBits, as_bits
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    import os
     from typing import SupportsIndex
 
     import torch
@@ -96,6 +97,29 @@ class Placement(_core.Placement):
         num_layers = shape[0] if len(shape) == 2 else 1
         return cls(_core.Placement._from_table(table, num_layers, num_experts, topology))
 
+    @classmethod
+    def load(cls, path: str | os.PathLike[str]) -> Self:
+        """Reads a file that `save` wrote, and verifies it.
+
+        Raises:
+            FileNotFoundError: there is no such file.
+            ValueError: a file that is damaged, of another format or of an unknown version; the message names the file,
+                the field and the position.
+        """
+        from expert_placement.formats import native
+
+        return native.read(cls, path)
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Writes the placement as JSON with a version and its digest; the file appears whole or not at all.
+
+        Raises:
+            OSError: the file cannot be written.
+        """
+        from expert_placement.formats import native
+
+        native.write(self, path)
+
     def physical_to_logical(self, *, device: _core._Device | None = None) -> torch.Tensor:
         """The expert of each slot, or -1: int32[L, P]."""
         return self._physical_to_logical(device).view(self.num_layers, self.num_slots)
@@ -131,35 +155,36 @@ class Placement(_core.Placement):
         Raises:
             ValueError: loads of another shape, or one that is negative or not finite.
         """
-        bits, shape = self._checked(loads)
-        ranks = self._rank_loads(bits, shape[0])
-        is_windowed = (loads.ndim if hasattr(loads, "ndim") else _depth(loads)) == 3
-        return ranks.view(*(shape[:1] if is_windowed else ()), self.num_layers, self.num_ranks)
+        checked = self._checked(loads)
+        ranks = self._rank_loads(checked.bits, checked.shape[0])
+        windows = checked.shape[:1] if checked.is_windowed else ()
+        return ranks.view(*windows, self.num_layers, self.num_ranks)
 
     def balancedness(self, loads: LoadsLike) -> float:
         """The sum over layers (and windows) of the mean rank time over that of the largest; 1 is perfect.
 
         Arguments and errors are those of `rank_loads`.
         """
-        bits, shape = self._checked(loads)
-        return self._balancedness(bits, shape[0])
+        checked = self._checked(loads)
+        return self._balancedness(checked.bits, checked.shape[0])
 
     def report(self, loads: LoadsLike) -> list[LayerReport]:
         """For each layer how busy the busiest rank is, and how far from the best that any placement could do.
 
         Arguments and errors are those of `rank_loads`.
         """
-        bits, shape = self._checked(loads)
-        return [LayerReport(layer, *row) for layer, row in enumerate(self._report(bits, shape[0]))]
+        checked = self._checked(loads)
+        rows = self._report(checked.bits, checked.shape[0])
+        return [LayerReport(layer, *row) for layer, row in enumerate(rows)]
 
-    def _checked(self, loads: LoadsLike) -> tuple[_core._Integers, tuple[int, int, int]]:
-        bits, shape = as_bits(loads)
+    def _checked(self, loads: LoadsLike) -> LoadBits:
+        checked = as_bits(loads)
         for name, actual, expected in zip(
-            ("num_layers", "num_experts"), shape[1:], (self.num_layers, self.num_experts), strict=True
+            ("num_layers", "num_experts"), checked.shape[1:], (self.num_layers, self.num_experts), strict=True
         ):
             if actual != expected:
                 raise ValueError(f"loads has {name}={actual}, expected {expected} as the placement has")
-        return bits, shape
+        return checked
 
     def __repr__(self) -> str:
         return (
@@ -182,10 +207,3 @@ def _rebuilt(
     cls: type[Placement], table: _core._Integers, num_layers: int, num_experts: int, topology: Topology
 ) -> Placement:
     return cls(_core.Placement._from_table(table, num_layers, num_experts, topology))
-
-
-def _depth(loads: object) -> int:
-    """How deep sequences of numbers are nested."""
-    import numpy as np
-
-    return len(np.shape(loads))  # type: ignore[arg-type]

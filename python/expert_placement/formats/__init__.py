@@ -1,0 +1,1 @@
+"""Files: our own format of a placement, one module for each foreign one, and what they share."""
