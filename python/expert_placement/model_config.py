@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Protocol, runtime_checkable
 
 from expert_placement._core import MAX_NUM_EXPERTS
-from expert_placement.formats.json_object import kind, printable, read_object, shown
+from expert_placement.formats.json_object import printable, read_object, shown
 
 __all__ = ["ModelConfig", "read_model_config"]
 

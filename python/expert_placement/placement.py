@@ -21,8 +21,9 @@ if TYPE_CHECKING:
 
 
 class LayerReport(NamedTuple):
-    """One layer of a placement under measured loads. A time is a load divided by the rank's speed; with several windows
-    times are added up over them.
+    """One layer of a placement under measured loads.
+
+    A time is a load divided by the rank's speed; with several windows times are added up over them.
     """
 
     layer: int
@@ -45,9 +46,9 @@ class LayerReport(NamedTuple):
 class Placement(_core.Placement):
     """Which of E logical experts each of P physical slots holds, in each of L layers, replicas included.
 
-    A placement is an immutable value: hashable, comparable and picklable. Its state is the physical-to-logical table and
-    the ranks that the slots belong to; everything else is derived. Every tensor is a fresh contiguous `torch.int32` on
-    the CPU whose storage is the memory that Rust filled; `device=` moves it.
+    A placement is an immutable value: hashable, comparable and picklable. Its state is the physical-to-logical table
+    and the ranks that the slots belong to; everything else is derived. Every tensor is a fresh contiguous `torch.int32`
+    on the CPU whose storage is the memory that Rust filled; `device=` moves it.
 
     Make one with `from_partition`, `from_physical_to_logical`, `load` or `rebalance`.
 

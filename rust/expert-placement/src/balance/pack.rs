@@ -41,10 +41,8 @@ fn put_all(expert: u32, shape: &Shape, work: &mut Workspace, state: &mut State) 
     let (replicas, load) = (state.counts[expert as usize], state.shares[expert as usize]);
     let is_spread = replicas > 1 && shape.num_nodes > 1;
     work.chosen.clear();
-    if is_spread {
-        work.used.clear();
-        work.used.resize(shape.num_nodes, 0);
-    }
+    work.used.clear();
+    work.used.resize(shape.num_nodes, 0);
     for _ in 0..replicas {
         let bin = if shape.is_even_speed && !is_spread {
             (work.tournament.least() != OUT).then(|| work.tournament.winner())
@@ -58,9 +56,7 @@ fn put_all(expert: u32, shape: &Shape, work: &mut Workspace, state: &mut State) 
                 None => break,
             },
         };
-        if is_spread {
-            work.used[shape.bins[bin].node] += 1;
-        }
+        work.used[shape.bins[bin].node] += 1;
         // Out of the choice until all replicas of this expert have their ranks.
         work.tournament.set(bin, OUT);
         work.chosen.push(bin);
@@ -84,7 +80,7 @@ fn first_done(load: f64, shape: &Shape, work: &Workspace, state: &State) -> Opti
         if work.room[bin] == 0 || work.chosen.contains(&bin) {
             continue;
         }
-        let used = if shape.num_nodes > 1 { work.used.get(about.node).copied().unwrap_or(0) } else { 0 };
+        let used = work.used[about.node];
         let time = (state.loads[bin] + load) / about.speed;
         if best.is_none_or(|(fewest, least, _)| used < fewest || (used == fewest && time < least)) {
             best = Some((used, time, bin));

@@ -80,6 +80,15 @@ impl Workspace {
                 }
             }
         }
+        if !is_start && field.is_some_and(|field| field < self.state.largest()) {
+            // Two replicas on one rank may balance better; the search goes on from there, with the second one given up.
+            std::mem::swap(&mut self.state, &mut self.other);
+            self.begin_from(shape, out);
+            warm::walk(&self.weights, target, shape, &mut self.warm, &mut self.state);
+            if self.other.largest() <= self.state.largest() {
+                std::mem::swap(&mut self.state, &mut self.other);
+            }
+        }
         if field.is_none_or(|field| self.state.largest() < field * (1.0 - 1e-9)) {
             write(&self.state, shape, out);
             return;

@@ -95,7 +95,7 @@ pub(crate) fn walk(weights: &[f64], target: f64, shape: &Shape, work: &mut Works
     let most_steps = 32 * shape.bins.len() + 256;
     while way.steps.len() < most_steps {
         let hot = state.hottest();
-        if state.times[hot] <= target {
+        if state.times.get(hot).is_none_or(|time| *time <= target) {
             break;
         }
         if let Some(step) = best_step(weights, hot, target, shape, work, state) {

@@ -1,0 +1,167 @@
+"""Migrations, executed step by step: nothing is read after it was overwritten, no expert is ever in no slot."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+from expert_placement import Migration, Placement, Topology, plan_migration, rebalance
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+torch = pytest.importorskip("torch", reason="tensors need torch")
+
+Table = npt.NDArray[np.int32]
+
+
+def execute(old: Placement, new: Placement, moves: Any, batches: Any, write_batches: Any) -> None:
+    """Plays a plan on the table itself, and refuses whatever a plan must not do."""
+    before: Table = old.physical_to_logical().numpy()
+    after: Table = new.physical_to_logical().numpy()
+    rank_of = np.repeat(np.arange(old.num_ranks), np.diff(old.slot_offsets().numpy()))
+    changed = {
+        (int(layer), int(slot)) for layer, slot in zip(*np.nonzero((before != after) & (after >= 0)), strict=True)
+    }
+    assert {(int(layer), int(to)) for layer, _, _, to in moves} == changed, "other slots than those that change"
+    assert len(moves) == len(changed), "a slot is filled twice"
+    now, staged = before.copy(), []
+    sends, receives = np.zeros(old.num_ranks, int), np.zeros(old.num_ranks, int)
+    for batch, (first, last) in enumerate(pairwise(batches)):
+        senders, receivers = set(), set()
+        for index in range(first, last):
+            layer, expert, source, to = moves[index]
+            assert before[layer, source] == expert, "the source does not hold the expert"
+            assert now[layer, source] == expert, "the source was overwritten"
+            sender, receiver = rank_of[source], rank_of[to]
+            if sender != receiver:
+                assert sender not in senders, "a rank sends twice"
+                assert receiver not in receivers, "a rank receives twice"
+                senders.add(sender)
+                receivers.add(receiver)
+                sends[sender] += 1
+                receives[receiver] += 1
+            staged.append(index)
+        for index in [index for index in staged if write_batches[index] == batch]:
+            layer, expert, _, to = moves[index]
+            now[layer, to] = expert
+            staged.remove(index)
+        for row in now:
+            assert set(range(old.num_experts)) <= set(row.tolist()), "an expert is in no slot"
+    assert not staged, "something was never written"
+    assert (now[after >= 0] == after[after >= 0]).all(), "another placement came out"
+    most = max(int(sends.max(initial=0)), int(receives.max(initial=0)))
+    assert len(batches) - 1 == max(most, 1 if len(moves) else 0), "not the least number of batches"
+
+
+def executed(old: Placement, new: Placement) -> Migration:
+    plan = plan_migration(old, new)
+    execute(old, new, plan.moves.tolist(), plan.batches.tolist(), plan.write_batches.tolist())
+    before = old.physical_to_logical()
+    weights = torch.stack((before, before * 10), dim=-1).to(torch.bfloat16)
+    result = plan.apply(weights)
+    after = new.physical_to_logical()
+    assert torch.equal(result[after >= 0], torch.stack((after, after * 10), dim=-1).to(torch.bfloat16)[after >= 0])
+    assert plan.num_moves == len(plan.moves)
+    assert plan.num_batches == len(plan.batches) - 1
+    own = np.repeat(np.arange(plan.num_batches), np.diff(plan.batches.numpy()))
+    assert (plan.num_staged > 0) == bool((plan.write_batches.numpy() > own).any())
+    return plan
+
+
+@st.composite
+def pairs(draw: st.DrawFn) -> tuple[Placement, Placement]:
+    """Two placements of up to 3 layers and 4 x 4 slots, empty slots included."""
+    ranks, each = draw(st.integers(1, 4)), draw(st.integers(1, 4))
+    slots = ranks * each
+    experts, layers = draw(st.integers(1, slots)), draw(st.integers(1, 3))
+    topology = Topology(ranks, draw(st.integers(1, ranks)))
+    rng = np.random.default_rng(draw(st.integers(0, 2**32)))
+
+    def one() -> Placement:
+        rows = rng.integers(-1 if rng.random() < 0.3 else 0, experts, (layers, slots))
+        for row in rows:
+            row[rng.permutation(slots)[:experts]] = np.arange(experts)
+        return Placement.from_physical_to_logical(rows, num_experts=experts, topology=topology)
+
+    return one(), one()
+
+
+@given(pairs())
+@settings(max_examples=400)
+def test_a_plan_executes_to_the_new_placement(pair: tuple[Placement, Placement]) -> None:
+    executed(*pair)
+
+
+def test_a_real_size_executes() -> None:
+    loads = np.random.default_rng(1).lognormal(0, 0.8, (12, 64))
+    later = loads * np.random.default_rng(2).lognormal(0, 0.4, (12, 64))
+    old = rebalance(loads, 80, Topology(8, 2))
+    for new in (rebalance(later, 80, Topology(8, 2)), rebalance(later, 80, Topology(8, 2), previous=old, max_moves=40)):
+        executed(old, new)
+
+
+def test_no_change_is_no_move() -> None:
+    old = rebalance([[1, 2, 3, 4]], 6, Topology(2))
+    plan = executed(old, old)
+    assert (plan.num_moves, plan.num_batches, plan.batches.tolist()) == (0, 0, [0])
+
+
+def test_the_nearest_source_is_taken() -> None:
+    topology = Topology(4, 2)
+    old = Placement.from_physical_to_logical([[0, 1, 2, 0, 3, 0, 4, 5]], num_experts=6, topology=topology)
+    new = Placement.from_physical_to_logical([[0, 0, 2, 1, 3, 0, 4, 5]], num_experts=6, topology=topology)
+    # Slot 1 is filled from the same rank, and slot 3 from the one place where expert 1 is.
+    assert executed(old, new).moves.tolist() == [[0, 0, 0, 1], [0, 1, 1, 3]]
+    # Rank 3 gets expert 0 from rank 2, which is on its node, though rank 0 has sent nothing either.
+    old = Placement.from_physical_to_logical([[0, 1, 2, 3, 0, 4, 4, 5]], num_experts=6, topology=topology)
+    new = Placement.from_physical_to_logical([[0, 1, 2, 3, 0, 4, 0, 5]], num_experts=6, topology=topology)
+    assert executed(old, new).moves.tolist() == [[0, 0, 4, 6]]
+
+
+def test_a_ring_shares_a_batch() -> None:
+    old = Placement.from_physical_to_logical([[0, 1, 2]], num_experts=3, topology=Topology(3))
+    new = Placement.from_physical_to_logical([[1, 2, 0]], num_experts=3, topology=Topology(3))
+    plan = executed(old, new)
+    assert (plan.num_batches, plan.num_staged) == (1, 0)
+
+
+def test_a_broken_plan_is_refused_by_the_execution() -> None:
+    old = Placement.from_physical_to_logical([[0, 1, 2, 3]], num_experts=4, topology=Topology(2))
+    new = Placement.from_physical_to_logical([[2, 1, 0, 3]], num_experts=4, topology=Topology(2))
+    good = [[0, 2, 2, 0], [0, 0, 0, 2]]
+    execute(old, new, good, [0, 2], [0, 0])
+    broken: list[tuple[Any, str]] = [
+        ((good, [0, 1, 2], [0, 1]), "in no slot"),
+        ((good, [0, 1, 2], [1, 1]), "least number"),
+        (([[0, 2, 3, 0], [0, 0, 0, 2]], [0, 2], [0, 0]), "does not hold"),
+        ((good[:1], [0, 1], [0]), "other slots"),
+        ((good, [0, 2], [0, 1]), "never written|no slot"),
+    ]
+    for plan, message in broken:
+        with pytest.raises(AssertionError, match=message):
+            execute(old, new, *plan)
+
+
+def test_placements_that_do_not_fit_are_refused() -> None:
+    old = rebalance([[1, 2, 3, 4]], 6, Topology(2))
+    for new, message in (
+        (rebalance([[1, 2, 3, 4]] * 2, 6, Topology(2)), "new has num_layers=2, expected 1 as old has"),
+        (rebalance([[1, 2, 3, 4]], 8, Topology(2)), "new has num_slots=8, expected 6"),
+        (rebalance([[1, 2, 3]], 6, Topology(2)), "new has num_experts=3, expected 4"),
+        (rebalance([[1, 2, 3, 4]], 6, Topology(3)), "new has num_ranks=3, expected 2"),
+        (rebalance([[1, 2, 3, 4]], 6, Topology(2, slots_per_rank=[2, 4])), "start of a rank's slots=2, expected 3"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            plan_migration(old, new)
+
+
+def test_weights_that_do_not_fit_are_refused() -> None:
+    old = Placement.from_physical_to_logical([[0, 1, 2]], num_experts=3, topology=Topology(3))
+    new = Placement.from_physical_to_logical([[1, 2, 0]], num_experts=3, topology=Topology(3))
+    plan = plan_migration(old, new)
+    for shape, message in (((3,), "1 dimensions"), ((1, 2), "2 slots, expected at least 3"), ((0, 3), "0 layers")):
+        with pytest.raises(ValueError, match=message):
+            plan.apply(torch.zeros(shape))
