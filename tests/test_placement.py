@@ -196,8 +196,8 @@ def test_wrong_types_are_refused() -> None:
     calls: list[Any] = [
         lambda: make([[0.0, 1.0]]),
         lambda: Topology(True),
-        lambda: Topology(2, active=[1, 0]),
-        lambda: Topology(2, speeds=["1", "2"]),
+        lambda: Topology(2, active=[1, 0]),  # type: ignore[list-item]
+        lambda: Topology(2, speeds=["1", "2"]),  # type: ignore[list-item]
         lambda: Placement.from_physical_to_logical([[0]], num_experts=1, topology=2),  # type: ignore[arg-type]
         lambda: make().rank_loads([[True, False]]),
         lambda: make().rank_loads([[1j, 1]]),

@@ -165,8 +165,29 @@ def test_real_sizes_are_filled_and_near_the_bound(ranks: int, slots: int) -> Non
     placement = rebalance(loads, ranks * slots, Topology(ranks))
     assert (table(placement) >= 0).all()
     theirs = rebalance(loads, ranks * slots, Topology(ranks), "deepseek")
-    for ours, other in zip(placement.report(loads), theirs.report(loads), strict=True):
-        assert ours.gap < (other.gap if slots == 2 else other.gap / 4)
+    # With two slots a rank the numbers of replicas leave little to choose; with more the gap all but closes.
+    part = 1.0 if slots == 2 else 0.25
+    assert sum(report.gap for report in placement.report(loads)) < part * sum(
+        report.gap for report in theirs.report(loads)
+    )
+
+
+@given(uneven_cases(), st.integers(0, 2**32))
+@settings(max_examples=100)
+def test_windows_are_planned_for(case: tuple[Loads, int, Topology], seed: int) -> None:
+    loads, slots, topology = case
+    windows = np.stack([loads, random_loads(np.random.default_rng(seed), 2, *loads.shape), loads[::-1]])
+    ours = largest(rebalance(windows, slots, topology), windows)
+    theirs = largest(rebalance(windows.sum(0), slots, topology), windows)
+    for one, other in zip(ours, theirs, strict=True):
+        assert one <= other * (1 + 1e-12)
+
+
+def test_windows_bring_something() -> None:
+    rng = np.random.default_rng(4)
+    windows = rng.lognormal(0, 0.6, (1, 6, 64)) * rng.lognormal(0, 0.5, (8, 6, 64))
+    ours = rebalance(windows, 80, Topology(8))
+    assert ours.balancedness(windows) > rebalance(windows.sum(0), 80, Topology(8)).balancedness(windows) + 0.005
 
 
 @given(uneven_cases(), st.integers(0, 2**32))

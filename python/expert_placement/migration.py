@@ -83,9 +83,9 @@ class Migration(_core.Migration):
 def plan_migration(old: Placement, new: Placement) -> Migration:
     """Plans the way from one placement to the next.
 
-    Every slot that comes to hold another expert is filled from a slot that holds that expert in `old`: the nearest (on
-    the same rank, else on the same node, else any), of equally near ones one that keeps its content, then one of the
-    rank that sends least so far, then the lower rank and slot. The number of batches is the most that any rank sends or
+    Every slot that comes to hold another expert is filled from a slot that holds that expert in `old`, on a rank that
+    is in service in `new`: the nearest (on the same rank, else on the same node, else any), of ranks equally near the
+    one that sends least so far, then the lower rank and slot. The number of batches is the most that any rank sends or
     receives, and no plan has fewer.
 
     Args:

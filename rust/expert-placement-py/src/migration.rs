@@ -38,11 +38,17 @@ impl Migration {
         self.0.batches().len().saturating_sub(1)
     }
 
-    /// How many experts a rank at most has received and not yet written at the end of a batch; 0 where every batch can be
-    /// written in place as soon as it was read.
+    /// How many experts a rank has to keep beside its slots at most: those that it has read and not yet written, counted
+    /// between the reads and the writes of a batch.
     #[getter]
     fn num_staged(&self) -> usize {
         self.0.num_staged()
+    }
+
+    /// Whether after every batch every expert of every layer is in at least one slot of a rank in service.
+    #[getter]
+    fn is_interruption_safe(&self) -> bool {
+        self.0.is_interruption_safe()
     }
 
     fn _moves<'py>(&self, py: Python<'py>, device: Device<'_, 'py>) -> Tensor<'py> {

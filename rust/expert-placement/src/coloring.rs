@@ -214,10 +214,10 @@ mod tests {
                     None => colouring.force(edge, |_, _, _| true),
                 }
             }
-            let mut seen = std::collections::BTreeSet::new();
+            let mut used = std::collections::BTreeSet::new();
             for (&(sender, receiver), &colour) in edges.iter().zip(&colouring.colours) {
                 assert!((colour as usize) < colouring.degree, "{edges:?}");
-                assert!(seen.insert((0, sender, colour)) && seen.insert((1, receiver, colour)), "{edges:?}");
+                assert!(used.insert((0, sender, colour)) && used.insert((1, receiver, colour)), "{edges:?}");
             }
         }
     }

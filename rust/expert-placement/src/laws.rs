@@ -63,7 +63,6 @@ impl Rule for Partition {
 }
 
 /// The arithmetic in `u8`, so that 255 experts on 255 ranks stand at the edge of the type.
-#[derive(Clone, Copy)]
 struct Bytes {
     experts: u8,
     ranks: u8,

@@ -38,6 +38,7 @@ pub struct Migration {
     write_batches: Vec<u32>,
     num_transfers: usize,
     num_staged: usize,
+    is_interruption_safe: bool,
 }
 
 impl Migration {
@@ -66,11 +67,17 @@ impl Migration {
         self.num_transfers
     }
 
-    /// How many experts a rank at most has received and not yet written at the end of a batch: 0 where every batch can be
-    /// written as soon as it was read.
+    /// How many experts a rank has to keep beside its slots at most: those that it has read and not yet written, counted
+    /// between the reads and the writes of a batch.
     #[must_use]
     pub const fn num_staged(&self) -> usize {
         self.num_staged
+    }
+
+    /// Whether after every batch every expert of every layer is in at least one slot of a rank in service.
+    #[must_use]
+    pub const fn is_interruption_safe(&self) -> bool {
+        self.is_interruption_safe
     }
 }
 
@@ -85,7 +92,10 @@ pub fn plan_migration(old: &Placement, new: &Placement) -> Result<Migration, Err
     let moves = choose_sources(old, new)?;
     let ranks = Ranks::of(old);
     let colours = order(&moves, &ranks, old.num_slots());
-    Ok(arranged(&moves, &colours, &ranks, old.num_slots()))
+    let written = write_batches(&moves, &colours, old.num_slots());
+    let mut plan = arranged(&moves, &colours, &written, &ranks);
+    plan.is_interruption_safe = keeps_every_expert(old, new, &moves, &written, &ranks);
+    Ok(plan)
 }
 
 fn expect_same_shape(old: &Placement, new: &Placement) -> Result<(), Error> {
@@ -148,9 +158,9 @@ impl Ranks {
 
 /// Every slot that changes, in the order of layers and slots, with its source.
 ///
-/// The source is the nearest slot that holds the expert in the old placement: on the same rank, else on the same node,
-/// else anywhere. Among equally near ones it is one that keeps its content, else any; of those the rank that sends least
-/// so far, then the lower rank, then the lower slot.
+/// The source is the nearest slot that holds the expert in the old placement, on a rank that is in service in the new
+/// one: on the same rank, else on the same node, else anywhere. Of ranks equally near it is the one that sends least so
+/// far, then the lower one; of a rank's slots the lowest.
 fn choose_sources(old: &Placement, new: &Placement) -> Result<Vec<Move>, Error> {
     let ranks = Ranks::of(old);
     let experts = to_usize(old.num_experts());
@@ -172,15 +182,14 @@ fn choose_sources(old: &Placement, new: &Placement) -> Result<Vec<Move>, Error> 
             let candidates = &slots[first[expert]..first[expert + 1]];
             let key = |source: u32| {
                 let rank = ranks.rank(source);
-                let distance = if rank == ranks.rank(destination) {
-                    0
-                } else {
-                    1 + u32::from(ranks.node(source) != ranks.node(destination))
-                };
-                let is_overwritten = after[source as usize] != wanted;
-                (distance, is_overwritten, if distance == 0 { 0 } else { sends[rank as usize] }, rank, source)
+                if rank == ranks.rank(destination) {
+                    return (0, 0, rank, source);
+                }
+                let is_far = ranks.node(source) != ranks.node(destination);
+                (1 + u32::from(is_far), sends[rank as usize], rank, source)
             };
-            let Some(source) = candidates.iter().copied().min_by_key(|source| key(*source)) else {
+            let is_live = |source: &u32| new.topology().is_active(ranks.rank(*source) as usize);
+            let Some(source) = candidates.iter().copied().filter(is_live).min_by_key(|source| key(*source)) else {
                 let refusal = Refusal::NoSource { layer, expert: wanted as u32, slot: destination as usize };
                 return Err(Error::refused(refusal));
             };
@@ -459,7 +468,7 @@ impl Batches<'_> {
 }
 
 /// The moves in the order of their batches, and when each is written.
-fn arranged(moves: &[Move], batch_of: &[u32], ranks: &Ranks, num_slots: usize) -> Migration {
+fn arranged(moves: &[Move], batch_of: &[u32], written: &[u32], ranks: &Ranks) -> Migration {
     let mut order: Vec<u32> = (0..moves.len() as u32).collect();
     // Moves are in the order of layers and destinations already.
     order.sort_by_key(|index| batch_of[*index as usize]);
@@ -471,14 +480,13 @@ fn arranged(moves: &[Move], batch_of: &[u32], ranks: &Ranks, num_slots: usize) -
     for batch in 0..num_batches {
         batches[batch + 1] += batches[batch];
     }
-    let written = write_batches(moves, batch_of, num_slots);
-    let num_staged = most_staged(moves, batch_of, &written, ranks, num_batches);
     Migration {
         moves: order.iter().map(|index| moves[*index as usize]).collect(),
         batches,
         write_batches: order.iter().map(|index| written[*index as usize]).collect(),
         num_transfers: moves.iter().filter(|one| ranks.is_transfer(one)).count(),
-        num_staged,
+        num_staged: most_staged(moves, batch_of, written, ranks),
+        is_interruption_safe: false,
     }
 }
 
@@ -500,27 +508,54 @@ fn write_batches(moves: &[Move], batch_of: &[u32], num_slots: usize) -> Vec<u32>
     written
 }
 
-/// The most experts that any rank has read and not written at the end of a batch.
-fn most_staged(moves: &[Move], batch_of: &[u32], written: &[u32], ranks: &Ranks, num_batches: usize) -> usize {
-    let mut delayed: Vec<(u32, u32, u32)> = Vec::new();
+/// The most experts that any rank has read and not written, between the reads and the writes of a batch.
+fn most_staged(moves: &[Move], batch_of: &[u32], written: &[u32], ranks: &Ranks) -> usize {
+    let mut changes: Vec<(u32, u32, i32)> = Vec::with_capacity(2 * moves.len());
     for ((one, &batch), &write) in moves.iter().zip(batch_of).zip(written) {
-        if write > batch {
-            delayed.push((ranks.rank(one.destination), batch, write));
-        }
+        let rank = ranks.rank(one.destination);
+        changes.push((rank, batch, 1));
+        changes.push((rank, write + 1, -1));
     }
-    delayed.sort_unstable();
+    // Within a batch what was written goes before what is read.
+    changes.sort_unstable();
     let mut most = 0;
-    for of_rank in delayed.chunk_by(|left, right| left.0 == right.0) {
-        let mut change = vec![0_i64; num_batches + 1];
-        for &(_, batch, write) in of_rank {
-            change[batch as usize] += 1;
-            change[write as usize] -= 1;
-        }
+    for of_rank in changes.chunk_by(|left, right| left.0 == right.0) {
         let mut staged = 0;
-        for step in change {
-            staged += step;
+        for (_, _, change) in of_rank {
+            staged += change;
             most = most.max(staged);
         }
     }
     most as usize
+}
+
+/// Whether at the end of every batch every expert is in a slot of a rank that is in service in the new placement.
+fn keeps_every_expert(old: &Placement, new: &Placement, moves: &[Move], written: &[u32], ranks: &Ranks) -> bool {
+    let is_live = |slot: usize| new.topology().is_active(ranks.rank(slot as u32) as usize);
+    let mut start = 0;
+    for layer in moves.chunk_by(|left, right| left.layer == right.layer) {
+        let before = old.row(layer[0].layer as usize);
+        let mut replicas = vec![0_u32; to_usize(old.num_experts())];
+        for (_, entry) in before.iter().enumerate().filter(|(slot, entry)| **entry != EMPTY && is_live(*slot)) {
+            replicas[*entry as usize] += 1;
+        }
+        let mut order: Vec<usize> = (0..layer.len()).collect();
+        order.sort_by_key(|index| written[start + index]);
+        for batch in order.chunk_by(|left, right| written[start + left] == written[start + right]) {
+            for index in batch {
+                replicas[layer[*index].expert as usize] += 1;
+            }
+            for index in batch {
+                let overwritten = before[layer[*index].destination as usize];
+                if overwritten != EMPTY {
+                    replicas[overwritten as usize] -= 1;
+                    if replicas[overwritten as usize] == 0 {
+                        return false;
+                    }
+                }
+            }
+        }
+        start += layer.len();
+    }
+    true
 }

@@ -115,7 +115,7 @@ impl fmt::Display for Refusal {
             }
             Self::NoSource { layer, expert, slot } => write!(
                 f,
-                "slot {slot} of layer {layer} is to hold expert {expert}, which no slot of the old placement holds",
+                "slot {slot} of layer {layer} is to hold expert {expert}, which no live rank of the old placement holds",
             ),
         }
     }

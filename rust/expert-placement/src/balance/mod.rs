@@ -20,6 +20,7 @@ pub(crate) mod shape;
 mod state;
 mod tournament;
 mod warm;
+mod windows;
 
 use core::fmt;
 use core::str::FromStr;

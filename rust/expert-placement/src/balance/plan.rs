@@ -3,7 +3,7 @@
 use super::shape::Shape;
 use super::state::{NONE, State};
 use super::warm::{self, Offer, Way};
-use super::{Policy, deepseek, pack, recount, refine, replicate};
+use super::{Policy, deepseek, pack, recount, refine, replicate, windows};
 use crate::loads::Loads;
 use crate::placement::EMPTY;
 
@@ -33,6 +33,7 @@ pub(super) struct Workspace {
     pack: pack::Workspace,
     refine: refine::Workspace,
     recount: recount::Workspace,
+    windows: windows::Workspace,
     deepseek: deepseek::Workspace,
     warm: warm::Workspace,
 }
@@ -80,11 +81,14 @@ impl Workspace {
                 }
             }
         }
+        if loads.num_windows() > 1 {
+            return self.plan_windows(job, layer, out);
+        }
         if !is_start && field.is_some_and(|field| field < self.state.largest()) {
             // Two replicas on one rank may balance better; the search goes on from there, with the second one given up.
             std::mem::swap(&mut self.state, &mut self.other);
             self.begin_from(shape, out);
-            warm::walk(&self.weights, target, shape, &mut self.warm, &mut self.state);
+            warm::walk(&self.weights, target, shape, &mut self.warm, &mut self.state, State::largest);
             if self.other.largest() <= self.state.largest() {
                 std::mem::swap(&mut self.state, &mut self.other);
             }
@@ -105,6 +109,39 @@ impl Workspace {
         self.row = row;
     }
 
+    /// Goes on from the plan for the sum of the windows, in `state`, to one for the windows themselves, and keeps whichever
+    /// is best: that, the plan for the sum, or the field's plan, which `out` holds where there is one.
+    fn plan_windows(&mut self, job: &Job<'_>, layer: usize, out: &mut [i32]) {
+        let &Job { loads, shape, hierarchy, .. } = job;
+        let mut best = if hierarchy.is_some() { self.time_of(job, layer, out) } else { f64::INFINITY };
+        let mut row = std::mem::take(&mut self.row);
+        for is_refined in [false, true] {
+            if is_refined {
+                windows::refine(loads, layer, shape, &mut self.windows, &mut self.state);
+            }
+            row.clear();
+            row.resize(out.len(), EMPTY);
+            write(&self.state, shape, &mut row);
+            let time = self.time_of(job, layer, &row);
+            if time <= best {
+                best = time;
+                out.copy_from_slice(&row);
+            }
+        }
+        self.row = row;
+    }
+
+    /// The sum over the windows of the busiest rank's time under a row of the table, as reports give it.
+    fn time_of(&mut self, job: &Job<'_>, layer: usize, row: &[i32]) -> f64 {
+        let mut time = 0.0;
+        for window in 0..job.loads.num_windows() {
+            self.weights.clear();
+            self.weights.extend_from_slice(job.loads.row(window, layer));
+            time += self.largest(job.shape, row);
+        }
+        time
+    }
+
     /// The busiest rank's time under a row of the table, its slots added up in their order.
     fn largest(&mut self, shape: &Shape, row: &[i32]) -> f64 {
         self.counts.clear();
@@ -112,10 +149,10 @@ impl Workspace {
         for entry in row.iter().filter(|entry| **entry != EMPTY) {
             self.counts[*entry as usize] += 1;
         }
-        let share = |expert: usize| self.weights[expert] / f64::from(self.counts[expert]);
+        let load = |expert: usize| self.weights[expert] / f64::from(self.counts[expert]);
         let times = shape.bins.iter().map(|bin| {
             let held = row[bin.start..bin.start + bin.slots].iter().filter(|entry| **entry != EMPTY);
-            held.fold(0.0, |sum, entry| sum + share(*entry as usize)) / bin.speed
+            held.fold(0.0, |sum, entry| sum + load(*entry as usize)) / bin.speed
         });
         times.fold(0.0, f64::max)
     }
@@ -159,22 +196,23 @@ impl Workspace {
         let shape = job.shape;
         let mut row = vec![EMPTY; before.len()];
         self.plan(job, layer, &mut row);
+        job.loads.add_up(layer, &mut self.weights);
         self.read(shape, &row);
-        let mut target = self.state.largest();
+        let target = self.state.largest();
         let ideal = std::mem::take(&mut self.state);
         self.begin_from(shape, before);
         let start = self.state.clone();
+        let time = |state: &State| windows::time(job.loads, layer, shape, state);
         let way = if job.policy == Policy::Deepseek {
-            let offer = Offer { steps: 0, moves: self.warm.moves(&start), time: start.largest() };
-            target = ideal.largest();
+            let offer = Offer { steps: 0, moves: self.warm.moves(&start), time: time(&start) };
             Way { steps: Vec::new(), offers: vec![offer] }
         } else {
-            warm::walk(&self.weights, target, shape, &mut self.warm, &mut self.state)
+            warm::walk(&self.weights, target, shape, &mut self.warm, &mut self.state, time)
         };
         let aligned = align(&ideal, &start, shape);
-        let mut warm = Warm { way, row: vec![EMPTY; before.len()], target };
+        let mut warm = Warm { way, row: vec![EMPTY; before.len()], target: time(&aligned) };
         write_over(&aligned, shape, before, &mut warm.row);
-        warm.way.offers.push(Offer { steps: usize::MAX, moves: self.warm.moves(&aligned), time: target });
+        warm.way.offers.push(Offer { steps: usize::MAX, moves: self.warm.moves(&aligned), time: warm.target });
         warm
     }
 

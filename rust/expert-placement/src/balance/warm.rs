@@ -89,9 +89,18 @@ pub(crate) struct Workspace {
 }
 
 /// Walks from a state towards `target`, and keeps every state that is better than all before it.
-pub(crate) fn walk(weights: &[f64], target: f64, shape: &Shape, work: &mut Workspace, state: &mut State) -> Way {
+///
+/// What an offer is worth is what `time` says of its state.
+pub(crate) fn walk(
+    weights: &[f64],
+    target: f64,
+    shape: &Shape,
+    work: &mut Workspace,
+    state: &mut State,
+    time: impl Fn(&State) -> f64,
+) -> Way {
     let mut way = Way::default();
-    way.offers.push(Offer { steps: 0, moves: work.residents.moves(state), time: state.largest() });
+    way.offers.push(Offer { steps: 0, moves: work.residents.moves(state), time: time(state) });
     let most_steps = 32 * shape.bins.len() + 256;
     while way.steps.len() < most_steps {
         let hot = state.hottest();
@@ -110,7 +119,7 @@ pub(crate) fn walk(weights: &[f64], target: f64, shape: &Shape, work: &mut Works
                 way.steps.push(step);
             }
         }
-        let offer = Offer { steps: way.steps.len(), moves: work.residents.moves(state), time: state.largest() };
+        let offer = Offer { steps: way.steps.len(), moves: work.residents.moves(state), time: time(state) };
         // An offer that costs no less and brings no more than another is none.
         while way.offers.len() > 1
             && way.offers.last().is_some_and(|last| last.moves >= offer.moves && last.time >= offer.time)
