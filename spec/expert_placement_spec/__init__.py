@@ -3,6 +3,8 @@
 This distribution stands by itself: it needs neither the crate nor the wheel that it is about.
 """
 
+from expert_placement_spec.case_check import evaluate_case
+from expert_placement_spec.chapters import CHAPTERS
 from expert_placement_spec.evaluation import evaluate
 from expert_placement_spec.exhaustive import Counterexample, Domain, Outcome, check
 from expert_placement_spec.invariants import INVARIANTS, Invariant
@@ -10,4 +12,15 @@ from expert_placement_spec.reference import Partition
 
 __version__ = "0.2.0"
 
-__all__ = ["INVARIANTS", "Counterexample", "Domain", "Invariant", "Outcome", "Partition", "check", "evaluate"]
+__all__ = [
+    "CHAPTERS",
+    "INVARIANTS",
+    "Counterexample",
+    "Domain",
+    "Invariant",
+    "Outcome",
+    "Partition",
+    "check",
+    "evaluate",
+    "evaluate_case",
+]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import sys
+from collections.abc import Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -13,6 +14,9 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
+from expert_placement_spec import case_check
+from expert_placement_spec.cases import Chapter
+from expert_placement_spec.chapters import CHAPTERS, PARTITION
 from expert_placement_spec.exhaustive import Domain, Outcome, check
 from expert_placement_spec.implementation import REFERENCE, load
 from expert_placement_spec.invariants import INVARIANTS
@@ -24,11 +28,18 @@ from expert_placement_spec.sampled import sample
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
+    from expert_placement_spec.outcome import Outcome as AnyOutcome
+
 app = typer.Typer(
     help="The specification of expert placement, made executable.", no_args_is_help=True, pretty_exceptions_enable=False
 )
 
 PROGRAM = "expert-placement-spec"
+
+EXPERTS, RANKS, WIDE = "0..=128", "1..=128", 256
+"""The partitions that are checked without other word."""
+POINTS, CASES = 2000, 500
+"""Random points of partitions, and random cases of the other chapters, without other word."""
 
 USAGE = 2
 # What a shell reports for a process that ends by the signal of the same cause.
@@ -41,6 +52,8 @@ Examples:
     expert-placement-spec check --implementation expert_placement:Partition
 
     expert-placement-spec check --implementation my_engine.moe:Partition --experts 0..=64 --ranks 1..=64 --json
+
+    expert-placement-spec check --chapter migration --implementation expert_placement
 
     expert-placement-spec prove
 """
@@ -84,12 +97,12 @@ def progress_bar(what: str) -> Iterator[Callable[[int, int], None]]:
 def run(
     implementations: Sequence[str],
     *,
-    experts: str = "0..=128",
-    ranks: str = "1..=128",
-    wide: int = 256,
+    experts: str = EXPERTS,
+    ranks: str = RANKS,
+    wide: int = WIDE,
     alone: int | None = None,
     strategies: Sequence[str] = STRATEGIES,
-    samples: int = 2000,
+    samples: int = POINTS,
     device: str = "cpu",
     processes: int | None = None,
     as_json_text: bool = False,
@@ -131,32 +144,100 @@ def run(
     if samples:
         with progress_bar("sampled") as progress:
             sampled = sample(names, samples, device=device, progress=progress)
-    broken = [one.counterexample for one in outcomes + sampled if one.counterexample is not None]
+    title = f"exhaustive: E in {experts}, R in {ranks}; pairs and maps up to {wide}, answers asked one by one up to "
+    titles = (
+        f"{title}{domain.largest('alone')}",
+        f"sampled: E and R up to {MAX}, {samples:,} points each at most",
+    )
+    domain_text = {
+        "experts": experts,
+        "ranks": ranks,
+        "wide": wide,
+        "alone": domain.largest("alone"),
+        "strategies": list(domain.strategies),
+    }
+    return show(outcomes, sampled, titles, {"domain": domain_text}, as_json_text=as_json_text)
+
+
+def run_chapter(
+    chapter: str,
+    implementations: Sequence[str],
+    *,
+    domain: str = "small",
+    samples: int = CASES,
+    processes: int | None = None,
+    as_json_text: bool = False,
+) -> int:
+    """Checks implementations of placements, plans or migrations, prints the outcome, and gives the exit code.
+
+    Args:
+        chapter: a chapter of laws about cases.
+        implementations: names of the form `module` or `module:attribute`.
+        domain: `quick`, `small` or `full`: which cases are looked at one and all.
+        samples: how many random cases beyond the domain; 0 for none.
+        processes: how many processes share the work; all cores without other word.
+        as_json_text: whether to print JSON instead of tables.
+
+    Returns:
+        0 where every law holds, 1 where one is broken.
+
+    Raises:
+        ValueError: an unknown implementation, chapter or domain.
+    """
+    if chapter not in CHAPTERS:
+        raise ValueError(f"chapter=`{chapter}` is unknown, expected one of {', '.join((PARTITION, *CHAPTERS))}")
+    domains = CHAPTERS[chapter].domains
+    if domain not in domains:
+        raise ValueError(f"domain=`{domain}` is unknown, expected one of {', '.join(domains)}")
+    # An implementation may be a module of the folder where the command is called, as for `python -m`.
+    if os.getcwd() not in sys.path:
+        sys.path.insert(0, os.getcwd())
+    names = list(dict.fromkeys(implementations))
+    with progress_bar("exhaustive") as progress:
+        outcomes = case_check.exhaust(
+            chapter, names, domain, processes=processes or os.cpu_count() or 1, progress=progress
+        )
+    sampled: list[case_check.Outcome] = []
+    if samples:
+        with progress_bar("sampled") as progress:
+            sampled = case_check.sample(chapter, names, samples, progress=progress)
+    titles = (f"exhaustive: {domains[domain].description}", f"sampled: {samples:,} random cases")
+    header = {"chapter": chapter, "domain": {"name": domain, "description": domains[domain].description}}
+    return show(outcomes, sampled, titles, header, as_json_text=as_json_text)
+
+
+def show(
+    outcomes: Sequence[AnyOutcome[Any]],
+    sampled: Sequence[AnyOutcome[Any]],
+    titles: tuple[str, str],
+    header: dict[str, Any],
+    *,
+    as_json_text: bool,
+) -> int:
+    """Prints what came of a check, and gives its exit code.
+
+    Args:
+        outcomes: over the whole domain.
+        sampled: beyond it.
+        titles: of the two tables.
+        header: what the JSON says of the domain.
+        as_json_text: whether to print JSON instead of tables.
+    """
+    everything = [*outcomes, *sampled]
+    broken = [one.counterexample for one in everything if one.counterexample is not None]
     if as_json_text:
-        text = {
-            "domain": {
-                "experts": experts,
-                "ranks": ranks,
-                "wide": wide,
-                "alone": domain.largest("alone"),
-                "strategies": list(domain.strategies),
-            },
-            "exhaustive": as_json(outcomes),
-            "sampled": as_json(sampled),
-            "broken": len(broken),
-        }
-        print(json.dumps(text, indent=2))
+        results = {"exhaustive": as_json(outcomes), "sampled": as_json(sampled), "broken": len(broken)}
+        print(json.dumps(header | results, indent=2))
         return 1 if broken else 0
     console = output_console()
-    title = f"exhaustive: E in {experts}, R in {ranks}; pairs and maps up to {wide}, answers asked one by one up to "
-    console.print(as_table(outcomes, f"{title}{domain.largest('alone')}"))
-    if sampled:
-        console.print(as_table(sampled, f"sampled: E and R up to {MAX}, {samples:,} points each at most"))
+    for part, title in zip((outcomes, sampled), titles, strict=True):
+        if part:
+            console.print(as_table(part, title))
     for one in broken:
         reason = f"  # {one.message}" if one.message else ""
         console.print(f"counterexample: {one.call()}{reason}", markup=False, highlight=False, soft_wrap=True)
-    cases = sum(one.cases for one in outcomes + sampled)
-    held = sum(one.result == "holds" for one in outcomes + sampled)
+    cases = sum(one.cases for one in everything)
+    held = sum(one.result == "holds" for one in everything)
     console.print(f"{held} checks hold over {cases:,} cases, {len(broken)} broken", highlight=False)
     return 1 if broken else 0
 
@@ -165,30 +246,52 @@ def run(
 def check_command(
     context: typer.Context,
     implementation: Annotated[
-        list[str] | None, typer.Option(help="What to check, as `module:attribute`; may be repeated.")
+        list[str] | None,
+        typer.Option(help="What to check, as `module:attribute` or, for other chapters, `module`; may be repeated."),
     ] = None,
-    experts: Annotated[str, typer.Option(help="The range of E.")] = "0..=128",
-    ranks: Annotated[str, typer.Option(help="The range of R.")] = "1..=128",
-    wide: Annotated[int, typer.Option(help="E and R up to which whole maps are checked.", min=1)] = 256,
+    chapter: Annotated[str, typer.Option(help=f"What is checked: {', '.join((PARTITION, *CHAPTERS))}.")] = PARTITION,
+    domain: Annotated[
+        str | None, typer.Option(help="Cases of the other chapters: quick, small (the default) or full.")
+    ] = None,
+    experts: Annotated[str, typer.Option(help="The range of E.")] = EXPERTS,
+    ranks: Annotated[str, typer.Option(help="The range of R.")] = RANKS,
+    wide: Annotated[int, typer.Option(help="E and R up to which whole maps are checked.", min=1)] = WIDE,
     alone: Annotated[
         int | None, typer.Option(help="E and R up to which every id is asked by itself; as --wide by default.", min=1)
     ] = None,
     strategy: Annotated[list[str] | None, typer.Option(help="A strategy; may be repeated.")] = None,
-    samples: Annotated[int, typer.Option(help="Random points up to the limits, for each invariant.", min=0)] = 2000,
+    samples: Annotated[
+        int | None,
+        typer.Option(help="Random points for each invariant (2000), or cases of the other chapters (500).", min=0),
+    ] = None,
     device: Annotated[str, typer.Option(help="Where torch implementations are evaluated.")] = "cpu",
     processes: Annotated[int | None, typer.Option(help="Processes; all cores by default.", min=1)] = None,
     json_output: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Check every invariant for an implementation: over a whole domain, and by samples beyond it."""
+    defaults: Mapping[str, Sequence[str]] = context.obj or {}
+    if chapter != PARTITION:
+        of_partitions = (experts, ranks, wide, alone, strategy, device)
+        if of_partitions != (EXPERTS, RANKS, WIDE, None, None, "cpu"):
+            options = "--experts, --ranks, --wide, --alone, --strategy and --device"
+            raise ValueError(f"chapter=`{chapter}` has no {options}, expected --domain")
+        names = implementation or defaults.get(chapter) or [Chapter.reference]
+        number = CASES if samples is None else samples
+        code = run_chapter(
+            chapter, names, domain=domain or "small", samples=number, processes=processes, as_json_text=json_output
+        )
+        raise typer.Exit(code)
+    if domain is not None:
+        raise ValueError(f"domain=`{domain}` is for the chapters {', '.join(CHAPTERS)}, expected --experts and --ranks")
     raise typer.Exit(
         run(
-            implementation or context.obj or [REFERENCE],
+            implementation or defaults.get(PARTITION) or [REFERENCE],
             experts=experts,
             ranks=ranks,
             wide=wide,
             alone=alone,
             strategies=strategy or STRATEGIES,
-            samples=samples,
+            samples=POINTS if samples is None else samples,
             device=device,
             processes=processes,
             as_json_text=json_output,
@@ -219,20 +322,26 @@ def prove_command(json_output: Annotated[bool, typer.Option("--json", help="Prin
 def list_command() -> None:
     """List every invariant with its sentence."""
     table = Table()
+    table.add_column("chapter", no_wrap=True)
     table.add_column("invariant", no_wrap=True)
     table.add_column("for every", no_wrap=True)
     table.add_column("the law")
     for law in INVARIANTS.values():
-        table.add_row(law.name, ", ".join(("p", *law.quantifiers)), law.sentence)
+        table.add_row(PARTITION, law.name, ", ".join(("p", *law.quantifiers)), law.sentence)
+    for name, chapter in CHAPTERS.items():
+        for one in chapter.laws.values():
+            table.add_row(name, one.name, ", ".join((one.subject, *one.quantifiers)), one.sentence)
     output_console().print(table)
 
 
-def run_arguments(arguments: Sequence[str], implementations: Sequence[str], program: str) -> int:
+def run_arguments(
+    arguments: Sequence[str], implementations: Sequence[str] | Mapping[str, Sequence[str]], program: str
+) -> int:
     """Runs `check` with the arguments of a command line that belongs to another program.
 
     Args:
         arguments: what stands behind the word `check`.
-        implementations: what is checked where the arguments name nothing.
+        implementations: what is checked where the arguments name nothing: partitions, or for each chapter its own.
         program: the name that usage and help show.
 
     Returns:
@@ -243,7 +352,8 @@ def run_arguments(arguments: Sequence[str], implementations: Sequence[str], prog
     """
     command: Any = typer.main.get_command(app)
     check_only = command.commands["check"]
-    code = check_only.main(list(arguments), prog_name=program, standalone_mode=False, obj=list(implementations))
+    defaults = dict(implementations) if isinstance(implementations, Mapping) else {PARTITION: list(implementations)}
+    code = check_only.main(list(arguments), prog_name=program, standalone_mode=False, obj=defaults)
     return code if isinstance(code, int) else 0
 
 

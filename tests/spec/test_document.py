@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from expert_placement_spec import INVARIANTS
+from expert_placement_spec import CHAPTERS, INVARIANTS
 from expert_placement_spec.exhaustive import SCOPES, laws_for
 from expert_placement_spec.reference import STRATEGIES
 from expert_placement_spec.single import can_sample
@@ -13,10 +13,33 @@ from expert_placement_spec.single import can_sample
 ROOT = Path(__file__).parents[2]
 SPEC = (ROOT / "spec/SPEC.md").read_text(encoding="utf-8")
 SECTIONS = dict(re.findall(r"^### (\w+)\n(.*?)(?=^##)", SPEC, flags=re.MULTILINE | re.DOTALL))
+LAWS = {name: law for chapter in CHAPTERS.values() for name, law in chapter.laws.items()}
 
 
 def test_headings_are_the_invariants_in_their_order() -> None:
-    assert list(SECTIONS) == list(INVARIANTS)
+    assert list(SECTIONS) == [*INVARIANTS, *LAWS]
+    assert len(re.findall(r"^### ", SPEC, flags=re.MULTILINE)) == len(INVARIANTS) + len(LAWS)
+
+
+def test_laws_about_cases_stand_in_their_chapter_with_sentence_quantifiers_and_status() -> None:
+    chapters = dict(re.findall(r"^## (Invariants of \w+)\n(.*?)(?=^## )", SPEC, flags=re.MULTILINE | re.DOTALL))
+    assert len(chapters) == len(CHAPTERS)
+    for text, chapter in zip(chapters.values(), CHAPTERS.values(), strict=True):
+        assert re.findall(r"^### (\w+)$", text, flags=re.MULTILINE) == list(chapter.laws)
+    for law in LAWS.values():
+        section = SECTIONS[law.name]
+        assert section.startswith(f"\n{law.sentence}\n"), law.name
+        assert f"    for every {', '.join((law.subject, *law.quantifiers))}: " in section, law.name
+        # Every law is looked at over a domain and over random cases; test_chapters.py shows that none is idle.
+        assert "\nStatus: checked, sampled.\n" in section, law.name
+
+
+def test_the_numbers_of_cases_are_those_of_the_domains() -> None:
+    for name, chapter in CHAPTERS.items():
+        (row,) = re.findall(rf"^\| {name} \|(.*)$", SPEC, flags=re.MULTILINE)
+        quick = chapter.domains["quick"]
+        cases = sum(1 for block in quick.blocks() for _ in quick.cases(block))
+        assert f"{cases:,}" in row.split("|")[0], (name, cases)
 
 
 def test_each_heading_repeats_the_sentence_the_quantifiers_and_the_strategies() -> None:

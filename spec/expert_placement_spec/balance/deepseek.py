@@ -39,12 +39,17 @@ def hierarchy(num_groups: int, num_nodes: int) -> tuple[int, int]:
 
 def place(loads: list[float], num_slots: int, topology: Topology, num_groups: int) -> list[int]:
     """The expert of each slot of one layer."""
-    weights = [np.float32(load) for load in loads]
+    if not loads:
+        return [-1] * num_slots
+    # Loads beyond float32 are infinite there, and as heavy as one another.
+    with np.errstate(over="ignore"):
+        weights = [np.float32(load) for load in loads]
     groups, nodes = hierarchy(num_groups, topology.num_nodes)
     size = len(weights) // groups
 
     # Groups of experts are packed into nodes.
-    sums = [np.float32(sum(map(float, weights[group * size : (group + 1) * size]))) for group in range(groups)]
+    with np.errstate(over="ignore"):
+        sums = [np.float32(sum(map(float, weights[group * size : (group + 1) * size]))) for group in range(groups)]
     groups_of_node = contents(pack(sums, nodes))
     row = []
     for node in range(nodes):

@@ -34,7 +34,7 @@ def layouts(num_experts: int, rooms: tuple[int, ...]) -> Layouts:
         for layout in product(*held_by_rank)
         if len(set().union(*layout)) == num_experts
     ]
-    matrix: Layouts = np.array(holds, dtype=np.float64).reshape(-1, len(rooms), num_experts)
+    matrix: Layouts = np.array(holds, dtype=np.float64).reshape(len(holds), len(rooms), num_experts)
     shares: Layouts = matrix / matrix.sum(axis=1, keepdims=True)
     return shares
 
@@ -42,11 +42,15 @@ def layouts(num_experts: int, rooms: tuple[int, ...]) -> Layouts:
 def least_time(windows: list[list[float]], rooms: list[int], speeds: list[float]) -> float:
     """The least time of the busiest rank, added up over the windows, without two replicas of an expert on a rank."""
     shares = layouts(len(windows[0]), tuple(rooms))
+    if not windows[0]:
+        return 0.0
     times = [(shares @ np.array(loads) / np.array(speeds)).max(axis=1) for loads in windows]
     return float(np.sum(times, axis=0).min())
 
 
 def least_share(loads: list[float], rooms: list[int]) -> float:
     """The least that the largest share of a load can be."""
+    if not loads:
+        return 0.0
     shares = layouts(len(loads), tuple(rooms))
     return float((shares * np.array(loads)).max(axis=(1, 2)).min())

@@ -12,7 +12,7 @@ from expert_placement_spec.balance import measure
 if TYPE_CHECKING:
     from expert_placement_spec.placement.topology import Topology
 
-TOLERANCE = 5e-5
+TOLERANCE = 2e-4
 """A layer counts as balanced where its busiest rank takes at most this fraction more than the lower bound."""
 
 DIGITS = 12

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from expert_placement_spec.placement.topology import Topology
 
 POLICIES = ("balanced", "deepseek")
+ROUNDING = 1e-9
 
 
 def rebalance(
@@ -44,7 +45,7 @@ def rebalance(
     """
     windows = checked_loads(loads)
     problems = [Problem(list(layer), num_slots, topology) for layer in zip(*windows, strict=True)]
-    check_policy(problems[0], policy, num_groups, previous)
+    check_policy(problems[0], policy, num_groups)
     check_previous(problems, previous, max_moves)
     if num_threads < 1:
         raise ValueError(f"num_threads={num_threads} is out of range, expected at least 1")
@@ -53,11 +54,15 @@ def rebalance(
     else:
         rows = [plan_layer(problem, num_groups) for problem in problems]
     if previous is not None:
-        rows = warm_start.plan(problems, previous.physical_to_logical(), rows, max_moves)
+        before = previous.physical_to_logical()
+        start = [warm_start.repaired(problem, row) for problem, row in zip(problems, before, strict=True)]
+        # The field's algorithm knows no steps: a layer is what it was, or what it is planned to be.
+        stations = [start] if policy == "deepseek" else warm_start.walk(problems, before, start)
+        rows = warm_start.plan(problems, before, stations, rows, max_moves)
     return Placement(rows, problems[0].num_experts, topology)
 
 
-def check_policy(problem: Problem, policy: str, num_groups: int, previous: Placement | None) -> None:
+def check_policy(problem: Problem, policy: str, num_groups: int) -> None:
     """Refuses an unknown policy, groups that there can not be, and what the policy `deepseek` can not plan."""
     if policy not in POLICIES:
         raise ValueError(f"policy=`{policy}` is unknown, expected one of {', '.join(POLICIES)}")
@@ -65,8 +70,6 @@ def check_policy(problem: Problem, policy: str, num_groups: int, previous: Place
     if not 1 <= num_groups <= most:
         raise ValueError(f"num_groups={num_groups} is out of range, expected 1..={most}")
     if policy == "deepseek":
-        if previous is not None:
-            raise ValueError("policy `deepseek` plans from nothing, expected no previous placement")
         needs = deepseek.what_it_needs(problem.num_experts, problem.num_slots, problem.topology, num_groups)
         if needs:
             raise ValueError(f"{needs}, which policy `deepseek` needs")
@@ -97,9 +100,11 @@ def plan_layer(problem: Problem, num_groups: int) -> list[int]:
     if not problem.num_experts:
         return [-1] * problem.num_slots
     counts = replica_counts(problem.summed, problem.rooms)
-    rows = [refinement.refine(problem, packing.pack(problem, counts))]
+    best = refinement.refine(problem, packing.pack(problem, counts))
     if not deepseek.what_it_needs(problem.num_experts, problem.num_slots, problem.topology, num_groups):
-        other = deepseek.place(problem.summed, problem.num_slots, problem.topology, num_groups)
-        # Two replicas on a rank are kept only where nothing without them is as good.
-        rows += [problem.without_duplicates(other), other]
-    return min(rows, key=problem.largest)
+        field = deepseek.place(problem.summed, problem.num_slots, problem.topology, num_groups)
+        # Two replicas on a rank are kept only where nothing without them is as good, but for rounding.
+        for row in (problem.without_duplicates(field), field):
+            if problem.largest(row) < problem.largest(best) * (1 - ROUNDING):
+                best = row
+    return best

@@ -1,4 +1,4 @@
-"""Transfers in batches in which no rank sends or receives twice. SPEC.md, "Migration".
+"""Transfers in batches in which no rank sends or receives twice. SPEC.md, "Batches".
 
 Senders on one side, receivers on the other, each transfer an edge: batches are the colours of an edge colouring, and by
 König's theorem the largest degree of the graph is enough of them. The proof is the algorithm.

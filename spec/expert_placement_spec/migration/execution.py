@@ -1,4 +1,4 @@
-"""What the weights in every slot are while a plan is carried out, batch by batch. SPEC.md, "Migration"."""
+"""What the weights in every slot are while a plan is carried out, batch by batch. SPEC.md, "Batches"."""
 
 from __future__ import annotations
 
@@ -64,29 +64,14 @@ def is_interruption_safe(schedule: Schedule, contents: Contents, num_experts: in
 
 
 def peak_staging(schedule: Schedule, rank_of: list[int], num_batches: int) -> int:
-    """The most experts that one rank holds beside its slots: what it has read, from the read to the write."""
+    """The most experts that one rank has read and not yet written at the end of a batch."""
     receivers = [rank_of[move.destination] for move in schedule.moves]
     spans = list(zip(receivers, schedule.reads, schedule.writes, strict=True))
     return max(
         (
-            sum(receiver == rank and read <= batch <= write for receiver, read, write in spans)
+            sum(receiver == rank and read <= batch < write for receiver, read, write in spans)
             for batch in range(num_batches)
             for rank in set(receivers)
         ),
         default=0,
     )
-
-
-def could_be_written(schedule: Schedule, contents: Contents, index: int, batch: int) -> bool:
-    """Whether a move that waits might as well be written at the end of `batch`, the contents being those after it.
-
-    What its destination held is not read later, and is not the last replica of its expert.
-    """
-    move = schedule.moves[index]
-    slots = zip(schedule.moves, schedule.reads, strict=True)
-    is_read_later = any(
-        other.layer == move.layer and other.source == move.destination and read > batch for other, read in slots
-    )
-    row = contents[move.layer]
-    overwritten = row[move.destination]
-    return not is_read_later and (overwritten < 0 or row.count(overwritten) > 1 or overwritten == move.expert)

@@ -23,7 +23,7 @@ class Migration:
         moves: layer, expert, source slot and destination slot of each, batch by batch.
         batches: where each batch begins among the moves, and their number last.
         write_batches: the batch at whose end each move is written.
-        num_staged: the most experts that a rank holds between reading and writing.
+        num_staged: the most experts that a rank has read and not yet written between batches.
         is_interruption_safe: whether every expert has a replica after every batch.
     """
 
@@ -43,7 +43,7 @@ class Migration:
         moves, reads = [moves[index] for index in order], [reads[index] for index in order]
 
         contents = live_contents(old, new)
-        writes = write_batches(moves, reads, contents, new.num_experts)
+        writes = write_batches(moves, reads)
         schedule = Schedule(moves, reads, writes)
         number = schedule.num_batches
         self.num_moves = len(moves)

@@ -1,0 +1,80 @@
+"""An implementation of placements under check, named `module` or `module:attribute`.
+
+The module, or the object, has the public names of the design, whatever they are made of:
+
+    Topology(num_ranks, num_nodes, slots_per_rank, speeds, active)
+    Placement.from_physical_to_logical(table, num_experts=E, topology=t), and its methods
+    Partition, Placement.from_partition(partition, num_layers)
+    rebalance(loads, num_slots, topology, policy, num_groups, previous, max_moves), and perhaps num_threads
+    plan_migration(old, new), and the attributes of what it gives
+
+What is missing is reported as not offered. Tables may be lists, numpy arrays or torch tensors on the CPU.
+"""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+from expert_placement_spec.outcome import RAISED
+
+
+@dataclass(frozen=True)
+class Model:
+    """What is checked, and what it offers."""
+
+    name: str
+    names: Any
+    """The module or object that has the public names."""
+
+    @cached_property
+    def _plan(self) -> Any:
+        """A plan to look at."""
+        topology = self.names.Topology(2)
+        made = self.names.Placement.from_physical_to_logical
+        rows = ([[0, 1]], [[1, 0]])
+        return self.names.plan_migration(*(made(row, num_experts=2, topology=topology) for row in rows))
+
+    def _plan_has(self, name: str) -> bool:
+        try:
+            return hasattr(self._plan, name)
+        except RAISED:
+            # That no plan can be had breaks the laws about plans, and is not a matter of what is offered.
+            return True
+
+    def offers(self, need: str) -> bool:
+        """Whether there is a `name`, `Class.name` or `plan.name`, or a function's parameter, `name(parameter)`."""
+        name, bracket, parameter = need.rstrip(")").partition("(")
+        if bracket:
+            return self.offers(name) and parameter in inspect.signature(getattr(self.names, name)).parameters
+        first, _, rest = name.partition(".")
+        if first == "plan":
+            return self.offers("plan_migration") and self._plan_has(rest)
+        found = hasattr(self.names, first)
+        return found and (not rest or hasattr(getattr(self.names, first), rest))
+
+
+def load_model(name: str) -> Model:
+    """The implementation named `module` or `module:attribute`.
+
+    Raises:
+        ValueError: there is no such module or attribute, or it has neither `Topology` nor `Placement`.
+    """
+    module_name, _, attribute = name.partition(":")
+    try:
+        made: Any = importlib.import_module(module_name)
+    except ModuleNotFoundError as error:
+        raise ValueError(f"implementation `{name}`: there is no module `{error.name}`") from error
+    except (ValueError, TypeError) as error:
+        raise ValueError(f"implementation `{name}` is not of the form `module` or `module:attribute`") from error
+    for part in filter(None, attribute.split(".")):
+        if not hasattr(made, part):
+            raise ValueError(f"implementation `{name}`: `{made.__name__}` has no attribute `{part}`")
+        made = getattr(made, part)
+    missing = [needed for needed in ("Topology", "Placement") if not hasattr(made, needed)]
+    if missing:
+        raise ValueError(f"implementation `{name}` offers no {' and no '.join(missing)}")
+    return Model(name, made)

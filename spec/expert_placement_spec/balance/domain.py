@@ -1,0 +1,242 @@
+"""Calls of `rebalance` to be looked at. SPEC.md, "How placements are checked"."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from itertools import pairwise, product
+from typing import TYPE_CHECKING, Any
+
+from hypothesis import strategies as st
+
+from expert_placement_spec.balance import deepseek
+from expert_placement_spec.balance.view import BalanceCase
+from expert_placement_spec.cases import Domain
+from expert_placement_spec.placement.domain import NUMBERS, rows, topologies
+from expert_placement_spec.placement.reference import EMPTY
+from expert_placement_spec.placement.topology import Topology
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+SPEEDS = (1.0, 2.0, 0.5)
+
+
+@dataclass(frozen=True)
+class Block:
+    """Calls of one kind on ranks of these slots: every integer load up to a bound, for every previous row if any."""
+
+    kind: str
+    slots: tuple[int, ...]
+    num_experts: int
+    largest_load: int
+    stride: int = 1
+    """Of previous rows, only every so many are taken."""
+
+
+def loads_up_to(num_experts: int, largest: int) -> Iterator[list[float]]:
+    """Every load of integers up to a bound."""
+    for load in product(range(largest + 1), repeat=num_experts):
+        yield list(map(float, load))
+
+
+def cases(block: Block) -> Iterator[BalanceCase]:
+    """Every call of the block."""
+    yield from {
+        "nothing": from_nothing,
+        "layers": of_two_layers,
+        "windows": of_two_windows,
+        "deepseek": as_deepseek,
+        "previous": from_previous,
+        "failure": after_a_failure,
+    }[block.kind](block)
+
+
+def from_nothing(block: Block) -> Iterator[BalanceCase]:
+    """Each load on equal ranks, on ranks of other speeds, and where the others suffice without the last rank."""
+    ranks, total = len(block.slots), sum(block.slots)
+    others = [Topology(ranks, 1, block.slots), Topology(ranks, ranks, block.slots, SPEEDS[:ranks])]
+    if sum(block.slots[:-1]) >= block.num_experts and ranks > 1:
+        others.append(Topology(ranks, 1, block.slots, None, [True] * (ranks - 1) + [False]))
+    for load in loads_up_to(block.num_experts, block.largest_load):
+        for topology in others:
+            yield BalanceCase([[load]], total, topology)
+
+
+def of_two_layers(block: Block) -> Iterator[BalanceCase]:
+    """Each load and the next one as two layers."""
+    topology = Topology(len(block.slots), 1, block.slots)
+    for pair in pairwise(loads_up_to(block.num_experts, block.largest_load)):
+        yield BalanceCase([list(pair)], sum(block.slots), topology)
+
+
+def of_two_windows(block: Block) -> Iterator[BalanceCase]:
+    """Each pair of loads as two windows."""
+    topology = Topology(len(block.slots), 1, block.slots)
+    loads = list(loads_up_to(block.num_experts, block.largest_load))
+    for first, second in product(loads, loads):
+        yield BalanceCase([[first], [second]], sum(block.slots), topology)
+
+
+def as_deepseek(block: Block) -> Iterator[BalanceCase]:
+    """Each load under both policies, with every number of nodes and of groups that the experts divide by."""
+    ranks, total = len(block.slots), sum(block.slots)
+    for load in loads_up_to(block.num_experts, block.largest_load):
+        for nodes, groups in product(range(1, ranks + 1), range(1, block.num_experts + 1)):
+            topology = Topology(ranks, nodes)
+            if not deepseek.what_it_needs(block.num_experts, total, topology, groups):
+                for policy in ("deepseek", "balanced"):
+                    yield BalanceCase([[load]], total, topology, policy, groups)
+
+
+def previous_rows(block: Block) -> Iterator[list[int]]:
+    """The previous rows of a block."""
+    for number, row in enumerate(rows(block.num_experts, sum(block.slots))):
+        if number % block.stride == 0:
+            yield row
+
+
+def from_previous(block: Block) -> Iterator[BalanceCase]:
+    """Each previous row with each load, without a budget and with budgets of 1 to 3 in turn."""
+    topology = Topology(len(block.slots), 1, block.slots)
+    for number, row in enumerate(previous_rows(block)):
+        for load in loads_up_to(block.num_experts, block.largest_load):
+            budget = (None, 1, None, 2, 3)[number % 5]
+            number += 1
+            yield BalanceCase([[load]], sum(block.slots), topology, previous=[row], max_moves=budget)
+
+
+def after_a_failure(block: Block) -> Iterator[BalanceCase]:
+    """Each previous row with each choice of active ranks that can hold all experts; loads grow with the expert's id."""
+    ranks, total = len(block.slots), sum(block.slots)
+    load = [float(expert) for expert in range(block.num_experts)]
+    for row in previous_rows(block):
+        for active in product([True, False], repeat=ranks):
+            room = sum(slots for slots, is_active in zip(block.slots, active, strict=True) if is_active)
+            if any(active) and not all(active) and room >= block.num_experts:
+                topology = Topology(ranks, 1, block.slots, None, active)
+                yield BalanceCase([[load]], total, topology, previous=[row])
+
+
+def quick_blocks() -> list[Block]:
+    """Some seconds of work."""
+    shapes = ((1, 1), (2, 2), (2, 2, 2), (0, 1, 3))
+    return [
+        *(Block("nothing", slots, e, 2) for slots in shapes for e in range(min(sum(slots), 3) + 1)),
+        Block("nothing", (3, 3), 4, 2),
+        Block("nothing", (2, 2, 2), 4, 1),
+        Block("layers", (2, 2), 3, 2),
+        Block("windows", (2, 2), 3, 1),
+        Block("deepseek", (2, 2), 4, 2),
+        Block("deepseek", (3, 3), 4, 1),
+        Block("deepseek", (1, 1, 1, 1), 4, 1),
+        Block("previous", (2, 2), 2, 2, 3),
+        Block("previous", (2, 2), 3, 1, 3),
+        Block("previous", (1, 1, 2), 3, 1, 5),
+        Block("failure", (2, 2), 2, 0),
+        Block("failure", (2, 1, 2), 3, 0, 3),
+    ]
+
+
+def small_blocks() -> list[Block]:
+    """A minute or so of work."""
+    shapes = ((1, 1), (2, 2), (1, 1, 1), (2, 2, 2), (0, 1, 3), (3, 1), (3, 3), (1, 2, 3))
+    return [
+        *(Block("nothing", slots, e, 3) for slots in shapes for e in range(min(sum(slots), 4) + 1)),
+        Block("layers", (2, 2), 3, 3),
+        Block("layers", (2, 2, 2), 4, 1),
+        Block("windows", (2, 2), 3, 2),
+        Block("windows", (2, 2, 2), 4, 1),
+        Block("deepseek", (2, 2), 4, 4),
+        Block("deepseek", (3, 3), 4, 3),
+        Block("deepseek", (2, 2, 2), 4, 3),
+        Block("deepseek", (1, 1, 1, 1), 4, 3),
+        Block("deepseek", (2, 2, 2, 2), 4, 2),
+        *(Block("previous", (2, 2), e, 2) for e in range(1, 4)),
+        Block("previous", (1, 1, 2), 3, 2),
+        Block("previous", (2, 2, 2), 4, 1, 29),
+        *(Block("failure", (2, 2), e, 0) for e in range(1, 4)),
+        Block("failure", (2, 1, 2), 3, 0),
+        Block("failure", (2, 2, 2), 4, 0, 7),
+    ]
+
+
+def full_blocks() -> list[Block]:
+    """Many minutes of work."""
+    return [
+        *small_blocks(),
+        *(Block("nothing", slots, 4, 6) for slots in ((2, 2), (2, 2, 2), (3, 3), (1, 2, 3))),
+        Block("nothing", (2, 2, 2), 5, 3),
+        Block("nothing", (2, 2, 2), 6, 2),
+        Block("windows", (2, 2), 4, 2),
+        Block("deepseek", (2, 2, 2), 6, 3),
+        Block("deepseek", (2, 2, 2, 2), 4, 5),
+        Block("previous", (2, 2, 2), 4, 1),
+        Block("previous", (2, 2, 2), 3, 2),
+        Block("failure", (2, 2, 2), 4, 0),
+    ]
+
+
+@st.composite
+def drawn(draw: st.DrawFn) -> BalanceCase:
+    """A call with up to 4 ranks of up to 3 slots, 2 layers and 2 windows; warm starts and both policies among them."""
+    if draw(st.integers(0, 3)) == 0:
+        return draw(equal_ranks())
+    topology = draw(topologies(most_ranks=4, most_slots=3))
+    given = topology.slots_per_rank
+    assert given is not None
+    num_slots = given * topology.num_ranks if isinstance(given, int) else sum(given)
+    slots = topology.slots(num_slots)
+    num_experts = draw(st.integers(0, sum(slots[rank] for rank in topology.usable_ranks(num_slots))))
+    loads = draw(all_loads(num_experts))
+    case = BalanceCase(loads, num_slots, topology)
+    if num_experts and draw(st.booleans()):
+        previous = [draw(full_row(num_experts, num_slots)) for _ in loads[0]]
+        case = replace(case, previous=previous)
+        budget = draw(st.none() | st.integers(0, 4))
+        # Experts that lost their last replica have to be restored within the budget.
+        case = replace(case, max_moves=None if budget is None else budget + case.num_lost)
+    return case
+
+
+@st.composite
+def full_row(draw: st.DrawFn, num_experts: int, num_slots: int) -> list[int]:
+    """A row of slots with every expert somewhere."""
+    content = draw(st.lists(st.integers(EMPTY, num_experts - 1), min_size=num_slots, max_size=num_slots))
+    content[:num_experts] = range(num_experts)
+    return list(draw(st.permutations(content)))
+
+
+@st.composite
+def all_loads(draw: st.DrawFn, num_experts: int) -> Any:
+    """Loads of up to 2 windows and 2 layers."""
+    layer = st.lists(NUMBERS, min_size=num_experts, max_size=num_experts)
+    num_layers = draw(st.integers(1, 2))
+    return draw(st.lists(st.lists(layer, min_size=num_layers, max_size=num_layers), min_size=1, max_size=2))
+
+
+@st.composite
+def equal_ranks(draw: st.DrawFn) -> BalanceCase:
+    """A call that the policy `deepseek` can answer, under either policy."""
+    nodes, ranks_a_node = draw(st.integers(1, 3)), draw(st.integers(1, 2))
+    groups_a_node, group_size = draw(st.integers(1, 2)), draw(st.integers(1, 3))
+    num_ranks, num_groups = nodes * ranks_a_node, nodes * groups_a_node
+    num_experts = num_groups * group_size
+    num_slots = num_ranks * (-(-num_experts // num_ranks) + draw(st.integers(0, 2)))
+    policy = draw(st.sampled_from(["deepseek", "balanced"]))
+    case = BalanceCase(draw(all_loads(num_experts)), num_slots, Topology(num_ranks, nodes), policy, num_groups)
+    if draw(st.integers(0, 3)) == 0:
+        previous = [draw(full_row(num_experts, num_slots)) for _ in case.loads[0]]
+        return replace(case, previous=previous, max_moves=draw(st.none() | st.integers(0, 4)))
+    return case
+
+
+def domains() -> dict[str, Domain]:
+    """The domains by size."""
+    tail = "two layers, two windows, both policies, previous tables and failed ranks"
+    return {
+        "quick": Domain(
+            f"every integer load up to 1 or 2 of up to 4 experts on 2 to 6 slots; {tail}", quick_blocks, cases
+        ),
+        "small": Domain(f"every integer load up to 3 of up to 4 experts on 2 to 6 slots; {tail}", small_blocks, cases),
+        "full": Domain(f"every integer load up to 6 of 4 experts, 3 of 5, 2 of 6; {tail}", full_blocks, cases),
+    }

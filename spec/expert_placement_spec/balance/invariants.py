@@ -1,0 +1,174 @@
+"""The named invariants of plans; each stands under its own name in SPEC.md.
+
+`c` is every call of `rebalance` with what it gives; `l` is every layer, `e` every expert, `j` every slot of a layer,
+`r` every rank, `b` every budget from 0 to 4.
+"""
+
+# The letters are those of SPEC.md, where l is a layer.
+# ruff: noqa: E741
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from expert_placement_spec.answers import at_most, close
+from expert_placement_spec.law import Laws
+from expert_placement_spec.logic import choose, implies, least, negate
+
+if TYPE_CHECKING:
+    from expert_placement_spec.balance.view import BalanceView
+
+BALANCE = Laws("c", ("l", "e", "j", "r", "b"))
+
+WARM = ("rebalance(previous)", "rebalance(max_moves)")
+
+
+@BALANCE.register(needs=("Placement.slot_offsets",))
+def plan_has_the_asked_shape(c: BalanceView) -> Any:
+    """A plan has the layers, experts, slots and ranks that were asked for."""
+    return c.is_shaped_as_asked()
+
+
+@BALANCE.register()
+def plan_leaves_no_expert_out(c: BalanceView, l: Any, e: Any) -> Any:
+    """Every expert has a replica in every layer of a plan."""
+    return c.replicas(l, e) >= 1
+
+
+@BALANCE.register()
+def inactive_ranks_stay_empty(c: BalanceView, l: Any, r: Any) -> Any:
+    """A plan puts nothing on ranks that are not active."""
+    return implies(negate(c.is_active(r)), c.is_empty(l, r))
+
+
+@BALANCE.register(requires=lambda c, l, r, e: c.case.policy == "balanced")
+def replicas_are_kept_apart(c: BalanceView, l: Any, r: Any, e: Any) -> Any:
+    """No rank holds two replicas of an expert, unless it did before, or `deepseek` has them there and they pay."""
+    before = choose(c.copies_before(l, r, e) > 1, c.copies_before(l, r, e), 1)
+    return (c.copies(l, r, e) <= before) | c.is_taken_over(l)
+
+
+@BALANCE.register()
+def plans_respect_the_bound(c: BalanceView, l: Any) -> Any:
+    """The busiest rank of a plan is not done before the lower bound."""
+    return at_most(c.bound(l), c.largest(l))
+
+
+@BALANCE.register(needs=("Placement.report",), requires=lambda c, l: c.is_tiny)
+def replication_is_optimal(c: BalanceView, l: Any) -> Any:
+    """The largest share that enters the reported bound is the least of all ways to hold replicas apart."""
+    return close(c.reported_bound(l), c.bound_by_exhaustion(l))
+
+
+@BALANCE.register(requires=lambda c, l: c.is_tiny & negate(c.has_duplicates(l)))
+def plans_respect_the_optimum(c: BalanceView, l: Any) -> Any:
+    """The busiest rank of a plan that keeps replicas apart is not done before that of the best of all such plans."""
+    return at_most(c.optimum(l), c.largest(l))
+
+
+@BALANCE.register(requires=lambda c, l: c.is_from_nothing and not c.needs_of_deepseek)
+def never_worse_than_deepseek(c: BalanceView, l: Any) -> Any:
+    """In no layer is the busiest rank done later than under `deepseek`, where that applies."""
+    return at_most(c.largest(l), c.largest_of_deepseek(l))
+
+
+@BALANCE.register(requires=lambda c, l: c.is_from_nothing and c.num_windows == 1 and c.has_single_slots)
+def single_slots_are_used_best(c: BalanceView, l: Any) -> Any:
+    """Where every usable rank has one slot and all are equally fast, no placement is better than the plan."""
+    return close(c.largest(l), c.bound(l))
+
+
+@BALANCE.register(requires=lambda c, l, j: c.case.policy == "deepseek" and not c.has_previous)
+def deepseek_is_followed_exactly(c: BalanceView, l: Any, j: Any) -> Any:
+    """The policy `deepseek` puts into every slot what its chapter says."""
+    return c.table(l, j) == c.table_of_deepseek(l, j)
+
+
+@BALANCE.register(requires=lambda c: c.case.num_slots > 0 and bool(c.needs_of_deepseek))
+def deepseek_refuses_what_it_can_not_plan(c: BalanceView) -> Any:
+    """The policy `deepseek` is an error where numbers do not divide, or ranks are not equal and all active."""
+    return c.refuses_what_deepseek_lacks()
+
+
+@BALANCE.register()
+def plans_repeat_themselves(c: BalanceView) -> Any:
+    """The same arguments give the same plan."""
+    return c.is_repeated()
+
+
+@BALANCE.register(needs=("rebalance(num_threads)",))
+def threads_change_nothing(c: BalanceView) -> Any:
+    """The plan does not depend on the number of threads."""
+    return c.is_repeated(num_threads=1) & c.is_repeated(num_threads=2)
+
+
+@BALANCE.register(requires=lambda c: c.scales)
+def only_ratios_of_loads_matter(c: BalanceView) -> Any:
+    """Loads in a unit a quarter as large give the same plan."""
+    return c.is_repeated(loads=c.multiplied(4.0))
+
+
+@BALANCE.register(requires=lambda c, l, j: not c.has_previous and c.num_layers > 1)
+def layers_are_planned_alone(c: BalanceView, l: Any, j: Any) -> Any:
+    """From nothing, a layer is planned as it would be if it were the only one."""
+    return c.table(l, j) == c.table_alone(l, j)
+
+
+@BALANCE.register(requires=lambda c, l: c.is_from_nothing and c.num_windows > 1)
+def windows_are_planned_for(c: BalanceView, l: Any) -> Any:
+    """The mean over the windows of the largest time is not above that of the plan for their sum."""
+    return at_most(c.largest(l), c.largest_for_sum(l))
+
+
+@BALANCE.register(needs=WARM, requires=lambda c: c.has_previous and c.has_budget)
+def budget_is_kept(c: BalanceView) -> Any:
+    """A plan is at most as many moves away from the previous placement as it may be, over all layers together."""
+    return c.num_moves <= c.budget
+
+
+@BALANCE.register(needs=WARM, requires=lambda c: c.is_previous_live)
+def no_moves_change_nothing(c: BalanceView) -> Any:
+    """Where nothing may move the plan is the previous placement, slot by slot."""
+    return c.rows_without_moves == c.previous_rows
+
+
+@BALANCE.register(needs=WARM, requires=lambda c, b: c.has_previous)
+def more_moves_never_hurt(c: BalanceView, b: Any) -> Any:
+    """With one move more the sum over the layers of the largest time is not larger."""
+    return at_most(c.total_at(b + 1), c.total_at(b)) | (c.total_at(b) == float("inf"))
+
+
+@BALANCE.register(needs=WARM, requires=lambda c, l, r, e: c.has_previous)
+def staying_experts_keep_their_slots(c: BalanceView, l: Any, r: Any, e: Any) -> Any:
+    """As many replicas of an expert as stay on a rank stay in the slots where they were."""
+    return c.copies_in_place(l, r, e) == least(c.copies(l, r, e), c.copies_before(l, r, e))
+
+
+@BALANCE.register(needs=WARM, requires=lambda c, l: c.has_previous and not c.has_budget)
+def free_moves_balance_as_from_nothing(c: BalanceView, l: Any) -> Any:
+    """Without a budget a layer is as well balanced as from nothing, or within the tolerance of its lower bound."""
+    return at_most(c.largest(l), c.largest_from_nothing(l)) | c.is_balanced(l)
+
+
+@BALANCE.register()
+def impossible_plans_are_refused(c: BalanceView) -> Any:
+    """Fewer slots on active ranks than experts are an error."""
+    return c.refuses_impossible_plans()
+
+
+@BALANCE.register(needs=WARM, requires=lambda c: c.has_previous and c.case.policy == "balanced")
+def lost_experts_are_named(c: BalanceView) -> Any:
+    """With a previous placement, that error names an expert that has no live replica."""
+    return c.names_lost_experts()
+
+
+@BALANCE.register(needs=WARM, requires=lambda c: c.has_previous and c.num_lost > 0)
+def budgets_too_small_to_restore_are_refused(c: BalanceView) -> Any:
+    """A budget below the number of experts without a live replica is an error."""
+    return c.refuses_too_small_a_budget()
+
+
+@BALANCE.register()
+def wrong_calls_are_refused(c: BalanceView) -> Any:
+    """Loads that are none, unknown policies, wrong groups, budgets and slots, and other shapes are errors."""
+    return c.refuses_wrong_calls()

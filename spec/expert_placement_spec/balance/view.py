@@ -1,0 +1,479 @@
+"""A call of `rebalance` as the laws see it. SPEC.md, "Rebalancing"."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, replace
+from functools import cached_property, partial
+from typing import TYPE_CHECKING, Any
+
+from expert_placement_spec.answers import Lookup, as_array, at_most, field, is_table, refuses
+from expert_placement_spec.balance import deepseek, optimum, warm_start
+from expert_placement_spec.balance.problem import TOLERANCE, Problem
+from expert_placement_spec.balance.reference import rebalance
+from expert_placement_spec.cases import Case, View
+from expert_placement_spec.placement.loads import checked_loads
+from expert_placement_spec.placement.reference import EMPTY, Placement
+from expert_placement_spec.placement.view import made_topology
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from expert_placement_spec.placement.topology import Topology
+
+BUDGETS = 5
+"""How many budgets, from 0 on, a case with a previous placement is planned for."""
+
+Rows = list[list[int]]
+
+
+@dataclass(frozen=True)
+class BalanceCase(Case):
+    """The arguments of a call that has an answer.
+
+    Attributes:
+        loads: [W, L, E].
+        num_slots: P.
+        topology: the ranks.
+        policy: the policy.
+        num_groups: G.
+        previous: the table of the previous placement, made when all ranks were active.
+        max_moves: the budget.
+    """
+
+    loads: list[list[list[float]]]
+    num_slots: int
+    topology: Topology
+    policy: str = "balanced"
+    num_groups: int = 1
+    previous: Rows | None = None
+    max_moves: int | None = None
+
+    @property
+    def size(self) -> tuple[Any, ...]:
+        """By which the smallest case is chosen."""
+        windows, layers, experts = len(self.loads), len(self.loads[0]), len(self.loads[0][0])
+        plan = (self.previous is not None, -1 if self.max_moves is None else self.max_moves)
+        shape = (self.num_slots, experts, layers, self.topology.num_ranks, windows, *plan, self.num_groups)
+        return (*shape, str(self.topology), self.policy, self.previous or [], self.loads)
+
+    @property
+    def live_rows(self) -> Rows:
+        """The previous table without what is on inactive ranks."""
+        usable = Problem([], self.num_slots, self.topology).usable_slots
+        rows = self.previous or []
+        return [[entry if slot in usable else EMPTY for slot, entry in enumerate(row)] for row in rows]
+
+    @property
+    def num_lost(self) -> int:
+        """How many experts, of all layers together, have no live replica."""
+        return sum(expert not in row for row in self.live_rows for expert in range(len(self.loads[0][0])))
+
+    def check(self) -> None:
+        """Raises ValueError where the definitions do not allow the case."""
+        loads = checked_loads(self.loads)
+        everyone = replace(self.topology, active=None)
+        previous = None if self.previous is None else Placement(self.previous, len(loads[0][0]), everyone)
+        arguments = (self.policy, self.num_groups, previous, self.max_moves)
+        rebalance(loads, self.num_slots, self.topology, *arguments)
+
+
+class BalanceView(View):
+    """What an implementation plans, and what the definitions make of it."""
+
+    case: BalanceCase
+
+    def extent(self, name: str, given: dict[str, int]) -> int:  # noqa: ARG002
+        """How many values a quantifier takes: of a layer, expert, slot, rank or budget."""
+        return {
+            "l": self.num_layers,
+            "e": self.num_experts,
+            "j": self.case.num_slots,
+            "r": self.num_ranks,
+            "b": BUDGETS,
+        }[name]
+
+    # What the case is.
+
+    @property
+    def num_layers(self) -> int:
+        """L."""
+        return len(self.case.loads[0])
+
+    @property
+    def num_experts(self) -> int:
+        """E."""
+        return len(self.case.loads[0][0])
+
+    @property
+    def num_ranks(self) -> int:
+        """R."""
+        return self.case.topology.num_ranks
+
+    @property
+    def num_windows(self) -> int:
+        """W."""
+        return len(self.case.loads)
+
+    @property
+    def is_from_nothing(self) -> bool:
+        """Whether the policy is `balanced` and there is no previous placement."""
+        return self.case.policy == "balanced" and self.case.previous is None
+
+    @property
+    def has_previous(self) -> bool:
+        """Whether there is a previous placement."""
+        return self.case.previous is not None
+
+    @property
+    def budget(self) -> float:
+        """The budget; infinite where there is none."""
+        return float("inf") if self.case.max_moves is None else self.case.max_moves
+
+    @property
+    def has_budget(self) -> bool:
+        """Whether there is a budget."""
+        return self.case.max_moves is not None
+
+    @property
+    def needs_of_deepseek(self) -> str:
+        """Why the policy `deepseek` does not apply; empty where it does."""
+        case = self.case
+        return deepseek.what_it_needs(self.num_experts, case.num_slots, case.topology, case.num_groups)
+
+    @cached_property
+    def problems(self) -> list[Problem]:
+        """The layers to be planned."""
+        layers = zip(*self.case.loads, strict=True)
+        return [Problem(list(layer), self.case.num_slots, self.case.topology) for layer in layers]
+
+    @cached_property
+    def is_tiny(self) -> bool:
+        """Whether all layouts of a layer can be looked at."""
+        return bool(self.problems[0].rooms) and optimum.is_tiny(self.num_experts, self.problems[0].rooms)
+
+    @cached_property
+    def speeds(self) -> list[float]:
+        """The speeds of the usable ranks."""
+        return [self.case.topology.speed(rank) for rank in self.problems[0].usable]
+
+    @property
+    def has_single_slots(self) -> bool:
+        """Whether every usable rank has one slot, and all are equally fast."""
+        return set(self.problems[0].rooms) == {1} and len(set(self.speeds)) == 1
+
+    @property
+    def scales(self) -> bool:
+        """Whether no load is so small or large that four times as much would be rounded otherwise."""
+        loads = (load for window in self.case.loads for layer in window for load in layer)
+        return all(load == 0 or 1e-30 <= load <= 1e30 for load in loads)
+
+    @property
+    def previous_rows(self) -> Rows:
+        """The previous table; empty slots where there is none."""
+        return self.case.previous or [[EMPTY] * self.case.num_slots] * self.num_layers
+
+    @cached_property
+    def num_lost(self) -> int:
+        """How many experts, of all layers together, have no live replica."""
+        return self.case.num_lost
+
+    @property
+    def is_previous_live(self) -> bool:
+        """Whether there is a previous placement, with nothing on inactive ranks."""
+        return self.has_previous and self.case.live_rows == self.case.previous
+
+    # What the implementation answers.
+
+    def make_previous(self, table: Rows | None = None) -> Any:
+        """The implementation's previous placement, made when all ranks were active."""
+        table = self.case.previous if table is None else table
+        if table is None:
+            return None
+        topology = made_topology(self.names, replace(self.case.topology, active=None))
+        return self.names.Placement.from_physical_to_logical(table, num_experts=self.num_experts, topology=topology)
+
+    def call(self, **changes: Any) -> Any:
+        """The implementation's plan, of the case or with other arguments."""
+        case = self.case
+        arguments: dict[str, Any] = {
+            "loads": case.loads if self.num_windows > 1 else case.loads[0],
+            "num_slots": case.num_slots,
+            "topology": case.topology,
+            "policy": case.policy,
+            "num_groups": case.num_groups,
+        } | changes
+        topology = made_topology(self.names, arguments.pop("topology"))
+        loads, num_slots = arguments.pop("loads"), arguments.pop("num_slots")
+        # An implementation without warm start is asked for nothing that it does not have.
+        if case.previous is not None:
+            arguments = {"previous": self.previous, "max_moves": case.max_moves} | arguments
+        if arguments.get("previous", self) is None:
+            del arguments["previous"]
+            arguments.pop("max_moves", None)
+        return self.names.rebalance(loads, num_slots, topology, **arguments)
+
+    @cached_property
+    def previous(self) -> Any:
+        """The implementation's previous placement."""
+        return self.make_previous()
+
+    @cached_property
+    def plan(self) -> Any:
+        """The implementation's plan."""
+        return self.call()
+
+    def rows_of(self, plan: Any) -> Rows:
+        """The table of a plan."""
+        rows: Rows = as_array(plan.physical_to_logical()).tolist()
+        return rows
+
+    @cached_property
+    def rows(self) -> Rows:
+        """The table of the plan."""
+        return self.rows_of(self.plan)
+
+    def is_shaped_as_asked(self) -> bool:
+        """Whether the plan has the layers, experts and slots that it was asked for, in int32."""
+        offsets = as_array(self.plan.slot_offsets()).tolist()
+        sizes = (self.plan.num_layers, self.plan.num_experts, self.plan.num_slots, self.plan.num_ranks)
+        return (
+            is_table(self.plan.physical_to_logical(), (self.num_layers, self.case.num_slots))
+            and offsets == self.case.topology.slot_offsets(self.case.num_slots)
+            and sizes == (self.num_layers, self.num_experts, self.case.num_slots, self.num_ranks)
+        )
+
+    def is_repeated(self, **changes: Any) -> bool:
+        """Whether a call that must not differ plans the same."""
+        return self.rows_of(self.call(**changes)) == self.rows
+
+    def multiplied(self, factor: float) -> Any:
+        """The loads in another unit."""
+        loads = [[[load * factor for load in layer] for layer in window] for window in self.case.loads]
+        return loads if self.num_windows > 1 else loads[0]
+
+    @cached_property
+    def table(self) -> Lookup:
+        """The expert of a slot of a layer."""
+        return Lookup(self.rows, 2)
+
+    @cached_property
+    def replicas(self) -> Lookup:
+        """The replicas of an expert in a layer."""
+        return Lookup([[row.count(expert) for expert in range(self.num_experts)] for row in self.rows], 2)
+
+    def _copies(self, rows: Rows) -> Lookup:
+        ranks, experts = range(self.num_ranks), range(self.num_experts)
+        layers = list(zip(self.problems, rows, strict=True))
+        return Lookup([[[p.held(row, rank).count(e) for e in experts] for rank in ranks] for p, row in layers], 3)
+
+    @cached_property
+    def copies(self) -> Lookup:
+        """How many slots of a rank hold an expert of a layer."""
+        return self._copies(self.rows)
+
+    @cached_property
+    def copies_before(self) -> Lookup:
+        """How many held it in the previous placement."""
+        return self._copies(self.previous_rows)
+
+    @cached_property
+    def copies_in_place(self) -> Lookup:
+        """How many slots of a rank hold an expert as in the previous placement."""
+        pairs = zip(self.rows, self.previous_rows, strict=True)
+        return self._copies([[new if new == old else EMPTY for new, old in zip(*pair, strict=True)] for pair in pairs])
+
+    @cached_property
+    def is_empty(self) -> Lookup:
+        """Whether a rank's slots hold nothing in a layer."""
+        layers = list(zip(self.problems, self.rows, strict=True))
+        return Lookup([[set(p.held(row, r)) <= {EMPTY} for r in range(self.num_ranks)] for p, row in layers], 2)
+
+    @cached_property
+    def is_active(self) -> Lookup:
+        """Whether a rank is active."""
+        return Lookup([self.case.topology.is_active(rank) for rank in range(self.num_ranks)])
+
+    # What plans are worth.
+
+    def _largest(self, rows: Rows) -> Lookup:
+        return Lookup([problem.largest(row) for problem, row in zip(self.problems, rows, strict=True)])
+
+    @cached_property
+    def largest(self) -> Lookup:
+        """The largest time of a layer, added up over the windows."""
+        return self._largest(self.rows)
+
+    @cached_property
+    def bound(self) -> Lookup:
+        """The lower bound of a layer."""
+        return Lookup([problem.bound for problem in self.problems])
+
+    @cached_property
+    def rows_of_deepseek(self) -> Rows:
+        """What the policy `deepseek` plans."""
+        case = self.case
+        return [
+            deepseek.place(problem.summed, case.num_slots, case.topology, case.num_groups) for problem in self.problems
+        ]
+
+    @cached_property
+    def largest_of_deepseek(self) -> Lookup:
+        """The largest time of a layer under the policy `deepseek`."""
+        return self._largest(self.rows_of_deepseek)
+
+    @cached_property
+    def table_of_deepseek(self) -> Lookup:
+        """The expert of a slot of a layer under the policy `deepseek`."""
+        return Lookup(self.rows_of_deepseek, 2)
+
+    @cached_property
+    def is_taken_over(self) -> Lookup:
+        """Whether a layer is that of `deepseek`, and would be done later with one replica on each rank for two."""
+        if self.needs_of_deepseek:
+            return Lookup([False] * self.num_layers)
+        layers = zip(self.problems, self.rows, self.rows_of_deepseek, strict=True)
+        return Lookup(
+            [
+                row == other and not at_most(problem.largest(problem.without_duplicates(row)), problem.largest(row))
+                for problem, row, other in layers
+            ]
+        )
+
+    @cached_property
+    def has_duplicates(self) -> Lookup:
+        """Whether some rank holds two replicas of an expert in a layer."""
+        return Lookup([p.without_duplicates(row) != row for p, row in zip(self.problems, self.rows, strict=True)])
+
+    @cached_property
+    def optimum(self) -> Lookup:
+        """The least that the largest time of a layer can be without two replicas of an expert on a rank."""
+        rooms = self.problems[0].rooms
+        return Lookup([optimum.least_time(problem.windows, rooms, self.speeds) for problem in self.problems])
+
+    @cached_property
+    def reported_bound(self) -> Lookup:
+        """The lower bound that the plan's own report gives for a layer."""
+        loads = self.case.loads if self.num_windows > 1 else self.case.loads[0]
+        return Lookup([field(report, "lower_bound") for report in self.plan.report(loads)])
+
+    @cached_property
+    def bound_by_exhaustion(self) -> Lookup:
+        """The lower bound, where the least largest share is found by looking at all layouts."""
+        rooms = self.problems[0].rooms
+        bounds = []
+        for problem in self.problems:
+            of_windows = [
+                max(sum(loads) / sum(self.speeds), optimum.least_share(loads, rooms) / max(self.speeds))
+                for loads in problem.windows
+            ]
+            bounds.append(sum(of_windows))
+        return Lookup(bounds)
+
+    @cached_property
+    def largest_for_sum(self) -> Lookup:
+        """The largest time, in its windows, of a layer that was planned for their sum."""
+        return self._largest(self.rows_of(self.call(loads=[problem.summed for problem in self.problems])))
+
+    @cached_property
+    def largest_from_nothing(self) -> Lookup:
+        """The largest time of a layer that was planned without a previous placement."""
+        return self._largest(self.rows_of(self.call(previous=None)))
+
+    def is_balanced(self, layer: Any) -> Any:
+        """Whether a layer is within the tolerance of its lower bound."""
+        return at_most(self.largest(layer), self.bound(layer) * (1 + TOLERANCE))
+
+    @cached_property
+    def rows_alone(self) -> Rows:
+        """The table where each layer is planned by itself."""
+        rows = []
+        for layer in range(self.num_layers):
+            loads: Any = [[window[layer]] for window in self.case.loads]
+            rows += self.rows_of(self.call(loads=loads if self.num_windows > 1 else loads[0]))
+        return rows
+
+    @cached_property
+    def table_alone(self) -> Lookup:
+        """The expert of a slot of a layer that is planned by itself."""
+        return Lookup(self.rows_alone, 2)
+
+    # Moves.
+
+    @cached_property
+    def num_moves(self) -> int:
+        """How many moves the plan is away from the previous placement."""
+        return warm_start.cost(self.problems, self.previous_rows, self.rows)
+
+    @cached_property
+    def rows_without_moves(self) -> Rows:
+        """The table that a budget of nothing leads to."""
+        return self.rows_of(self.call(max_moves=0))
+
+    @cached_property
+    def total_at(self) -> Lookup:
+        """The sum of the layers' largest times under a budget; infinite where it restores too few experts."""
+        totals = []
+        for budget in range(BUDGETS + 1):
+            is_enough = budget >= self.num_lost
+            rows = self.rows_of(self.call(max_moves=budget)) if is_enough else []
+            totals.append(warm_start.total(self.problems, rows) if is_enough else float("inf"))
+        return Lookup(totals)
+
+    # Errors.
+
+    def refuses_impossible_plans(self) -> bool:
+        """Whether every choice of a single active rank that has fewer slots than there are experts is refused."""
+        return all(refuses(ValueError, partial(self.call, topology=only)) for only in self._too_few())
+
+    def _too_few(self) -> list[Topology]:
+        slots, ranks = self.case.topology.slots(self.case.num_slots), range(self.num_ranks)
+        alone = [[rank == active for rank in ranks] for active in ranks if slots[active] < self.num_experts]
+        return [replace(self.case.topology, active=active) for active in alone]
+
+    def names_lost_experts(self) -> bool:
+        """Whether an error for that names an expert without a live replica."""
+        return all(self._is_lost(self._message(topology=only), only) for only in self._too_few())
+
+    def refuses_too_small_a_budget(self) -> bool:
+        """Whether a budget too small to restore every lost expert is refused."""
+        return refuses(ValueError, partial(self.call, max_moves=self.num_lost - 1))
+
+    def _message(self, **changes: Any) -> str:
+        try:
+            self.call(**changes)
+        except ValueError as error:
+            return str(error)
+        return ""
+
+    def _is_lost(self, message: str, topology: Topology) -> bool:
+        named = re.search(r"expert (\d+)", message)
+        if named is None:
+            return False
+        problem = Problem([], self.case.num_slots, topology)
+        live = [[row[slot] for slot in problem.usable_slots] for row in self.previous_rows]
+        return int(named[1]) < self.num_experts and any(int(named[1]) not in row for row in live)
+
+    def refuses_wrong_calls(self) -> bool:
+        """Whether wrong loads, names and numbers are refused."""
+        layers, one = self.case.loads[0], [1.0] * self.num_experts
+        calls: list[Callable[[], Any]] = [
+            partial(self.call, policy="nonsense"),
+            partial(self.call, num_groups=0),
+            partial(self.call, num_groups=self.num_experts + 1 + (self.num_experts == 0)),
+            partial(self.call, loads=one),
+            partial(self.call, loads=[]),
+        ]
+        if self.num_experts:
+            numbers = (float("nan"), float("inf"), -1.0)
+            calls += [partial(self.call, loads=[*layers[:-1], [*layers[-1][:-1], number]]) for number in numbers]
+        if self.case.topology.slots_per_rank is not None:
+            calls.append(partial(self.call, num_slots=self.case.num_slots + 1))
+        if self.has_previous:
+            calls.append(partial(self.call, max_moves=-1))
+            calls.append(partial(self.call, loads=[*layers, one]))
+        return all(refuses(ValueError, call) for call in calls)
+
+    def refuses_what_deepseek_lacks(self) -> bool:
+        """Whether the policy `deepseek` is refused."""
+        return refuses(ValueError, partial(self.call, policy="deepseek", previous=None))

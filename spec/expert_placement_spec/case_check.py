@@ -1,0 +1,258 @@
+"""Every law of a chapter over a domain of cases and random ones beyond. SPEC.md, "How placements are checked"."""
+
+from __future__ import annotations
+
+import time
+from contextlib import closing
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+from hypothesis import HealthCheck, Phase, find, settings
+from hypothesis.errors import NoSuchExample
+
+from expert_placement_spec.adapter import load_model
+from expert_placement_spec.cases import first_violation
+from expert_placement_spec.chapters import CHAPTERS, chapter_of
+from expert_placement_spec.outcome import RAISED
+from expert_placement_spec.outcome import Outcome as AnyOutcome
+from expert_placement_spec.processes import run_all
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+    from expert_placement_spec.adapter import Model
+    from expert_placement_spec.cases import Case, Chapter
+    from expert_placement_spec.law import Law
+
+SHRINKING = 2000
+"""How many cases are tried at most to find a smaller counterexample."""
+
+
+@dataclass(frozen=True)
+class CaseCounterexample:
+    """A case, and values of the quantifiers, at which an implementation breaks a law."""
+
+    implementation: str
+    invariant: str
+    case: Case
+    values: tuple[tuple[str, int], ...] = ()
+    message: str = ""
+
+    @property
+    def size(self) -> tuple[Any, ...]:
+        """By which the smallest is chosen."""
+        return (self.case.size, tuple(number for _, number in self.values))
+
+    def call(self) -> str:
+        """An expression that evaluates the law at this point, to be pasted."""
+        values = ", ".join(f"{name}={value!r}" for name, value in self.case.values().items())
+        at = f", at={dict(self.values)}" if self.values else ""
+        return f'expert_placement_spec.evaluate_case("{self.implementation}", "{self.invariant}", {values}{at})'
+
+    def point(self) -> dict[str, Any]:
+        """The point as plain values, for JSON."""
+        return {**self.case.values(), "at": dict(self.values)}
+
+
+Outcome: TypeAlias = AnyOutcome[CaseCounterexample]
+"""What came of one law for one implementation."""
+
+
+@dataclass(frozen=True)
+class Task:
+    """A part of a domain that one process checks at a time."""
+
+    chapter: str
+    implementation: str
+    domain: str
+    block: Any
+
+
+def offered_laws(chapter: Chapter, model: Model) -> list[Law]:
+    """The laws that can be observed.
+
+    Raises:
+        ValueError: the implementation lacks what the chapter is about.
+    """
+    missing = [need for need in chapter.needs if not model.offers(need)]
+    if missing:
+        raise ValueError(f"implementation `{model.name}` offers no {' and no '.join(missing)}")
+    return [law for law in chapter.laws.values() if all(map(model.offers, law.needs))]
+
+
+def check_cases(chapter: Chapter, model: Model, laws: list[Law], cases: Iterable[Case]) -> list[Outcome]:
+    """Evaluates laws on cases, and keeps the smallest counterexample to each."""
+    outcomes = {law.name: Outcome(model.name, law.name) for law in laws}
+    for case in cases:
+        view = chapter.view(model, case)
+        for law in laws:
+            begin = time.perf_counter()
+            outcome, broken = outcomes[law.name], None
+            try:
+                number, point = first_violation(law, view)
+                outcome.cases += number
+                if point is not None:
+                    values = tuple(zip(law.quantifiers, point, strict=True))
+                    broken = CaseCounterexample(model.name, law.name, case, values)
+            except RAISED as error:
+                message = f"{type(error).__name__}: {error}"
+                broken = CaseCounterexample(model.name, law.name, case, message=message)
+                outcome.cases += 1
+            outcome.seconds += time.perf_counter() - begin
+            if broken is not None:
+                outcome.add(Outcome(model.name, law.name, counterexample=broken))
+    return list(outcomes.values())
+
+
+def run_task(task: Task) -> list[Outcome]:
+    """Checks one part; called in a worker process, or in this one."""
+    chapter, model = CHAPTERS[task.chapter], load_model(task.implementation)
+    return check_cases(chapter, model, offered_laws(chapter, model), chapter.domains[task.domain].cases(task.block))
+
+
+def exhaust(
+    chapter: str,
+    implementations: list[str],
+    domain: str,
+    *,
+    processes: int = 1,
+    progress: Callable[[int, int], None] = lambda done, total: None,
+) -> list[Outcome]:
+    """Checks every law of a chapter for every implementation over a domain.
+
+    Args:
+        chapter: the name of a chapter.
+        implementations: names of the form `module` or `module:attribute`.
+        domain: which of the chapter's domains.
+        processes: how many processes share the work; with 1 it is done in this one.
+        progress: called with the blocks done and their total.
+
+    Returns:
+        One outcome for each implementation and law, in the order of the names.
+
+    Raises:
+        ValueError: an implementation that can not be had, or lacks what the chapter is about.
+    """
+    outcomes = unobserved(CHAPTERS[chapter], implementations)
+    blocks = CHAPTERS[chapter].domains[domain].blocks()
+    work = [Task(chapter, name, domain, block) for block in blocks for name in implementations]
+    with closing(run_all(run_task, work, min(processes, len(work)))) as results:
+        for done, (_, found) in enumerate(results, 1):
+            for outcome in found:
+                outcomes[outcome.implementation, outcome.invariant].add(outcome)
+            progress(done, len(work))
+    return list(outcomes.values())
+
+
+def unobserved(chapter: Chapter, implementations: list[str]) -> dict[tuple[str, str], Outcome]:
+    """An outcome without cases for each implementation and law."""
+    outcomes = {}
+    for name in implementations:
+        offered = {law.name for law in offered_laws(chapter, load_model(name))}
+        for law in chapter.laws:
+            outcomes[name, law] = Outcome(name, law, offered=law in offered)
+    return outcomes
+
+
+def sample(
+    chapter: str,
+    implementations: list[str],
+    examples: int,
+    *,
+    progress: Callable[[int, int], None] = lambda done, total: None,
+) -> list[Outcome]:
+    """Looks for counterexamples to every law of a chapter among random cases, and shrinks what it finds.
+
+    Args:
+        chapter: the name of a chapter.
+        implementations: names of the form `module` or `module:attribute`.
+        examples: how many cases each implementation is given.
+        progress: called with the cases done and their total.
+
+    Returns:
+        One outcome for each implementation and law. The same arguments give the same cases.
+    """
+    cases_of = CHAPTERS[chapter]
+    outcomes = unobserved(cases_of, implementations)
+    for number, name in enumerate(implementations):
+        model = load_model(name)
+        laws = offered_laws(cases_of, model)
+        cases: list[Case] = []
+
+        def look(case: Case, cases: list[Case] = cases) -> bool:
+            cases.append(case)
+            return False
+
+        search(cases_of, look, examples, (Phase.generate,))
+        for done, case in enumerate(cases, 1):
+            for outcome in check_cases(cases_of, model, laws, [case]):
+                outcomes[name, outcome.invariant].add(outcome)
+            progress(number * len(cases) + done, len(implementations) * len(cases))
+        for law in laws:
+            found = outcomes[name, law.name]
+            if found.counterexample is not None:
+                found.add(Outcome(name, law.name, counterexample=shrunk(cases_of, model, law, examples)))
+    return list(outcomes.values())
+
+
+def shrunk(chapter: Chapter, model: Model, law: Law, examples: int) -> CaseCounterexample | None:
+    """The smallest counterexample to a law that hypothesis comes to."""
+    found: list[CaseCounterexample] = []
+
+    def is_broken(case: Case) -> bool:
+        broken = check_cases(chapter, model, [law], [case])[0].counterexample
+        if broken is not None:
+            found.append(broken)
+        return broken is not None
+
+    search(chapter, is_broken, max(examples, SHRINKING), (Phase.generate, Phase.shrink))
+    return min(found, key=lambda one: one.size, default=None)
+
+
+def search(chapter: Chapter, condition: Callable[[Case], bool], examples: int, phases: tuple[Phase, ...]) -> None:
+    """Shows random cases to a condition, and smaller ones than the first that meets it."""
+    options = settings(
+        max_examples=examples,
+        derandomize=True,
+        database=None,
+        deadline=None,
+        phases=phases,
+        suppress_health_check=list(HealthCheck),
+    )
+    try:
+        find(chapter.drawn(), condition, settings=options)
+    except NoSuchExample:
+        return
+
+
+def evaluate_case(implementation: str, invariant: str, *, at: dict[str, int] | None = None, **values: Any) -> bool:
+    """Whether one law holds of one case.
+
+    Args:
+        implementation: a name of the form `module` or `module:attribute`.
+        invariant: the law's name.
+        at: a value for each of the law's quantifiers; without it, every point is looked at.
+        values: what the case is made of; a topology may be given as a dict of its arguments.
+
+    Returns:
+        False where the law is broken, or where the implementation raises.
+
+    Raises:
+        ValueError: an unknown name, a case that the definitions do not allow, or a point that does not exist.
+    """
+    chapter, law = chapter_of(invariant)
+    case = chapter.case.of(**values)
+    case.check()
+    if at is not None and set(at) != set(law.quantifiers):
+        raise ValueError(f"{invariant} is about {', '.join(law.quantifiers) or 'the case alone'}, got {', '.join(at)}")
+    view = chapter.view(load_model(implementation), case)
+    try:
+        if at is None:
+            return first_violation(law, view)[1] is None
+        point = tuple(at[name] for name in law.quantifiers)
+        if point in view.points(law.quantifiers):
+            is_spoken_of = law.requires is None or law.requires(view, *point)
+            return not is_spoken_of or bool(law.predicate(view, *point))
+    except RAISED:
+        return False
+    raise ValueError(f"there is no point {at} in this case")

@@ -1,0 +1,403 @@
+"""A migration plan as the laws see it. SPEC.md, "Migration"."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from functools import cached_property, partial
+from itertools import pairwise
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from expert_placement_spec.answers import Lookup, as_array, is_table, refuses, value
+from expert_placement_spec.cases import Case, View
+from expert_placement_spec.migration import execution
+from expert_placement_spec.migration.batches import fewest_batches
+from expert_placement_spec.migration.execution import Schedule
+from expert_placement_spec.migration.reference import plan_migration
+from expert_placement_spec.migration.sources import Move, choose_sources, distance, live_slots, ranks_of_slots
+from expert_placement_spec.migration.writing import write_batches
+from expert_placement_spec.placement.reference import EMPTY, Placement
+from expert_placement_spec.placement.view import made_topology
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from expert_placement_spec.placement.topology import Topology
+
+Rows = list[list[int]]
+
+
+@dataclass(frozen=True)
+class MigrationCase(Case):
+    """Two placements of the same layers, experts and slots.
+
+    Attributes:
+        num_experts: E.
+        old: the table of the old placement, made when all ranks were active.
+        new: the table of the new one.
+        topology: the ranks that the new one is for.
+    """
+
+    num_experts: int
+    old: Rows
+    new: Rows
+    topology: Topology
+
+    @property
+    def size(self) -> tuple[Any, ...]:
+        """By which the smallest case is chosen."""
+        shape = (len(self.old[0]), self.num_experts, len(self.old), self.topology.num_ranks, self.topology.num_nodes)
+        changed = sum(
+            old != new for rows in zip(self.old, self.new, strict=True) for old, new in zip(*rows, strict=True)
+        )
+        return (*shape, changed, str(self.topology), self.old, self.new)
+
+    def placements(self) -> tuple[Placement, Placement]:
+        """The two placements, of the reference model."""
+        old = Placement(self.old, self.num_experts, replace(self.topology, active=None))
+        return old, Placement(self.new, self.num_experts, self.topology)
+
+    def check(self) -> None:
+        """Raises ValueError where the definitions do not allow the case."""
+        plan_migration(*self.placements())
+
+
+class MigrationView(View):
+    """What an implementation plans, and what comes of it."""
+
+    case: MigrationCase
+
+    def extent(self, name: str, given: dict[str, int]) -> int:  # noqa: ARG002
+        """How many values a quantifier takes: of a move, batch, layer, expert, slot or rank."""
+        if name in ("i", "b"):
+            return self.num_moves if name == "i" else self.num_batches
+        return {
+            "l": len(self.case.old),
+            "e": self.case.num_experts,
+            "j": len(self.case.old[0]),
+            "r": self.case.topology.num_ranks,
+        }[name]
+
+    # What the case is.
+
+    @cached_property
+    def stated(self) -> tuple[Placement, Placement]:
+        """The two placements, of the reference model."""
+        return self.case.placements()
+
+    @cached_property
+    def rank(self) -> Lookup:
+        """The rank of a slot."""
+        return Lookup(ranks_of_slots(self.stated[1]))
+
+    @cached_property
+    def old(self) -> Lookup:
+        """The expert of a slot of a layer in the old placement."""
+        return Lookup(self.case.old, 2)
+
+    @cached_property
+    def new(self) -> Lookup:
+        """The expert of a slot of a layer in the new placement."""
+        return Lookup(self.case.new, 2)
+
+    @cached_property
+    def is_active(self) -> Lookup:
+        """Whether a rank is active in the new placement."""
+        ranks = range(self.case.topology.num_ranks)
+        return Lookup([self.case.topology.is_active(rank) for rank in ranks])
+
+    @cached_property
+    def stated_source(self) -> Lookup:
+        """The source that the rule names for a slot of a layer, or -1."""
+        sources = [[EMPTY] * len(row) for row in self.case.new]
+        for move in choose_sources(*self.stated):
+            sources[move.layer][move.destination] = move.source
+        return Lookup(sources, 2)
+
+    # What the implementation answers.
+
+    def make(self, table: Rows, topology: Topology) -> Any:
+        """The implementation's placement."""
+        made = made_topology(self.names, topology)
+        return self.names.Placement.from_physical_to_logical(table, num_experts=self.case.num_experts, topology=made)
+
+    @cached_property
+    def made(self) -> tuple[Any, Any]:
+        """The implementation's two placements."""
+        everyone = replace(self.case.topology, active=None)
+        return self.make(self.case.old, everyone), self.make(self.case.new, self.case.topology)
+
+    @cached_property
+    def plan(self) -> Any:
+        """The implementation's plan."""
+        return self.names.plan_migration(*self.made)
+
+    def tables_are_well_formed(self) -> bool:
+        """Whether the tables are int32 of the stated shapes, and the numbers what the tables say."""
+        moves, batches = value(self.plan.moves), value(self.plan.batches)
+        number = len(as_array(moves))
+        return (
+            is_table(moves, (number, 4))
+            and is_table(batches, as_array(batches).shape[:1])
+            and is_table(value(self.plan.write_batches), (number,))
+            and int(value(self.plan.num_moves)) == number
+        )
+
+    @cached_property
+    def moves(self) -> list[Move]:
+        """The moves."""
+        return [Move(*move) for move in as_array(value(self.plan.moves)).reshape(-1, 4).tolist()]
+
+    @property
+    def num_moves(self) -> int:
+        """M."""
+        return len(self.moves)
+
+    @cached_property
+    def batches(self) -> list[int]:
+        """Where each batch begins among the moves, and M last."""
+        batches: list[int] = as_array(value(self.plan.batches)).tolist()
+        return batches
+
+    @property
+    def num_batches(self) -> int:
+        """B."""
+        return len(self.batches) - 1
+
+    @cached_property
+    def reads(self) -> list[int]:
+        """The batch of each move."""
+        return [sum(first <= index for first in self.batches[1:]) for index in range(self.num_moves)]
+
+    @cached_property
+    def writes(self) -> list[int]:
+        """The batch at whose end each move is written."""
+        writes: list[int] = as_array(value(self.plan.write_batches)).tolist()
+        return writes
+
+    @cached_property
+    def schedule(self) -> Schedule:
+        """When each move is read and written."""
+        return Schedule(self.moves, self.reads, self.writes)
+
+    @cached_property
+    def layer(self) -> Lookup:
+        """The layer of a move."""
+        return Lookup([move.layer for move in self.moves])
+
+    @cached_property
+    def expert(self) -> Lookup:
+        """The expert of a move."""
+        return Lookup([move.expert for move in self.moves])
+
+    @cached_property
+    def source(self) -> Lookup:
+        """The source of a move."""
+        return Lookup([move.source for move in self.moves])
+
+    @cached_property
+    def destination(self) -> Lookup:
+        """The destination of a move."""
+        return Lookup([move.destination for move in self.moves])
+
+    @cached_property
+    def read(self) -> Lookup:
+        """The batch of a move."""
+        return Lookup(self.reads)
+
+    @cached_property
+    def write(self) -> Lookup:
+        """The batch at whose end a move is written."""
+        return Lookup(self.writes)
+
+    @cached_property
+    def arrivals(self) -> Lookup:
+        """How many moves go to a slot of a layer."""
+        ends = [(move.layer, move.destination) for move in self.moves]
+        return Lookup([[ends.count((l, j)) for j in range(len(row))] for l, row in enumerate(self.case.new)], 2)  # noqa: E741
+
+    @cached_property
+    def overwritten_at(self) -> Lookup:
+        """The batch at whose end a slot of a layer is first written; B where none is."""
+        first = [[self.num_batches] * len(row) for row in self.case.new]
+        for move, write in zip(self.moves, self.writes, strict=True):
+            first[move.layer][move.destination] = min(first[move.layer][move.destination], write)
+        return Lookup(first, 2)
+
+    @cached_property
+    def _ends(self) -> list[tuple[int, int]]:
+        return [(self.rank(move.source), self.rank(move.destination)) for move in self.moves]
+
+    @cached_property
+    def transfers(self) -> list[tuple[int, int, int]]:
+        """The batch, sender and receiver of each move between ranks."""
+        ends = zip(self.reads, self._ends, strict=True)
+        return [(batch, sender, receiver) for batch, (sender, receiver) in ends if sender != receiver]
+
+    @cached_property
+    def sends(self) -> Lookup:
+        """How often a rank sends in a batch."""
+        return self._transfers_of(1)
+
+    @cached_property
+    def receives(self) -> Lookup:
+        """How often a rank receives in a batch."""
+        return self._transfers_of(2)
+
+    def _transfers_of(self, side: int) -> Lookup:
+        ends = [(transfer[0], transfer[side]) for transfer in self.transfers]
+        ranks = range(self.case.topology.num_ranks)
+        return Lookup([[ends.count((batch, rank)) for rank in ranks] for batch in range(self.num_batches)], 2)
+
+    @property
+    def fewest_batches(self) -> int:
+        """The most that a rank sends or receives, and 1 where moves are all inside ranks."""
+        between = fewest_batches([(sender, receiver) for _, sender, receiver in self.transfers])
+        return max(between, 1 if self.moves else 0)
+
+    def batches_cut_the_moves(self) -> bool:
+        """Whether the batches begin with 0, end with M, and hold a move each."""
+        batches = self.batches
+        ascends = all(first < last for first, last in pairwise(batches))
+        return batches[0] == 0 and batches[-1] == self.num_moves and ascends
+
+    # Sources.
+
+    def _distance_of(self, source: int, destination: int) -> int:
+        return distance(self.stated[1], self.rank(source), self.rank(destination))
+
+    @cached_property
+    def distance(self) -> Lookup:
+        """How far the source of a move is."""
+        return Lookup([self._distance_of(move.source, move.destination) for move in self.moves])
+
+    @cached_property
+    def least_distance(self) -> Lookup:
+        """How far the nearest slot is that holds the expert of a move."""
+        return Lookup(
+            [
+                min(
+                    self._distance_of(slot, move.destination)
+                    for slot in live_slots(*self.stated, move.layer, move.expert)
+                )
+                for move in self.moves
+            ]
+        )
+
+    # What comes of it.
+
+    @cached_property
+    def contents(self) -> execution.Contents:
+        """What can be read before anything moves."""
+        return execution.live_contents(*self.stated)
+
+    @cached_property
+    def history(self) -> list[execution.Contents]:
+        """The contents after each batch."""
+        return execution.execute(self.schedule, self.contents, self.num_batches)
+
+    @cached_property
+    def final(self) -> Lookup:
+        """The expert whose weights are in a slot of a layer in the end."""
+        return Lookup(self.history[-1] if self.history else self.contents, 2)
+
+    @cached_property
+    def replicas_after(self) -> Lookup:
+        """How many replicas an expert of a layer has after a batch."""
+        experts = range(self.case.num_experts)
+        return Lookup([[[row.count(e) for e in experts] for row in after] for after in self.history], 3)
+
+    @property
+    def is_said_to_be_safe(self) -> bool:
+        """What the plan says of interruptions."""
+        return bool(value(self.plan.is_interruption_safe))
+
+    @property
+    def is_safe(self) -> bool:
+        """Whether every expert has a replica after every batch."""
+        return not any(execution.lost_expert(after, self.case.num_experts) for after in self.history)
+
+    @cached_property
+    def stated_write(self) -> Lookup:
+        """The batch at whose end a move is written, by the rule."""
+        return Lookup(write_batches(self.moves, self.reads))
+
+    @property
+    def num_staged(self) -> int:
+        """How many experts the plan says that a rank stages."""
+        return int(value(self.plan.num_staged))
+
+    @property
+    def peak_staging(self) -> int:
+        """How many it does."""
+        return execution.peak_staging(self.schedule, ranks_of_slots(self.stated[1]), self.num_batches)
+
+    @cached_property
+    def applied(self) -> Lookup:
+        """The number that `apply` leaves in a slot of a layer, of weights that tell every slot apart."""
+        shape = (len(self.case.old), len(self.case.old[0]))
+        weights = np.arange(2 * shape[0] * shape[1], dtype=np.float32).reshape(*shape, 2)
+        given = weights.copy()
+        answer = self.plan.apply(given)
+        result = as_array(given if answer is None else answer)
+        # Both numbers of a slot stay together.
+        together = (
+            (result[..., 1] == result[..., 0] + 1) if result.shape == weights.shape else np.zeros(shape, dtype=bool)
+        )
+        return Lookup(np.where(together, result[..., 0] // 2, -1).astype(int), 2)
+
+    @cached_property
+    def expected(self) -> Lookup:
+        """The number that belongs there: that of the source that the plan names, or of the slot itself."""
+        slots = len(self.case.old[0])
+        numbers = [[layer * slots + slot for slot in range(slots)] for layer in range(len(self.case.old))]
+        for move in self.moves:
+            numbers[move.layer][move.destination] = move.layer * slots + move.source
+        return Lookup(numbers, 2)
+
+    # Other calls.
+
+    def is_empty_where_nothing_changes(self) -> bool:
+        """Whether nothing moves from the new placement to itself."""
+        plan = self.names.plan_migration(self.made[1], self.made[1])
+        return int(value(plan.num_moves)) == 0 and as_array(value(plan.batches)).tolist() == [0]
+
+    def is_repeated(self) -> bool:
+        """Whether the same placements, made anew, give the same plan."""
+        everyone = replace(self.case.topology, active=None)
+        made = self.make(self.case.old, everyone), self.make(self.case.new, self.case.topology)
+        again = self.names.plan_migration(*made)
+        names = ("moves", "batches", "write_batches")
+        return all(
+            as_array(value(getattr(again, name))).tolist() == as_array(value(getattr(self.plan, name))).tolist()
+            for name in names
+            if hasattr(again, name)
+        )
+
+    def refuses_missing_sources(self) -> bool:
+        """Whether a plan is refused where the only rank that holds an expert is no longer active."""
+        slots, ranks = self.case.topology.slots(len(self.case.old[0])), range(self.case.topology.num_ranks)
+        calls: list[Callable[[], Any]] = []
+        for lost in ranks:
+            left = [slot for slot in range(len(self.case.old[0])) if self.rank(slot) != lost]
+            missing = [e for row in self.case.old for e in set(row) - {EMPTY} if e not in [row[slot] for slot in left]]
+            if missing and self.case.num_experts <= sum(slots) - slots[lost]:
+                topology = replace(self.case.topology, active=[rank != lost for rank in ranks])
+                row = [left.index(slot) if slot in left else EMPTY for slot in range(len(self.case.old[0]))]
+                moved = [entry if entry < self.case.num_experts else EMPTY for entry in row]
+                new = self.make([moved] * len(self.case.old), topology)
+                calls.append(partial(self.names.plan_migration, self.made[0], new))
+        return all(refuses(ValueError, call) for call in calls)
+
+    def refuses_other_shapes(self) -> bool:
+        """Whether a plan is refused between placements of other layers, experts or slots."""
+        everyone = replace(self.case.topology, active=None)
+        slots = everyone.slots(len(self.case.old[0]))
+        others = [self.make([*self.case.old, self.case.old[0]], everyone)]
+        more = replace(everyone, slots_per_rank=[*slots[:-1], slots[-1] + 1])
+        others.append(self.make([[*row, EMPTY] for row in self.case.old], more))
+        if slots != slots[::-1]:
+            others.append(self.make(self.case.old, replace(everyone, slots_per_rank=slots[::-1])))
+        calls = [partial(self.names.plan_migration, self.made[0], other) for other in others]
+        return all(refuses(ValueError, call) for call in calls)
