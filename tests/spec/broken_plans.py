@@ -1,0 +1,321 @@
+"""Broken planners, each with the invariants that must reject it by name.
+
+Several are real: ties by an unstable order, spare replicas that heap up on one expert, plans that ignore failed ranks.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from itertools import count
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import numpy as np
+from expert_placement_spec import model
+from expert_placement_spec.balance import reference
+from expert_placement_spec.placement.reference import EMPTY
+
+from tests.spec.broken_placements import reports
+
+if TYPE_CHECKING:
+    from expert_placement_spec.placement.topology import Topology
+
+
+rebalance: Any = reference.rebalance
+
+
+class Unchecked(model.Placement):
+    """A placement of any table, such as a broken planner makes."""
+
+    def _check(self, layer: int, row: list[int]) -> None:
+        pass
+
+
+class BrokenPlanner:
+    """The reference model under the public names, with `rebalance` replaced."""
+
+    Partition = model.Partition
+    Topology = model.Topology
+    Placement: ClassVar[Any] = model.Placement
+    breaks: ClassVar[set[str]]
+
+    @staticmethod
+    def rebalance(*arguments: Any, **options: Any) -> Any:
+        raise NotImplementedError
+
+
+def changed(plan: model.Placement, rows: Any) -> model.Placement:
+    """The plan with another table."""
+    return Unchecked(rows, plan.num_experts, plan.topology)
+
+
+def by_rank(plan: model.Placement, row: list[int]) -> list[list[int]]:
+    """What each rank holds."""
+    return [row[start:end] for start, end in zip(plan.offsets, plan.offsets[1:], strict=False)]
+
+
+def reordered(plan: model.Placement, order: Any) -> model.Placement:
+    """The plan with each rank's slots in another order."""
+    return changed(plan, [[entry for held in by_rank(plan, row) for entry in order(held)] for row in plan.table])
+
+
+class OneLayerTooMany(BrokenPlanner):
+    """The first layer twice."""
+
+    breaks: ClassVar = {"plan_has_the_asked_shape"}
+
+    @staticmethod
+    def rebalance(*arguments: Any, **options: Any) -> Any:
+        plan = rebalance(*arguments, **options)
+        return changed(plan, [*plan.table, plan.table[0]])
+
+
+class LosesAnExpert(BrokenPlanner):
+    """The last expert nowhere: what the others carry is less than there is."""
+
+    breaks: ClassVar = {"plan_leaves_no_expert_out", "plans_respect_the_bound", "plans_respect_the_optimum"}
+
+    @staticmethod
+    def rebalance(*arguments: Any, **options: Any) -> Any:
+        plan = rebalance(*arguments, **options)
+        last = plan.num_experts - 1
+        return changed(plan, [[EMPTY if entry == last else entry for entry in row] for row in plan.table])
+
+
+class ForgetsFailures(BrokenPlanner):
+    """Plans for all ranks, in service or not."""
+
+    breaks: ClassVar = {"inactive_ranks_stay_empty", "impossible_plans_are_refused"}
+
+    @staticmethod
+    def rebalance(loads: Any, num_slots: int, topology: Topology, **options: Any) -> Any:
+        return rebalance(loads, num_slots, replace(topology, active=None), **options)
+
+
+class FillsEverySlot(BrokenPlanner):
+    """A second copy of a rank's first expert in each of its empty slots."""
+
+    breaks: ClassVar = {"replicas_are_kept_apart"}
+
+    @staticmethod
+    def rebalance(*arguments: Any, **options: Any) -> Any:
+        plan = rebalance(*arguments, **options)
+        return reordered(plan, lambda held: [max(held) if entry < 0 else entry for entry in held])
+
+
+class BoundsByOneReplica(BrokenPlanner):
+    """A bound by the largest load, as if replicas did not share it."""
+
+    breaks: ClassVar = {"replication_is_optimal"}
+
+    class Placement(model.Placement):
+        def report(self, loads: Any) -> Any:
+            largest = float(np.asarray(loads).max(initial=0.0))
+            return reports(self, loads, lower_bound=lambda report: max(report.lower_bound, largest))
+
+    @staticmethod
+    def rebalance(*arguments: Any, **options: Any) -> Any:
+        plan = rebalance(*arguments, **options)
+        return BoundsByOneReplica.Placement(plan.table, plan.num_experts, plan.topology)
+
+
+class NoReplicas(BrokenPlanner):
+    """One replica of each expert, rank by rank."""
+
+    breaks: ClassVar = {"never_worse_than_deepseek", "single_slots_are_used_best"}
+
+    @staticmethod
+    def rebalance(loads: Any, num_slots: int, topology: Topology, **options: Any) -> Any:
+        plan = rebalance(loads, num_slots, topology, **options)
+        row = [EMPTY] * num_slots
+        usable = [slot for slot in range(num_slots) if any(entries[slot] >= 0 for entries in plan.table)]
+        for expert, slot in zip(range(plan.num_experts), usable, strict=False):
+            row[slot] = expert
+        return changed(plan, [row] * plan.num_layers)
+
+
+class TiesFromTheEnd(BrokenPlanner):
+    """Ties to the higher expert, as an unstable sort may leave them."""
+
+    breaks: ClassVar = {"deepseek_is_followed_exactly"}
+
+    @staticmethod
+    def rebalance(loads: Any, *arguments: Any, **options: Any) -> Any:
+        plan = rebalance(np.asarray(loads, dtype=float)[..., ::-1], *arguments, **options)
+        last = plan.num_experts - 1
+        return changed(plan, [[last - entry if entry >= 0 else entry for entry in row] for row in plan.table])
+
+
+class AnythingForDeepseek(BrokenPlanner):
+    """Another policy where the one that was asked for does not apply."""
+
+    breaks: ClassVar = {"deepseek_refuses_what_it_can_not_plan"}
+
+    @staticmethod
+    def rebalance(loads: Any, num_slots: int, topology: Topology, policy: str = "balanced", **options: Any) -> Any:
+        try:
+            return rebalance(loads, num_slots, topology, policy=policy, **options)
+        except ValueError:
+            if policy != "deepseek":
+                raise
+            return rebalance(loads, num_slots, topology, **options)
+
+
+class Remembers(BrokenPlanner):
+    """Slots in another order every other time."""
+
+    breaks: ClassVar = {"plans_repeat_themselves"}
+    calls = count()
+
+    @staticmethod
+    def rebalance(*arguments: Any, **options: Any) -> Any:
+        plan = rebalance(*arguments, **options)
+        return reordered(plan, lambda held: held[::-1]) if next(Remembers.calls) % 2 else plan
+
+
+class EachThreadItsOwn(BrokenPlanner):
+    """Slots in another order where there are two threads."""
+
+    breaks: ClassVar = {"threads_change_nothing"}
+
+    @staticmethod
+    def rebalance(*arguments: Any, num_threads: int = 1, **options: Any) -> Any:
+        plan = rebalance(*arguments, **options)
+        return reordered(plan, lambda held: held[::-1]) if num_threads > 1 else plan
+
+
+class SmallLoadsAreNone(BrokenPlanner):
+    """Loads below 2 taken as none."""
+
+    breaks: ClassVar = {"only_ratios_of_loads_matter"}
+
+    @staticmethod
+    def rebalance(loads: Any, *arguments: Any, **options: Any) -> Any:
+        loads = np.asarray(loads, dtype=float)
+        return rebalance(np.where(loads < 2, 0.0, loads), *arguments, **options)
+
+
+class FirstLayerForAll(BrokenPlanner):
+    """The plan of the first layer in every layer."""
+
+    breaks: ClassVar = {"layers_are_planned_alone"}
+
+    @staticmethod
+    def rebalance(*arguments: Any, **options: Any) -> Any:
+        plan = rebalance(*arguments, **options)
+        return changed(plan, [plan.table[0]] * plan.num_layers)
+
+
+class FirstWindowForAll(BrokenPlanner):
+    """A plan for the first window."""
+
+    breaks: ClassVar = {"windows_are_planned_for"}
+
+    @staticmethod
+    def rebalance(loads: Any, *arguments: Any, **options: Any) -> Any:
+        return rebalance(loads[0] if np.ndim(loads) == 3 else loads, *arguments, **options)
+
+
+class MovesFreely(BrokenPlanner):
+    """No budget, whatever it is."""
+
+    breaks: ClassVar = {"budget_is_kept", "no_moves_change_nothing"}
+
+    @staticmethod
+    def rebalance(*arguments: Any, max_moves: int | None = None, **options: Any) -> Any:
+        return rebalance(*arguments, **options)
+
+
+class SortsItsSlots(BrokenPlanner):
+    """Each rank's experts in order, wherever they were."""
+
+    breaks: ClassVar = {"no_moves_change_nothing", "staying_experts_keep_their_slots"}
+
+    @staticmethod
+    def rebalance(*arguments: Any, **options: Any) -> Any:
+        return reordered(rebalance(*arguments, **options), sorted)
+
+
+class LikesEvenBudgets(BrokenPlanner):
+    """Nothing moves where the budget is odd."""
+
+    breaks: ClassVar = {"more_moves_never_hurt"}
+
+    @staticmethod
+    def rebalance(*arguments: Any, max_moves: int | None = None, **options: Any) -> Any:
+        if max_moves is not None and max_moves % 2:
+            try:
+                return rebalance(*arguments, max_moves=0, **options)
+            except ValueError:
+                pass
+        return rebalance(*arguments, max_moves=max_moves, **options)
+
+
+class StaysWhereItIs(BrokenPlanner):
+    """No more moves than it takes to restore what was lost, even without a budget."""
+
+    breaks: ClassVar = {"free_moves_balance_as_from_nothing"}
+
+    @staticmethod
+    def rebalance(*arguments: Any, max_moves: int | None = None, previous: Any = None, **options: Any) -> Any:
+        for budget in range(20) if previous is not None and max_moves is None else ():
+            try:
+                return rebalance(*arguments, previous=previous, max_moves=budget, **options)
+            except ValueError:
+                continue
+        return rebalance(*arguments, previous=previous, max_moves=max_moves, **options)
+
+
+class LeavesOut(BrokenPlanner):
+    """Plans for as many experts as there is room for."""
+
+    breaks: ClassVar = {"impossible_plans_are_refused"}
+
+    @staticmethod
+    def rebalance(loads: Any, num_slots: int, topology: Topology, **options: Any) -> Any:
+        try:
+            return rebalance(loads, num_slots, topology, **options)
+        except ValueError as error:
+            if "active ranks" not in str(error):
+                raise
+            return None
+
+
+class SaysLittle(BrokenPlanner):
+    """Errors that do not say of which expert."""
+
+    breaks: ClassVar = {"lost_experts_are_named"}
+
+    @staticmethod
+    def rebalance(*arguments: Any, **options: Any) -> Any:
+        try:
+            return rebalance(*arguments, **options)
+        except ValueError as error:
+            raise ValueError("it can not be done") from error
+
+
+class SpendsMoreWhereItMust(BrokenPlanner):
+    """Lost experts restored beyond the budget."""
+
+    breaks: ClassVar = {"budgets_too_small_to_restore_are_refused"}
+
+    @staticmethod
+    def rebalance(*arguments: Any, max_moves: int | None = None, **options: Any) -> Any:
+        try:
+            return rebalance(*arguments, max_moves=max_moves, **options)
+        except ValueError as error:
+            if "too few" not in str(error):
+                raise
+            return rebalance(*arguments, **options)
+
+
+class TakesAnyLoad(BrokenPlanner):
+    """Whatever is no load taken as none."""
+
+    breaks: ClassVar = {"wrong_calls_are_refused"}
+
+    @staticmethod
+    def rebalance(loads: Any, *arguments: Any, **options: Any) -> Any:
+        return rebalance(np.clip(np.nan_to_num(np.asarray(loads, dtype=float)), 0.0, 1e300), *arguments, **options)
+
+
+BROKEN: list[type[BrokenPlanner]] = BrokenPlanner.__subclasses__()
