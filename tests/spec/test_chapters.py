@@ -317,4 +317,4 @@ def test_an_exchange_is_one_batch() -> None:
     topology = Topology(2)
     plan = plan_migration(Placement([[0, 1]], 2, topology), Placement([[1, 0]], 2, topology))
     assert plan.moves == [[0, 1, 1, 0], [0, 0, 0, 1]]
-    assert (plan.batches, plan.write_batches, plan.num_staged, plan.is_interruption_safe) == ([0, 2], [0, 0], 0, True)
+    assert (plan.batches, plan.write_batches, plan.num_staged, plan.is_interruption_safe) == ([0, 2], [0, 0], 1, True)

@@ -64,12 +64,12 @@ def is_interruption_safe(schedule: Schedule, contents: Contents, num_experts: in
 
 
 def peak_staging(schedule: Schedule, rank_of: list[int], num_batches: int) -> int:
-    """The most experts that one rank has read and not yet written at the end of a batch."""
+    """The most experts that one rank has read and not yet written, between the reads and the writes of a batch."""
     receivers = [rank_of[move.destination] for move in schedule.moves]
     spans = list(zip(receivers, schedule.reads, schedule.writes, strict=True))
     return max(
         (
-            sum(receiver == rank and read <= batch < write for receiver, read, write in spans)
+            sum(receiver == rank and read <= batch <= write for receiver, read, write in spans)
             for batch in range(num_batches)
             for rank in set(receivers)
         ),

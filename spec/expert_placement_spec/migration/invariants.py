@@ -115,7 +115,7 @@ def writes_wait_for_copies(m: MigrationView, i: Any) -> Any:
 
 @MIGRATION.register(needs=(*WRITES, "plan.num_staged"))
 def staging_is_the_stated_peak(m: MigrationView) -> Any:
-    """The staging is the most experts that a rank has read and not yet written at the end of a batch."""
+    """The staging is the most experts that a rank has read and not yet written, before a batch writes."""
     return m.num_staged == m.peak_staging
 
 

@@ -23,7 +23,7 @@ class Migration:
         moves: layer, expert, source slot and destination slot of each, batch by batch.
         batches: where each batch begins among the moves, and their number last.
         write_batches: the batch at whose end each move is written.
-        num_staged: the most experts that a rank has read and not yet written between batches.
+        num_staged: the most experts that a rank has read and not yet written, before a batch writes.
         is_interruption_safe: whether every expert has a replica after every batch.
     """
 
