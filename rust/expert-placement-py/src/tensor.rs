@@ -49,8 +49,9 @@ pub(crate) fn doubles<'py>(py: Python<'py>, values: &[f64]) -> PyResult<Bound<'p
     // The same memory under another dtype: two int32 for each float64, which the buffer's alignment allows.
     let halves = filled(py, u64::try_from(values.len())? * 2, None, |out| {
         for (pair, value) in out.chunks_exact_mut(2).zip(values) {
-            let [a, b, c, d, e, f, g, h] = value.to_ne_bytes();
-            pair.copy_from_slice(&[i32::from_ne_bytes([a, b, c, d]), i32::from_ne_bytes([e, f, g, h])]);
+            for (half, part) in pair.iter_mut().zip(value.to_ne_bytes().chunks_exact(4)) {
+                *half = part.try_into().map_or(0, i32::from_ne_bytes);
+            }
         }
         Ok(())
     })?;

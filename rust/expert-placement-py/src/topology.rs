@@ -1,5 +1,8 @@
 //! `expert_placement.Topology`. SPEC.md, "Topology".
 
+#![expect(clippy::doc_markdown, reason = "docstrings are Python's, whose tools read names without backticks")]
+
+use std::fmt::Write as _;
 use std::hash::{DefaultHasher, Hash, Hasher};
 
 use expert_placement as core;
@@ -118,7 +121,8 @@ impl Topology {
         for name in ["slots_per_rank", "speeds", "active"] {
             let value = slf.getattr(name)?;
             if !value.is_none() {
-                text.push_str(&format!(", {name}={}", value.repr()?));
+                // Writing to a string does not fail.
+                let _ = write!(text, ", {name}={}", value.repr()?);
             }
         }
         text.push(')');
