@@ -5,8 +5,8 @@ statement and the cost of the loop itself is included on both sides. The results
 the two take turns (A B A B ...), each turn a batch of a few milliseconds; the figure is the median over the rounds of
 the ratio of neighbours, so that a slow moment of the machine hits both. Figures below 1 mean that ours is faster.
 
-The environment variable PEERS names a folder with a `load.py` that loads vLLM's function; without it those rows are
-left out.
+The environment variable PEERS names a folder with a `load.py` that loads the engines' functions; without it those rows
+are left out.
 """
 
 from __future__ import annotations
@@ -26,8 +26,17 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 import expert_placement.torch as ept
+import numpy as np
 import torch
-from expert_placement import Partition, build_info
+from expert_placement import (
+    Migration,
+    Partition,
+    Placement,
+    Topology,
+    build_info,
+    plan_migration,
+    rebalance,
+)
 from expert_placement.integrations.vllm import determine_expert_map
 
 RANKS = 8
@@ -98,8 +107,8 @@ def seed_starts(num_experts: int, num_ranks: int) -> torch.Tensor:
     return ranks * base + ranks.clamp(max=rem)
 
 
-def peer_expert_map() -> Callable[..., Any] | None:
-    """vLLM's own function, or None where it is not at hand."""
+def load_peers() -> Any | None:
+    """The module that loads the engines' own functions, or None where it is not at hand."""
     folder = os.environ.get("PEERS")
     path = Path(folder or "") / "load.py"
     if not folder or not path.is_file():
@@ -115,8 +124,7 @@ def peer_expert_map() -> Callable[..., Any] | None:
             spec.loader.exec_module(module)
         except FileNotFoundError:
             return None
-    function: Callable[..., Any] = module.vllm_expert_map
-    return function
+    return module
 
 
 def same_tensor(ours: torch.Tensor, theirs: torch.Tensor) -> bool:
@@ -134,8 +142,70 @@ def same_answer(ours: tuple[int, torch.Tensor, None], theirs: tuple[int, torch.T
 
 def comparisons() -> list[Comparison]:
     """Every comparison of the report, in its order."""
-    vllm = peer_expert_map()
-    return [row for experts in SIZES for row in (*tensor_comparisons(experts, vllm), *scalar_comparisons(experts))]
+    peers = load_peers()
+    vllm = None if peers is None else peers.vllm_expert_map
+    small = [row for experts in SIZES for row in (*tensor_comparisons(experts, vllm), *scalar_comparisons(experts))]
+    return small + ([] if peers is None else planner_comparisons(peers))
+
+
+def planner_comparisons(peers: Any) -> list[Comparison]:
+    """Plans and migrations of 58 layers of 256 experts, as DeepSeek-V3 has, against the engines' own; one thread."""
+    random = np.random.default_rng(0)
+    loads = random.lognormal(0, 0.6, (58, 256))
+    later = loads * random.lognormal(0, 0.4, loads.shape)
+    topology = Topology(32)
+    old = rebalance(loads, 288, topology)
+
+    def placed(table: torch.Tensor) -> Placement:
+        return Placement.from_physical_to_logical(table, num_experts=256, topology=topology)
+
+    new = placed(peers.vllm_eplb(torch.from_numpy(later), 288, 1, 1, 32, old.physical_to_logical()))
+    names: dict[str, Any] = {
+        "loads": loads,
+        "tensor": torch.from_numpy(loads),
+        "topology": topology,
+        "old": old,
+        "new": new,
+        "before": old.physical_to_logical().numpy().astype("int64"),
+        "after": new.physical_to_logical().numpy().astype("int64"),
+        "rebalance": rebalance,
+        "plan_migration": plan_migration,
+        "vllm_eplb": peers.vllm_eplb,
+        "sglang_eplb": peers.sglang_eplb,
+        "vllm_schedule": peers.vllm_schedule,
+    }
+
+    def as_balanced(ours: Placement, theirs: Any) -> bool:
+        """Ties are broken in other ways; the balance is the same up to float32."""
+        table = theirs[0] if isinstance(theirs, tuple) else theirs
+        return abs(ours.balancedness(loads) - placed(table).balancedness(loads)) < 1e-4
+
+    def better_balanced(ours: Placement, theirs: Any) -> bool:
+        return ours.balancedness(loads) > placed(theirs).balancedness(loads)
+
+    def as_few_batches(ours: Migration, theirs: list[list[Any]]) -> bool:
+        return ours.num_batches <= sum(map(len, theirs))
+
+    field = 'rebalance(loads, 288, topology, "deepseek")'
+    sglang = "sglang_eplb(tensor, 288, 1, 1, 32, False)"
+    return [
+        Comparison("deepseek, 58 x 256 on 32 x 9", field, "vllm_eplb(tensor, 288, 1, 1, 32)", names, as_balanced),
+        Comparison("deepseek, 58 x 256 on 32 x 9", field, sglang, names, as_balanced),
+        Comparison(
+            "balanced, 58 x 256 on 32 x 9",
+            "rebalance(loads, 288, topology)",
+            "vllm_eplb(tensor, 288, 1, 1, 32)",
+            names,
+            better_balanced,
+        ),
+        Comparison(
+            "migration, vLLM's new plan",
+            "plan_migration(old, new)",
+            "vllm_schedule(9, before, after)",
+            names,
+            as_few_batches,
+        ),
+    ]
 
 
 def tensor_comparisons(num_experts: int, vllm: Callable[..., Any] | None) -> list[Comparison]:

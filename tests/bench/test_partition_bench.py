@@ -57,5 +57,5 @@ def test_without_the_peers_their_rows_are_left_out(monkeypatch: pytest.MonkeyPat
             monkeypatch.delenv("PEERS", raising=False)
         else:
             monkeypatch.setenv("PEERS", folder)
-        assert report.peer_expert_map() is None
+        assert report.load_peers() is None
         assert not any("vllm_expert_map" in each.theirs for each in report.comparisons())

@@ -91,8 +91,9 @@ pub fn plan_migration(old: &Placement, new: &Placement) -> Result<Migration, Err
     expect_same_shape(old, new)?;
     let moves = choose_sources(old, new)?;
     let ranks = Ranks::of(old);
-    let colours = order(&moves, &ranks, old.num_slots());
-    let written = write_batches(&moves, &colours, old.num_slots());
+    let hazards = Hazards::of(&moves, old.num_slots());
+    let colours = order(&moves, &ranks, &hazards);
+    let written = write_batches(&colours, &hazards);
     let mut plan = arranged(&moves, &colours, &written, &ranks);
     plan.is_interruption_safe = keeps_every_expert(old, new, &moves, &written, &ranks);
     Ok(plan)
@@ -274,8 +275,7 @@ impl Hazards {
 /// A move comes no earlier than those that read what it overwrites, as far as the least number of batches allows: moves
 /// are taken from the ends of the chains that these make, each in the lowest batch that is free; a ring of moves that pass
 /// their slots on in turn shares one batch.
-fn order(moves: &[Move], ranks: &Ranks, num_slots: usize) -> Vec<u32> {
-    let hazards = Hazards::of(moves, num_slots);
+fn order(moves: &[Move], ranks: &Ranks, hazards: &Hazards) -> Vec<u32> {
     let (edges, edge_of) = transfers(moves, ranks);
     let mut move_of = vec![0_u32; edges.len()];
     for (index, &edge) in (0_u32..).zip(&edge_of).filter(|(_, edge)| **edge != NONE) {
@@ -287,7 +287,7 @@ fn order(moves: &[Move], ranks: &Ranks, num_slots: usize) -> Vec<u32> {
         local: vec![NONE; moves.len()],
         edge_of: &edge_of,
         move_of: &move_of,
-        hazards: &hazards,
+        hazards,
     };
     let mut waiting: Vec<u32> = (0..moves.len()).map(|index| hazards.readers_of(index).len() as u32).collect();
     let mut done = vec![false; moves.len()];
@@ -321,7 +321,7 @@ fn order(moves: &[Move], ranks: &Ranks, num_slots: usize) -> Vec<u32> {
                 rest += 1;
             }
             if rest < first + layer.len() {
-                let ring = ring_from(rest as u32, &hazards);
+                let ring = ring_from(rest as u32, hazards);
                 batches.place(&ring);
                 for &index in &ring {
                     done[index as usize] = true;
@@ -469,9 +469,6 @@ impl Batches<'_> {
 
 /// The moves in the order of their batches, and when each is written.
 fn arranged(moves: &[Move], batch_of: &[u32], written: &[u32], ranks: &Ranks) -> Migration {
-    let mut order: Vec<u32> = (0..moves.len() as u32).collect();
-    // Moves are in the order of layers and destinations already.
-    order.sort_by_key(|index| batch_of[*index as usize]);
     let num_batches = batch_of.iter().max().map_or(0, |last| *last as usize + 1);
     let mut batches = vec![0_u32; num_batches + 1];
     for &batch in batch_of {
@@ -480,24 +477,29 @@ fn arranged(moves: &[Move], batch_of: &[u32], written: &[u32], ranks: &Ranks) ->
     for batch in 0..num_batches {
         batches[batch + 1] += batches[batch];
     }
+    // Moves are in the order of layers and destinations already, and stay in it inside a batch.
+    let (mut next, mut order) = (batches.clone(), vec![0_u32; moves.len()]);
+    for (index, &batch) in (0..).zip(batch_of) {
+        order[next[batch as usize] as usize] = index;
+        next[batch as usize] += 1;
+    }
     Migration {
         moves: order.iter().map(|index| moves[*index as usize]).collect(),
         batches,
         write_batches: order.iter().map(|index| written[*index as usize]).collect(),
         num_transfers: moves.iter().filter(|one| ranks.is_transfer(one)).count(),
-        num_staged: most_staged(moves, batch_of, written, ranks),
+        num_staged: most_staged(moves, batch_of, written, ranks, num_batches),
         is_interruption_safe: false,
     }
 }
 
 /// The batch at whose end each destination is written: when every copy of what it held has been written, so that at no
 /// time an expert is in no slot.
-fn write_batches(moves: &[Move], batch_of: &[u32], num_slots: usize) -> Vec<u32> {
-    let hazards = Hazards::of(moves, num_slots);
+fn write_batches(batch_of: &[u32], hazards: &Hazards) -> Vec<u32> {
     let mut written = batch_of.to_vec();
     // Along a chain later batches follow from earlier ones; in a ring all come to the latest. Each round settles at least
     // one more move of a chain, and a move that waits passes it on.
-    let mut changed: Vec<u32> = (0..moves.len() as u32).collect();
+    let mut changed: Vec<u32> = (0..batch_of.len() as u32).collect();
     while let Some(index) = changed.pop() {
         let over = hazards.overwriter[index as usize];
         if over != NONE && written[over as usize] < written[index as usize] {
@@ -509,19 +511,19 @@ fn write_batches(moves: &[Move], batch_of: &[u32], num_slots: usize) -> Vec<u32>
 }
 
 /// The most experts that any rank has read and not written, between the reads and the writes of a batch.
-fn most_staged(moves: &[Move], batch_of: &[u32], written: &[u32], ranks: &Ranks) -> usize {
-    let mut changes: Vec<(u32, u32, i32)> = Vec::with_capacity(2 * moves.len());
+fn most_staged(moves: &[Move], batch_of: &[u32], written: &[u32], ranks: &Ranks, num_batches: usize) -> usize {
+    // What begins and ends to be staged with each batch, rank by rank.
+    let width = num_batches + 1;
+    let mut changes = vec![0_i32; ranks.node_of_rank.len() * width];
     for ((one, &batch), &write) in moves.iter().zip(batch_of).zip(written) {
-        let rank = ranks.rank(one.destination);
-        changes.push((rank, batch, 1));
-        changes.push((rank, write + 1, -1));
+        let first = ranks.rank(one.destination) as usize * width;
+        changes[first + batch as usize] += 1;
+        changes[first + write as usize + 1] -= 1;
     }
-    // Within a batch what was written goes before what is read.
-    changes.sort_unstable();
     let mut most = 0;
-    for of_rank in changes.chunk_by(|left, right| left.0 == right.0) {
+    for of_rank in changes.chunks(width) {
         let mut staged = 0;
-        for (_, _, change) in of_rank {
+        for change in of_rank {
             staged += change;
             most = most.max(staged);
         }
