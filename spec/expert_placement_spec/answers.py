@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -60,6 +61,12 @@ def ragged(rows: list[Any]) -> Any:
 def as_array(answer: Any) -> Any:
     """An answer as a numpy array: from a list, an array, or a torch tensor on the CPU."""
     return np.asarray(answer)
+
+
+def like(array: Any, answer: Any) -> Any:
+    """A numpy array as a torch tensor, where an implementation answers with those."""
+    torch = sys.modules.get("torch")
+    return torch.from_numpy(array) if torch is not None and isinstance(answer, torch.Tensor) else array
 
 
 def is_table(answer: Any, shape: tuple[int, ...], dtype: str = "int32") -> bool:

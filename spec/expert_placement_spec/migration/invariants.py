@@ -55,7 +55,7 @@ def sources_are_as_near_as_can_be(m: MigrationView, i: Any) -> Any:
 
 @MIGRATION.register()
 def senders_are_spared(m: MigrationView, i: Any) -> Any:
-    """Of slots equally near one that keeps its content is read, of those one of the rank that has sent least."""
+    """Of ranks equally near the one sends that has sent least, destinations taken in their order."""
     return m.source(i) == m.stated_source(m.layer(i), m.destination(i))
 
 

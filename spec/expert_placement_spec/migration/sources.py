@@ -31,8 +31,8 @@ def choose_sources(old: Placement, new: Placement) -> list[Move]:
     """A move for every changed slot, layer by layer and slot by slot.
 
     The source holds the expert in `old`, on a rank that is active in `new`. It is on the same rank if it can be, else
-    on the same node, else anywhere; of slots equally near, one that keeps its content; of those, one of the rank that
-    has sent least until then, the lowest of equals; and of its slots the lowest. A copy inside a rank is not sent.
+    on the same node, else anywhere; of ranks equally near, the one that has sent least until then, the lowest of
+    equals; and of its slots the lowest. A copy inside a rank is not sent.
 
     Raises:
         ValueError: an expert that no active rank holds in `old`.
@@ -45,17 +45,11 @@ def choose_sources(old: Placement, new: Placement) -> list[Move]:
         sources = live_slots(old, new, layer, expert)
         if not sources:
             raise ValueError(f"slot {slot} of layer {layer} is to hold expert {expert}, which no active rank held")
-        source = min(
-            sources,
-            key=lambda slot: (
-                distance(new, rank_of[slot], receiver),
-                new.table[layer][slot] != expert,
-                0 if rank_of[slot] == receiver else sent[rank_of[slot]],
-                slot,
-            ),
-        )
-        if rank_of[source] != receiver:
-            sent[rank_of[source]] += 1
+        senders = {rank_of[source] for source in sources}
+        sender = min(senders, key=lambda rank: (distance(new, rank, receiver), sent[rank], rank))
+        source = min(source for source in sources if rank_of[source] == sender)
+        if sender != receiver:
+            sent[sender] += 1
         moves.append(Move(layer, expert, source, slot))
     return moves
 

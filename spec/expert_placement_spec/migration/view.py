@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from expert_placement_spec.answers import Lookup, as_array, is_table, refuses, value
+from expert_placement_spec.answers import Lookup, as_array, is_table, like, refuses, value
 from expert_placement_spec.cases import Case, View
 from expert_placement_spec.migration import execution
 from expert_placement_spec.migration.batches import fewest_batches
@@ -338,7 +338,7 @@ class MigrationView(View):
         """The number that `apply` leaves in a slot of a layer, of weights that tell every slot apart."""
         shape = (len(self.case.old), len(self.case.old[0]))
         weights = np.arange(2 * shape[0] * shape[1], dtype=np.float32).reshape(*shape, 2)
-        given = weights.copy()
+        given = like(weights.copy(), value(self.plan.moves))
         answer = self.plan.apply(given)
         result = as_array(given if answer is None else answer)
         # Both numbers of a slot stay together.
