@@ -21,21 +21,20 @@ def run(code: str) -> tuple[str, dict[str, object]]:
     return printed.getvalue(), names
 
 
-def test_the_first_example_prints_what_stands_below_it() -> None:
+def test_examples_run_and_print_what_stands_below_them() -> None:
     pytest.importorskip("torch", reason="tensors need torch")
-    (language, code), (kind, output) = BLOCKS[:2]
-    assert (language, kind) == ("python", "text")
-    assert run(code)[0] == output
-
-
-def test_the_other_examples_run() -> None:
-    pytest.importorskip("torch", reason="tensors need torch")
-    examples = [code for language, code in BLOCKS[1:] if language == "python"]
-    assert examples
-    for code in examples:
-        _, names = run(code)
-        p = names["p"]
-        assert f"({p.is_uniform}, {p.min_redundant_experts})" in code  # type: ignore[attr-defined]
+    printed = 0
+    for (language, code), (kind, output) in zip(BLOCKS, [*BLOCKS[1:], ("", "")], strict=True):
+        if language != "python":
+            continue
+        text, names = run(code)
+        if kind == "text":
+            assert text == output
+            printed += 1
+        else:
+            p = names["p"]
+            assert f"({p.is_uniform}, {p.min_redundant_experts})" in code  # type: ignore[attr-defined]
+    assert printed == 2
 
 
 def test_every_target_named_is_there() -> None:
