@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from expert_placement_spec.cases import Case, Chapter
     from expert_placement_spec.law import Law
 
-SHRINKING = 2000
+SHRINKING = 1000
 """How many cases are tried at most to find a smaller counterexample."""
 
 
