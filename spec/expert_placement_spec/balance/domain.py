@@ -226,7 +226,8 @@ def equal_ranks(draw: st.DrawFn) -> BalanceCase:
     case = BalanceCase(draw(all_loads(num_experts)), num_slots, Topology(num_ranks, nodes), policy, num_groups)
     if draw(st.integers(0, 3)) == 0:
         previous = [draw(full_row(num_experts, num_slots)) for _ in case.loads[0]]
-        return replace(case, previous=previous, max_moves=draw(st.none() | st.integers(0, 4)))
+        budget = draw(st.none() | st.integers(0, 4)) if policy == "balanced" else None
+        return replace(case, previous=previous, max_moves=budget)
     return case
 
 

@@ -132,7 +132,7 @@ def no_moves_change_nothing(c: BalanceView) -> Any:
     return c.rows_without_moves == c.previous_rows
 
 
-@BALANCE.register(needs=WARM, requires=lambda c, b: c.has_previous)
+@BALANCE.register(needs=WARM, requires=lambda c, b: c.is_warm)
 def more_moves_never_hurt(c: BalanceView, b: Any) -> Any:
     """With one move more the sum over the layers of the largest time is not larger."""
     return at_most(c.total_at(b + 1), c.total_at(b)) | (c.total_at(b) == float("inf"))
@@ -156,13 +156,13 @@ def impossible_plans_are_refused(c: BalanceView) -> Any:
     return c.refuses_impossible_plans()
 
 
-@BALANCE.register(needs=WARM, requires=lambda c: c.has_previous and c.case.policy == "balanced")
+@BALANCE.register(needs=WARM, requires=lambda c: c.is_warm)
 def lost_experts_are_named(c: BalanceView) -> Any:
     """With a previous placement, that error names an expert that has no live replica."""
     return c.names_lost_experts()
 
 
-@BALANCE.register(needs=WARM, requires=lambda c: c.has_previous and c.num_lost > 0)
+@BALANCE.register(needs=WARM, requires=lambda c: c.is_warm and c.num_lost > 0)
 def budgets_too_small_to_restore_are_refused(c: BalanceView) -> Any:
     """A budget below the number of experts without a live replica is an error."""
     return c.refuses_too_small_a_budget()

@@ -45,24 +45,23 @@ def rebalance(
     """
     windows = checked_loads(loads)
     problems = [Problem(list(layer), num_slots, topology) for layer in zip(*windows, strict=True)]
-    check_policy(problems[0], policy, num_groups)
+    check_policy(problems[0], policy, num_groups, max_moves)
     check_previous(problems, previous, max_moves)
     if num_threads < 1:
         raise ValueError(f"num_threads={num_threads} is out of range, expected at least 1")
+    before = previous.physical_to_logical() if previous is not None else None
     if policy == "deepseek":
         rows = [deepseek.place(problem.summed, num_slots, topology, num_groups) for problem in problems]
+        if before is not None:
+            rows = [warm_start.aligned(*layer) for layer in zip(problems, before, rows, strict=True)]
     else:
         rows = [plan_layer(problem, num_groups) for problem in problems]
-    if previous is not None:
-        before = previous.physical_to_logical()
-        start = [warm_start.repaired(problem, row) for problem, row in zip(problems, before, strict=True)]
-        # The field's algorithm knows no steps: a layer is what it was, or what it is planned to be.
-        stations = [start] if policy == "deepseek" else warm_start.walk(problems, before, start)
-        rows = warm_start.plan(problems, before, stations, rows, max_moves)
+        if before is not None:
+            rows = warm_start.plan(problems, before, rows, max_moves)
     return Placement(rows, problems[0].num_experts, topology)
 
 
-def check_policy(problem: Problem, policy: str, num_groups: int) -> None:
+def check_policy(problem: Problem, policy: str, num_groups: int, max_moves: int | None) -> None:
     """Refuses an unknown policy, groups that there can not be, and what the policy `deepseek` can not plan."""
     if policy not in POLICIES:
         raise ValueError(f"policy=`{policy}` is unknown, expected one of {', '.join(POLICIES)}")
@@ -70,6 +69,8 @@ def check_policy(problem: Problem, policy: str, num_groups: int) -> None:
     if not 1 <= num_groups <= most:
         raise ValueError(f"num_groups={num_groups} is out of range, expected 1..={most}")
     if policy == "deepseek":
+        if max_moves is not None:
+            raise ValueError(f"max_moves={max_moves} is for other policies: `deepseek` knows nothing of moves")
         needs = deepseek.what_it_needs(problem.num_experts, problem.num_slots, problem.topology, num_groups)
         if needs:
             raise ValueError(f"{needs}, which policy `deepseek` needs")

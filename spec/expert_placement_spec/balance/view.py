@@ -131,6 +131,11 @@ class BalanceView(View):
         return float("inf") if self.case.max_moves is None else self.case.max_moves
 
     @property
+    def is_warm(self) -> bool:
+        """Whether there is a previous placement, and the policy one that knows of moves."""
+        return self.has_previous and self.case.policy == "balanced"
+
+    @property
     def has_budget(self) -> bool:
         """Whether there is a budget."""
         return self.case.max_moves is not None
@@ -180,8 +185,8 @@ class BalanceView(View):
 
     @property
     def is_previous_live(self) -> bool:
-        """Whether there is a previous placement, with nothing on inactive ranks."""
-        return self.has_previous and self.case.live_rows == self.case.previous
+        """Whether there is a previous placement, with nothing on inactive ranks, and a policy that knows of moves."""
+        return self.is_warm and self.case.live_rows == self.case.previous
 
     # What the implementation answers.
 
@@ -470,7 +475,9 @@ class BalanceView(View):
         if self.case.topology.slots_per_rank is not None:
             calls.append(partial(self.call, num_slots=self.case.num_slots + 1))
         if self.has_previous:
-            calls.append(partial(self.call, max_moves=-1))
+            # The policy `deepseek` takes no budget at all.
+            budget = -1 if self.case.policy == "balanced" else 1
+            calls.append(partial(self.call, max_moves=budget))
             calls.append(partial(self.call, loads=[*layers, one]))
         return all(refuses(ValueError, call) for call in calls)
 

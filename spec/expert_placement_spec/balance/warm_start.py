@@ -57,26 +57,25 @@ def aligned(problem: Problem, previous: list[int], row: list[int]) -> list[int]:
     return result
 
 
-def plan(
-    problems: list[Problem], previous: Rows, stations: list[Rows], from_nothing: Rows, max_moves: int | None
-) -> Rows:
+def plan(problems: list[Problem], previous: Rows, from_nothing: Rows, max_moves: int | None) -> Rows:
     """The rows of all layers, at most `max_moves` moves away from the previous ones.
 
-    There are two ways. One is the search from the previous rows, whose stations are given, as far as the budget goes.
-    The other takes for each layer the better end: that of the search, or the plan from nothing, put where the previous
-    experts are. Without a budget that is the plan; with one, the better of the two that it allows. Both only get better
-    as the budget grows.
+    There are two ways. One is the search from the previous rows, as far as the budget goes. The other takes for each
+    layer the better end: that of the search, or the plan from nothing, put where the previous experts are. Without a
+    budget that is the plan; with one, the better of the two that it allows. Both only get better as the budget grows.
 
     Raises:
         ValueError: a budget that does not restore every expert without a live replica.
     """
     budget = float("inf") if max_moves is None else max_moves
-    if cost(problems, previous, stations[0]) > budget:
+    start = [repaired(problem, row) for problem, row in zip(problems, previous, strict=True)]
+    stations = walk(problems, previous, start)
+    if cost(problems, previous, start) > budget:
         lost = first_lost(problems, previous)
         raise ValueError(f"expert {lost} has no live replica, and max_moves={max_moves} is too few to restore one")
     if max_moves == 0:
         # A replica could still be given up, but nothing may change.
-        return stations[0]
+        return start
     near = [rows for rows in stations if cost(problems, previous, rows) <= budget][-1]
     far = [
         aligned(problem, old, min(ends, key=problem.largest))
