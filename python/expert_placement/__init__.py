@@ -12,10 +12,13 @@ Importing this package imports neither torch nor numpy; the first tensor does.
 
 from expert_placement import _core
 from expert_placement._core import MAX_NUM_EXPERTS, STRATEGIES, ExpertMap, Topology, build_info
-from expert_placement.balance import rebalance
-from expert_placement.migration import Migration, plan_migration
 from expert_placement.partition import Partition
-from expert_placement.placement import LayerReport, Placement
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from expert_placement.balance import rebalance
+    from expert_placement.migration import Migration, plan_migration
+    from expert_placement.placement import LayerReport, Placement
 
 __version__ = _core.VERSION
 
@@ -33,3 +36,26 @@ __all__ = [
     "plan_migration",
     "rebalance",
 ]
+
+# What is loaded when it is first asked for: a partition needs none of it.
+_LATER = {
+    "LayerReport": "placement",
+    "Migration": "migration",
+    "Placement": "placement",
+    "plan_migration": "migration",
+    "rebalance": "balance",
+}
+
+
+def __getattr__(name: str) -> object:
+    if name not in _LATER:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    import importlib
+
+    value: object = getattr(importlib.import_module(f"{__name__}.{_LATER[name]}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

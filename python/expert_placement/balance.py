@@ -50,8 +50,9 @@ def rebalance(
 
     Raises:
         ValueError: fewer usable slots than experts, loads that are negative or not finite, an unknown policy, or
-            numbers that do not divide where `"deepseek"` needs them to; a `previous` of another shape; fewer
-            `max_moves` than experts without a live replica need.
+            numbers that do not divide where `"deepseek"` needs them to; `max_moves` or `min_gain` with that policy or
+            without `previous`; a `previous` of another shape; fewer `max_moves` than experts without a live replica
+            need.
         TypeError: an argument of another type.
     """
     bits, shape, _ = as_bits(loads)

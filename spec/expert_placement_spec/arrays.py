@@ -17,6 +17,8 @@ def integers(values: Any) -> np.ndarray[Any, Any]:
     array = np.asarray(values)
     if array.size and array.dtype.kind not in "iu":
         raise TypeError(f"an answer has dtype {array.dtype}, expected an integer")
+    if array.dtype == np.uint64 and array.size and int(array.max()) >= 2**63:
+        raise TypeError(f"an answer holds {int(array.max())}, expected an integer of at most 63 bits")
     return array.astype(np.int64, copy=False)
 
 
@@ -80,11 +82,14 @@ class NumpyArrays:
 
     def given(self, values: Any) -> Any:
         """An array as the implementation's elementwise functions take it."""
-        return values
+        # A view that cannot be written, so that whoever works in place is told, and changes nothing compared later.
+        view = np.asarray(values).view()
+        view.flags.writeable = False
+        return view
 
     def taken(self, answers: Any) -> Any:
         """What an elementwise function answers, as an array to work on."""
-        return answers
+        return integers(answers)
 
     def placed(self) -> AbstractContextManager[Any]:
         """Where what an implementation makes without naming a device belongs to this device too."""
@@ -101,8 +106,8 @@ class TorchOnCpu(NumpyArrays):
 
     def given(self, values: Any) -> Any:
         """An array as the implementation's elementwise functions take it."""
-        # torch refuses arrays that cannot be written, as broadcast ones are.
-        return self.torch.from_numpy(np.require(values, requirements=["C", "W"]))
+        # A copy, so that whoever works in place changes nothing that is compared later.
+        return self.torch.from_numpy(np.array(values))
 
     def taken(self, answers: Any) -> Any:
         """What an elementwise function answers, as an array to work on."""
@@ -150,11 +155,11 @@ class TorchArrays:
 
     def given(self, values: Any) -> Any:
         """An array as the implementation's elementwise functions take it."""
-        return values
+        return values.clone()
 
     def taken(self, answers: Any) -> Any:
         """What an elementwise function answers, as an array to work on."""
-        return answers
+        return answers.to(self.torch.int64)
 
     def placed(self) -> AbstractContextManager[Any]:
         """Where what an implementation makes without naming a device belongs to this device too."""

@@ -8,7 +8,7 @@ from expert_placement_spec.grid import Block
 from expert_placement_spec.implementation import load
 from expert_placement_spec.invariants import INVARIANTS
 from expert_placement_spec.outcome import RAISED
-from expert_placement_spec.reference import CONTIGUOUS
+from expert_placement_spec.reference import CONTIGUOUS, MAX
 from expert_placement_spec.single import One, can_sample
 
 if TYPE_CHECKING:
@@ -43,6 +43,11 @@ def evaluate(
         raise ValueError(f"invariant `{invariant}` is unknown, expected one of {', '.join(INVARIANTS)}")
     if set(values) != set(law.quantifiers):
         raise ValueError(f"{invariant} is about {', '.join(law.quantifiers) or 'p alone'}, got {', '.join(values)}")
+    if strategy not in law.strategies:
+        raise ValueError(f"strategy=`{strategy}`: {invariant} is about {', '.join(law.strategies)}")
+    for name, number, least in (("num_experts", num_experts, 0), ("num_ranks", num_ranks, 1)):
+        if not isinstance(number, int) or not least <= number <= MAX:
+            raise ValueError(f"{name}={number} is out of range, expected {least}..={MAX}")
     loaded = load(implementation)
     shape = (num_experts, num_ranks)
     holds = True

@@ -229,9 +229,17 @@ def check_part(implementation: Implementation, task: Task) -> list[Outcome]:
     try:
         for shapes in blocks(task.shapes, task.scope, kind_of(task.device)):
             block = answered_block(implementation, task.strategy, shapes, needed, outcomes)
-            for law in laws:
+            for law in laws if block.shapes else ():
                 begin = time.perf_counter()
-                cases, values, place = violations(law, block)
+                try:
+                    cases, values, place = violations(law, block)
+                except RAISED as error:
+                    # What was answered is of no shape that the law can be read on.
+                    message = f"{type(error).__name__}: {error}"
+                    shape = block.shapes[0]
+                    broken = Counterexample(task.implementation, law.name, *shape, task.strategy, message=message)
+                    outcomes[law.name].add(Outcome(task.implementation, law.name, cases=1, counterexample=broken))
+                    continue
                 outcome = outcomes[law.name]
                 outcome.cases += cases
                 outcome.seconds += time.perf_counter() - begin
@@ -258,18 +266,28 @@ def answered_block(
     except RAISED:
         answering = []
         law = "answers_every_query"
+
+        def refuse(shape: tuple[int, int], message: str) -> None:
+            broken = Counterexample(implementation.name, law, *shape, strategy, message=message)
+            refused = Outcome(implementation.name, law, cases=1, counterexample=broken)
+            outcomes.setdefault(law, Outcome(implementation.name, law)).add(refused)
+
         for shape in shapes:
             try:
                 Block(implementation, strategy, [shape], subjects).build()
                 answering.append(shape)
             except RAISED as error:
-                message = f"{type(error).__name__}: {error}"
                 silent = silent_shape(implementation, strategy, shape, subjects)
-                broken = Counterexample(implementation.name, law, *silent, strategy, message=message)
-                refused = Outcome(implementation.name, law, cases=1, counterexample=broken)
-                outcomes.setdefault(law, Outcome(implementation.name, law)).add(refused)
+                refuse(silent, f"{type(error).__name__}: {error}")
         block = Block(implementation, strategy, answering, subjects)
-        block.build()
+        try:
+            # Where nobody answers there is nothing to ask.
+            if answering:
+                block.build()
+        except RAISED as error:
+            together = f"asked together with {len(answering) - 1} other partitions"
+            refuse(answering[0], f"{type(error).__name__}, {together}: {error}")
+            block = Block(implementation, strategy, [], subjects)
     return block
 
 

@@ -72,7 +72,8 @@ class Block:
 
     @cached_property
     def _grown(self) -> Block:
-        larger = [(num_experts + 1, num_ranks) for num_experts, num_ranks in self.shapes]
+        # Beyond the limit there is nothing to compare with, and no law does.
+        larger = [(min(num_experts + 1, MAX), num_ranks) for num_experts, num_ranks in self.shapes]
         return Block(self.implementation, self.strategy, larger, {"rule"})
 
     def build(self) -> None:
@@ -127,7 +128,7 @@ class Block:
         return self.scalars(name)
 
     def _ask_elementwise(self, name: str) -> Any:
-        extents, most = self.extents(name), max(shape[name in OF_RANKS] for shape in self.shapes)
+        extents, most = self.extents(name), max((shape[name in OF_RANKS] for shape in self.shapes), default=0)
         if self.is_family and most and bool((2 * extents >= most).all()):
             column, row = (self.experts[:, None], self.ranks[:, None]), self.arrays.arange(most)[None, :]
             if bool((extents == most).all()):
@@ -143,6 +144,7 @@ class Block:
         """What an elementwise function says, in the shape to which its arguments broadcast."""
         answers = self.implementation.ask(name, experts, ranks, ids, self.strategy)
         shape = (max(experts.shape[0], ids.shape[0]), *ids.shape[1:])
+        expect_shape(name, answers, shape)
         # An answer may leave out operands that do not matter to it, and then is of a smaller shape.
         return answers if tuple(answers.shape) == shape else answers + 0 * (experts + ids)
 
@@ -269,6 +271,7 @@ class Block:
             position = self.arrays.arange(len(index)) - self.arrays.before(lengths)[index]
             shape = (ranks.num_experts[index], ranks.num_ranks[index], ranks.num_shared_experts[index])
         entries = self.implementation.ask("map_entry", representation, *shape, rank, position, self.strategy)
+        expect_shape("map_entry", entries, tuple((rank + position).shape))
         # An answer may leave out operands that do not matter to it, and then is of a smaller shape.
         return (entries + 0 * (rank + position)).reshape(-1), lengths, True
 
@@ -282,6 +285,8 @@ class Block:
             stacked = getattr(partition, f"{method}s", None)
             one = getattr(partition, method)
             rows: Any = [one(rank, *extra) for rank in range(shape[1])] if stacked is None else stacked(*extra)
+            if len(rows) != shape[1]:
+                raise TypeError(f"{method}s has {len(rows)} rows, expected {shape[1]}")
             if getattr(rows, "ndim", 0) == 2:
                 maps.append(rows.reshape(-1))
                 rows_each.append(len(rows))
@@ -296,13 +301,14 @@ class Block:
     def rows_match(self) -> Any:
         """For each partition: whether the map of one rank, asked by itself, is its row among those of all ranks."""
         fine = [True] * len(self.shapes)
-        for representation, method in MAP_METHODS.items():
+        for number, (representation, method) in enumerate(MAP_METHODS.items()):
             maps, lengths, _ = self.map(representation)
             flat, bases = self.arrays.numpy(maps), self.arrays.numpy(self.map_base(representation))
             first = 0
             for place, (partition, shape) in enumerate(zip(self.partitions, self.shapes, strict=True)):
                 extra = (shared_experts(*shape),) if representation in ("index_map_with_shared", "mask") else ()
-                rank = shape[0] % shape[1]
+                # Another rank for each partition and representation, so that each rank has its turn.
+                rank = (31 * shape[0] + 17 * shape[1] + 7 * number) % shape[1]
                 row, base = first + rank, int(bases[first + rank])
                 alone, _, is_int32 = joined([getattr(partition, method)(rank, *extra)])
                 fine[place] &= is_int32 and np.array_equal(alone, flat[base : base + int(lengths[row])])
@@ -674,6 +680,17 @@ def guarded(table: Any, base: Any, ids: Any, ends: Any) -> Any:
         return 0 * base + POISON
     inside = (ids >= 0) & (ids < ends)
     return choose(inside, table[choose(inside, base + ids, 0 * base)], POISON)
+
+
+def expect_shape(name: str, answers: Any, shape: tuple[int, ...]) -> None:
+    """Refuses answers that do not broadcast to the shape of what was asked."""
+    actual = tuple(answers.shape)
+    try:
+        fits = np.broadcast_shapes(actual, shape) == shape
+    except ValueError:
+        fits = False
+    if not fits:
+        raise TypeError(f"{name} answers with shape {actual}, expected {shape}")
 
 
 def prefix(mask: Any) -> Any:

@@ -86,7 +86,10 @@ class Implementation:
         try:
             with self.arrays.placed():
                 self._sample = self.make(3, 2, "linear")
-        except Exception as error:
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:
+            # A SystemExit, too, which would make the run look finished.
             raised = f"it raised {type(error).__name__}: {error}"
             raise ValueError(f"implementation `{self.name}`: asked for 3 experts over 2 ranks, {raised}") from error
 
@@ -104,6 +107,10 @@ def load(name: str, device: str = "cpu") -> Implementation:
         made: Any = importlib.import_module(module_name)
     except ModuleNotFoundError as error:
         raise ValueError(f"implementation `{name}`: there is no module `{error.name}`") from error
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:
+        raise ValueError(f"implementation `{name}`: its import raised {type(error).__name__}: {error}") from error
     for part in attribute.split("."):
         if not hasattr(made, part):
             raise ValueError(f"implementation `{name}`: `{made.__name__}` has no attribute `{part}`")

@@ -284,7 +284,7 @@ def maps_are_int32_of_stated_length(p: View, r: Any) -> Any:
 
 @invariant(subject="stacked")
 def map_asked_alone_agrees(p: View) -> Any:
-    """Where the maps of all ranks are had at once, the map of rank E % R asked by itself is its row among them."""
+    """Where the maps of all ranks are had at once, the map of one rank asked by itself is its row among them."""
     return p.rows_match()
 
 

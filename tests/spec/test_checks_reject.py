@@ -224,3 +224,45 @@ def test_evaluate_refuses_what_it_does_not_know() -> None:
         evaluate(REFERENCE, "contiguous", num_experts=1, num_ranks=1)
     with pytest.raises(ValueError, match="there is no point"):
         evaluate(REFERENCE, "contiguous", num_experts=1, num_ranks=1, r=1)
+
+
+def outcomes_of(name: str, domain: Domain = SMALL, **options: Any) -> dict[str, expert_placement_spec.Counterexample]:
+    return {one.invariant: one.counterexample for one in check([name], domain, **options) if one.counterexample}
+
+
+@pytest.mark.parametrize("device", ["cpu", "cpu:0"])
+def test_torch_is_checked_alike_in_numpy_and_in_torch_itself(device: str) -> None:
+    """`cpu:0` is evaluated as a GPU is: in torch, with another kind of arrays."""
+    pytest.importorskip("torch", reason="tensors need torch")
+    assert outcomes_of("expert_placement.conformance:TorchPartition", device=device) == {}
+
+
+ODD = {
+    "WrongButForOneRank": "map_asked_alone_agrees",
+    "SilentAtFiveRanks": "answers_every_query",
+    "OneAtATime": "answers_every_query",
+    "WorksInPlace": "answers_every_query",
+    "ExtraAxis": "answers_every_query",
+    "TooFewRows": "answers_every_query",
+}
+
+
+@pytest.mark.parametrize("name", ODD)
+def test_odd_implementations_are_refused_and_crash_nothing(name: str) -> None:
+    assert ODD[name] in outcomes_of(f"tests.spec.odd:{name}")
+
+
+@pytest.mark.parametrize("name", ["NarrowAnswers", "UnsignedAnswers"])
+def test_right_answers_of_other_integer_types_are_right(name: str) -> None:
+    assert outcomes_of(f"tests.spec.odd:{name}") == {}
+
+
+def test_an_implementation_that_exits_is_an_error() -> None:
+    with pytest.raises(ValueError, match="it raised SystemExit: 0"):
+        load("tests.spec.odd:Exits")
+
+
+def test_a_point_or_a_law_that_does_not_exist_is_an_error() -> None:
+    for options in ({"num_experts": -1}, {"num_ranks": 0}, {"strategy": "x"}, {"strategy": "round_robin"}):
+        with pytest.raises(ValueError, match=r"is out of range|strategy="):
+            evaluate(REFERENCE, "ends_meet", **{"num_experts": 3, "num_ranks": 2, **options})  # type: ignore[arg-type]

@@ -89,7 +89,7 @@ impl Topology {
         }
     }
 
-    /// The relative speed of each rank; None where all are equal.
+    /// The relative speed of each rank; None where all are 1.
     #[getter]
     fn speeds<'py>(&self, py: Python<'py>) -> PyResult<Option<Bound<'py, pyo3::types::PyTuple>>> {
         self.0.speeds().map(|speeds| pyo3::types::PyTuple::new(py, speeds)).transpose()

@@ -141,7 +141,8 @@ impl Placement {
                 let mut largest = 0.0;
                 for (rank, time) in (0..).zip(times) {
                     largest = f64::max(largest, time);
-                    if time > longest {
+                    let order = time.total_cmp(&longest);
+                    if order.is_gt() || (order.is_eq() && rank < report.busiest_rank) {
                         longest = time;
                         report.busiest_rank = rank;
                     }

@@ -98,8 +98,8 @@ impl Topology {
                 }));
             }
         }
-        // Equal speeds are what no speeds mean; only ratios matter.
-        let differ = speeds.iter().zip(speeds.iter().skip(1)).any(|(speed, next)| speed.to_bits() != next.to_bits());
+        // Speeds of 1 are what no speeds mean.
+        let differ = speeds.iter().any(|speed| speed.to_bits() != 1.0_f64.to_bits());
         self.speeds = differ.then_some(speeds);
         Ok(self)
     }
@@ -157,7 +157,7 @@ impl Topology {
         }
     }
 
-    /// The relative speed of each rank, where they differ.
+    /// The relative speed of each rank, where one is not 1.
     #[must_use]
     pub fn speeds(&self) -> Option<&[f64]> {
         self.speeds.as_deref()

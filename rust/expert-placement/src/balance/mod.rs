@@ -138,7 +138,12 @@ pub fn rebalance(
     let mut table = vec![EMPTY; loads.num_layers().saturating_mul(shape.num_slots)];
     if shape.num_slots > 0 {
         let job = Job { loads, shape: &shape, hierarchy: hierarchy.as_ref(), policy: options.policy };
-        if let Some(previous) = options.previous {
+        if let (Policy::Deepseek, Some(previous)) = (options.policy, options.previous) {
+            let plan = |layer, work: &mut Workspace, row: &mut [i32]| {
+                work.plan_in_place(&job, layer, previous.row(layer), row);
+            };
+            in_threads(options.num_threads, &mut table, shape.num_slots, plan)?;
+        } else if let Some(previous) = options.previous {
             from_previous(&job, options, previous, &mut table)?;
         } else {
             let plan = |layer, work: &mut Workspace, row: &mut [i32]| work.plan(&job, layer, row);
@@ -192,6 +197,10 @@ fn choose(layers: &[Warm], job: &Job<'_>, options: &Options<'_>) -> Result<Vec<u
             means += job.shape.mean_time(job.loads.row(window, layer).iter().sum());
         }
     }
+    if budget == needed {
+        // Nothing can be spent, and so nothing changes that need not.
+        return Ok(vec![0; layers.len()]);
+    }
     let offers: Vec<Vec<Offer>> = layers.iter().map(|warm| warm.way.worthwhile()).collect();
     let chosen = warm::spend(&offers, budget, options.min_gain.map(|gain| gain * means));
     // Back to the places among all offers.
@@ -207,6 +216,10 @@ fn check_limits(options: &Options<'_>) -> Result<(), Error> {
     if options.previous.is_none() && (options.max_moves.is_some() || options.min_gain.is_some()) {
         let limit = if options.max_moves.is_some() { "max_moves" } else { "min_gain" };
         return Err(Error::refused(Refusal::Needs { parameter: limit, needs }));
+    }
+    if options.policy == Policy::Deepseek && (options.max_moves.is_some() || options.min_gain.is_some()) {
+        let needs = "no max_moves and no min_gain: it knows nothing of moves";
+        return Err(Error::refused(Refusal::Unsupported { policy: "deepseek", needs }));
     }
     match options.min_gain {
         Some(gain) if !(gain.is_finite() && gain >= 0.0) => Err(Error::refused(Refusal::BadNumber {

@@ -2,7 +2,7 @@
 
 use super::shape::Shape;
 use super::state::{NONE, State};
-use super::warm::{self, Offer, Way};
+use super::warm::{self, Course, Offer, Way};
 use super::{Policy, deepseek, pack, recount, refine, replicate, windows};
 use crate::loads::Loads;
 use crate::placement::EMPTY;
@@ -70,7 +70,10 @@ impl Workspace {
             self.counts.clear();
             self.counts.extend_from_slice(&self.state.counts);
             let ranks = shape.bins.len();
-            if recount::search(&self.weights, ranks, largest, target, &mut self.recount, &mut self.counts) {
+            // All ranks are equally fast, so that the search can go by loads.
+            let speed = shape.largest_speed;
+            let (least, goal) = (largest * speed, target * speed);
+            if recount::search(&self.weights, ranks, least, goal, &mut self.recount, &mut self.counts) {
                 std::mem::swap(&mut self.state, &mut self.other);
                 self.state.begin(&self.weights, &self.counts, shape);
                 pack::pack(shape, &mut self.pack, &mut self.state);
@@ -113,11 +116,18 @@ impl Workspace {
     /// is best: that, the plan for the sum, or the field's plan, which `out` holds where there is one.
     fn plan_windows(&mut self, job: &Job<'_>, layer: usize, out: &mut [i32]) {
         let &Job { loads, shape, hierarchy, .. } = job;
+        let field = out.to_vec();
         let mut best = if hierarchy.is_some() { self.time_of(job, layer, out) } else { f64::INFINITY };
         let mut row = std::mem::take(&mut self.row);
-        for is_refined in [false, true] {
-            if is_refined {
-                windows::refine(loads, layer, shape, &mut self.windows, &mut self.state);
+        // The field's plan without second replicas on a rank is another start, where there was one.
+        for start in 0..if hierarchy.is_some() { 4 } else { 2 } {
+            match start {
+                1 | 3 => windows::refine(loads, layer, shape, &mut self.windows, &mut self.state),
+                2 => {
+                    loads.add_up(layer, &mut self.weights);
+                    self.begin_from(shape, &field);
+                }
+                _ => {}
             }
             row.clear();
             row.resize(out.len(), EMPTY);
@@ -203,16 +213,18 @@ impl Workspace {
         self.begin_from(shape, before);
         let start = self.state.clone();
         let time = |state: &State| windows::time(job.loads, layer, shape, state);
-        let way = if job.policy == Policy::Deepseek {
-            let offer = Offer { steps: 0, moves: self.warm.moves(&start), time: time(&start) };
-            Way { steps: Vec::new(), offers: vec![offer] }
-        } else {
-            warm::walk(&self.weights, target, shape, &mut self.warm, &mut self.state, time)
-        };
+        let mut way = warm::walk(&self.weights, target, shape, &mut self.warm, &mut self.state, time);
         let aligned = align(&ideal, &start, shape);
-        let mut warm = Warm { way, row: vec![EMPTY; before.len()], target: time(&aligned) };
+        let ideal_time = time(&aligned);
+        way.offers.push(Offer { course: Course::FromNothing, moves: self.warm.moves(&aligned), time: ideal_time });
+        let mut untouched = before.to_vec();
+        clear_unusable(shape, &mut untouched);
+        if (0..self.weights.len() as i32).all(|expert| untouched.contains(&expert)) {
+            let time = self.time_of(job, layer, &untouched);
+            way.offers.insert(0, Offer { course: Course::Untouched, moves: 0, time });
+        }
+        let mut warm = Warm { way, row: vec![EMPTY; before.len()], target: ideal_time };
         write_over(&aligned, shape, before, &mut warm.row);
-        warm.way.offers.push(Offer { steps: usize::MAX, moves: self.warm.moves(&aligned), time: warm.target });
         warm
     }
 
@@ -249,22 +261,31 @@ impl Workspace {
         out: &mut [i32],
     ) {
         let shape = job.shape;
-        if offer.steps == usize::MAX {
-            out.copy_from_slice(&warm.row);
-            return;
-        }
+        let steps = match offer.course {
+            Course::FromNothing => return out.copy_from_slice(&warm.row),
+            Course::Untouched => {
+                out.copy_from_slice(before);
+                return clear_unusable(shape, out);
+            }
+            Course::Steps(steps) => steps,
+        };
         job.loads.add_up(layer, &mut self.weights);
         self.begin_from(shape, before);
-        for step in &warm.way.steps[..offer.steps] {
+        for step in &warm.way.steps[..steps] {
             refine::apply(*step, &self.weights, shape, &mut self.state);
         }
-        if offer.moves == 0 && offer.steps == 0 {
-            // Nothing moves, second replicas on a rank included.
-            out.copy_from_slice(before);
-            clear_unusable(shape, out);
-            return;
-        }
         write_over(&self.state, shape, before, out);
+    }
+
+    /// Plans one layer from nothing, and puts what stays on its rank where it is.
+    pub(super) fn plan_in_place(&mut self, job: &Job<'_>, layer: usize, before: &[i32], out: &mut [i32]) {
+        self.plan(job, layer, out);
+        for bin in &job.shape.bins {
+            let slots = bin.start..bin.start + bin.slots;
+            let coming =
+                out[slots.clone()].iter().filter(|entry| **entry != EMPTY).map(|entry| *entry as u32).collect();
+            keep_in_place(coming, &before[slots.clone()], &mut out[slots]);
+        }
     }
 }
 
@@ -326,20 +347,26 @@ fn write_over(state: &State, shape: &Shape, before: &[i32], out: &mut [i32]) {
     out.fill(EMPTY);
     for (index, bin) in shape.bins.iter().enumerate() {
         let slots = bin.start..bin.start + bin.slots;
-        let mut coming: Vec<u32> = state.items_of(index).iter().copied().filter(|item| *item != NONE).collect();
-        coming.sort_unstable();
-        for (slot, &entry) in out[slots.clone()].iter_mut().zip(&before[slots.clone()]) {
-            if let Some(place) = coming.iter().position(|item| entry != EMPTY && *item == entry as u32) {
-                *slot = entry;
-                coming.remove(place);
-            }
+        let coming = state.items_of(index).iter().copied().filter(|item| *item != NONE).collect();
+        keep_in_place(coming, &before[slots.clone()], &mut out[slots]);
+    }
+}
+
+/// Writes one rank's slots: what it held before keeps its slot, and the rest takes the free ones in ascending order,
+/// slots that were empty first.
+fn keep_in_place(mut coming: Vec<u32>, before: &[i32], out: &mut [i32]) {
+    coming.sort_unstable();
+    out.fill(EMPTY);
+    for (slot, &entry) in out.iter_mut().zip(before) {
+        if let Some(place) = coming.iter().position(|item| entry != EMPTY && *item == entry as u32) {
+            *slot = entry;
+            coming.remove(place);
         }
-        // A slot that was empty before one that holds something else.
-        let mut free: Vec<usize> = slots.filter(|slot| out[*slot] == EMPTY).collect();
-        free.sort_by_key(|slot| before[*slot] != EMPTY);
-        for (slot, item) in free.into_iter().zip(coming) {
-            out[slot] = item as i32;
-        }
+    }
+    let mut free: Vec<usize> = (0..out.len()).filter(|slot| out[*slot] == EMPTY).collect();
+    free.sort_by_key(|slot| before[*slot] != EMPTY);
+    for (slot, item) in free.into_iter().zip(coming) {
+        out[slot] = item as i32;
     }
 }
 

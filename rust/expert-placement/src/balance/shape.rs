@@ -56,7 +56,7 @@ impl Shape {
             num_slots: usize::try_from(num_slots).unwrap_or(usize::MAX),
             total_speed: bins.iter().map(|bin| bin.speed).sum(),
             largest_speed: bins.iter().map(|bin| bin.speed).fold(0.0, f64::max),
-            is_even_speed: topology.speeds().is_none(),
+            is_even_speed: bins.windows(2).all(|pair| pair[0].speed.to_bits() == pair[1].speed.to_bits()),
             num_nodes: to_usize(topology.num_nodes()),
             bins,
         })

@@ -7,10 +7,21 @@ use super::refine::{self, Step};
 use super::shape::Shape;
 use super::state::{NONE, State};
 
-/// A state on the way from the old placement: after so many steps, so many experts moved, and the busiest rank's time.
+/// How an offer comes about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Course {
+    /// The row stays as it is.
+    Untouched,
+    /// So many steps of the way, from the row without second replicas on a rank.
+    Steps(usize),
+    /// The plan from nothing.
+    FromNothing,
+}
+
+/// A placement that a layer could have: so many experts moved, and the busiest rank's time.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) struct Offer {
-    pub(crate) steps: usize,
+    pub(crate) course: Course,
     pub(crate) moves: usize,
     pub(crate) time: f64,
 }
@@ -100,7 +111,7 @@ pub(crate) fn walk(
     time: impl Fn(&State) -> f64,
 ) -> Way {
     let mut way = Way::default();
-    way.offers.push(Offer { steps: 0, moves: work.residents.moves(state), time: time(state) });
+    way.offers.push(Offer { course: Course::Steps(0), moves: work.residents.moves(state), time: time(state) });
     let most_steps = 32 * shape.bins.len() + 256;
     while way.steps.len() < most_steps {
         let hot = state.hottest();
@@ -119,7 +130,8 @@ pub(crate) fn walk(
                 way.steps.push(step);
             }
         }
-        let offer = Offer { steps: way.steps.len(), moves: work.residents.moves(state), time: time(state) };
+        let course = Course::Steps(way.steps.len());
+        let offer = Offer { course, moves: work.residents.moves(state), time: time(state) };
         // An offer that costs no less and brings no more than another is none.
         while way.offers.len() > 1
             && way.offers.last().is_some_and(|last| last.moves >= offer.moves && last.time >= offer.time)
