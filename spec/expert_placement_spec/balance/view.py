@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from copy import deepcopy
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any
@@ -196,7 +197,9 @@ class BalanceView(View):
         if table is None:
             return None
         topology = made_topology(self.names, replace(self.case.topology, active=None))
-        return self.names.Placement.from_physical_to_logical(table, num_experts=self.num_experts, topology=topology)
+        return self.names.Placement.from_physical_to_logical(
+            deepcopy(table), num_experts=self.num_experts, topology=topology
+        )
 
     def call(self, **changes: Any) -> Any:
         """The implementation's plan, of the case or with other arguments."""
@@ -209,7 +212,8 @@ class BalanceView(View):
             "num_groups": case.num_groups,
         } | changes
         topology = made_topology(self.names, arguments.pop("topology"))
-        loads, num_slots = arguments.pop("loads"), arguments.pop("num_slots")
+        # A copy, so that an implementation that writes into what it is given spoils no other call.
+        loads, num_slots = deepcopy(arguments.pop("loads")), arguments.pop("num_slots")
         # An implementation without warm start is asked for nothing that it does not have.
         if case.previous is not None:
             arguments = {"previous": self.previous, "max_moves": case.max_moves} | arguments

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from copy import deepcopy
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from itertools import pairwise
@@ -120,7 +121,9 @@ class MigrationView(View):
     def make(self, table: Rows, topology: Topology) -> Any:
         """The implementation's placement."""
         made = made_topology(self.names, topology)
-        return self.names.Placement.from_physical_to_logical(table, num_experts=self.case.num_experts, topology=made)
+        return self.names.Placement.from_physical_to_logical(
+            deepcopy(table), num_experts=self.case.num_experts, topology=made
+        )
 
     @cached_property
     def made(self) -> tuple[Any, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from copy import deepcopy
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any
@@ -148,7 +149,7 @@ class PlacementView(View):
     def make(self, table: Any = None, topology: Topology | None = None, num_experts: int | None = None) -> Any:
         """The implementation's placement, of the case or with other arguments."""
         return self.names.Placement.from_physical_to_logical(
-            self.case.table if table is None else table,
+            deepcopy(self.case.table if table is None else table),
             num_experts=self.num_experts if num_experts is None else num_experts,
             topology=self.make_topology(self.case.topology if topology is None else topology),
         )
@@ -365,11 +366,11 @@ class PlacementView(View):
 
     def rank_loads_of(self, window: int) -> Any:
         """The load of every rank for the loads of one window."""
-        return self.made.rank_loads(self.case.loads[window])
+        return self.made.rank_loads(deepcopy(self.case.loads[window]))
 
     @cached_property
     def _rank_loads(self) -> Any:
-        return self.made.rank_loads(self.case.loads)
+        return self.made.rank_loads(deepcopy(self.case.loads))
 
     @cached_property
     def rank_load(self) -> Lookup:
@@ -410,7 +411,7 @@ class PlacementView(View):
     @property
     def _plain_loads(self) -> Any:
         # One window is asked for without its axis, so that both forms are.
-        return self.case.loads if len(self.case.loads) > 1 else self.case.loads[0]
+        return deepcopy(self.case.loads if len(self.case.loads) > 1 else self.case.loads[0])
 
     @cached_property
     def stated_reports(self) -> list[measure.LayerReport]:
