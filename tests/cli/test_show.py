@@ -427,7 +427,7 @@ def test_wrong_usage_is_one_line(capsys: pytest.CaptureFixture[str], arguments: 
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ('{"counts": [[1, NaN]]}', "layer 0, expert 1 is `NaN`, expected a finite number that is 0 or more"),
+        ('{"counts": [[1, NaN]]}', "line 1, column 17: `NaN` is no JSON number"),
         ("[[1, 2], [Infinity, 1]]", "layer 1, expert 0 is `Infinity`, expected a finite number that is 0 or more"),
         ("[[1, 1e999]]", "layer 0, expert 1 is `Infinity`, expected a finite number that is 0 or more"),
         ("[[1, -2]]", "layer 0, expert 1 is `-2`, expected a finite number that is 0 or more"),
@@ -458,7 +458,7 @@ def test_wrong_usage_is_one_line(capsys: pytest.CaptureFixture[str], arguments: 
             "the object has `counts` and `logical_count` of `counts`, `expert_popularity`, `logical_count`, "
             "expected exactly one",
         ),
-        ('{"counts": [[1]], "counts": [[2]]}', "duplicate key `counts`"),
+        ('{"counts": [[1]], "counts": [[2]]}', "line 1, column 19: duplicate key `counts`"),
         (
             "3",
             "the JSON is `3`, expected a table [layers][experts], or an object with one of `counts`, "
@@ -466,8 +466,8 @@ def test_wrong_usage_is_one_line(capsys: pytest.CaptureFixture[str], arguments: 
         ),
         ("[[1,\n 2,,]]", "line 2, column 4: broken JSON: expecting value"),
         ("", "line 1, column 1: broken JSON: expecting value"),
-        ("[" * 100_000, "the JSON is nested too deeply, expected a table [layers][experts]"),
-        (f"[[{'9' * 5000}]]", "an integer has too many digits"),
+        ("[" * 100_000, "the JSON is nested too deeply, expected a JSON file of loads"),
+        (f"[[{'9' * 5000}]]", "an integer has too many digits, expected a JSON file of loads"),
     ],
 )
 def test_a_bad_file_of_loads_is_one_line_that_names_the_place(
@@ -481,7 +481,7 @@ def test_a_binary_file_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture
     file = tmp_path / "loads.json"
     file.write_bytes(b"[[1,\n\xff\x00]]")
     assert refused(capsys, "show", "--loads", file, "--ranks", 2) == (
-        f"`{file}`: line 2: byte `0xff` is no valid UTF-8, expected JSON"
+        f"`{file}`: line 2, column 1: byte `0xff` is no valid UTF-8"
     )
     assert "UTF-8" in refused(capsys, "show", "--config", file, "--ranks", 2)
 

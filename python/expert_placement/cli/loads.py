@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import math
 import stat
-from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NoReturn
@@ -13,6 +12,7 @@ from typing import NoReturn
 import numpy as np
 
 from expert_placement.cli.errors import Refused, describe, kind, printable
+from expert_placement.formats.json_object import read_value
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -142,7 +142,7 @@ def read_loads(path: str, *, num_experts: int | None = None, source: str = "") -
     def refuse(message: str) -> NoReturn:
         raise Refused(f"{name}: {message}")
 
-    root = _parse(path, refuse)
+    root = _parse(path, name, refuse)
     table, layer_ids = _table(root, refuse)
     if not table:
         refuse("there are no layers, expected a table [layers][experts]")
@@ -164,45 +164,17 @@ def read_loads(path: str, *, num_experts: int | None = None, source: str = "") -
     return LoadTable(name, loads, layer_ids)
 
 
-def _parse(path: str, refuse: _Refuse) -> object:
+def _parse(path: str, name: str, refuse: _Refuse) -> object:
     try:
         file = Path(path)
-        mode = file.stat().st_mode
-        if stat.S_ISDIR(mode):
+        if stat.S_ISDIR(file.stat().st_mode):
             refuse("this is a directory, expected a JSON file of loads")
-        # Opening a pipe would wait for a writer, and opening a device may act on it.
-        if not stat.S_ISREG(mode):
-            refuse("this is no regular file, expected a JSON file of loads")
-        with file.open("rb") as stream:
-            content = stream.read(_MAX_FILE_BYTES + 1)
+        return read_value(file, name, "a JSON file of loads", _MAX_FILE_BYTES)
     except OSError as error:
         raise Refused(describe(error)) from None
     except ValueError as error:
-        refuse(str(error))
-    if len(content) > _MAX_FILE_BYTES:
-        refuse(f"the file is larger than {_MAX_FILE_BYTES >> 20} MiB")
-
-    def unique(pairs: list[tuple[str, object]]) -> dict[str, object]:
-        mapping = dict(pairs)
-        if len(mapping) < len(pairs):
-            counts = Counter(key for key, _ in pairs)
-            refuse(f"duplicate key `{printable(next(key for key, _ in pairs if counts[key] > 1))}`")
-        return mapping
-
-    try:
-        root: object = json.loads(content.decode(), object_pairs_hook=unique)
-    except UnicodeDecodeError as error:
-        line = content.count(b"\n", 0, error.start) + 1
-        refuse(f"line {line}: byte `0x{content[error.start]:02x}` is no valid UTF-8, expected JSON")
-    except json.JSONDecodeError as error:
-        reason = error.msg[:1].lower() + error.msg[1:]
-        refuse(f"line {error.lineno}, column {error.colno}: broken JSON: {reason}")
-    except RecursionError:
-        refuse("the JSON is nested too deeply, expected a table [layers][experts]")
-    except ValueError:
-        # What is left is the limit of the interpreter on the digits of an integer.
-        refuse("an integer has too many digits")
-    return root
+        text = str(error)
+        raise Refused(text if text.startswith(name) else f"{name}: {text}") from None
 
 
 def _table(root: object, refuse: _Refuse) -> tuple[list[object], tuple[int, ...] | None]:

@@ -1,4 +1,4 @@
-"""JSON objects from files, read strictly: every refusal names the file, and where in it the fault is."""
+"""JSON from files, read strictly: every refusal names the file, and where in it the fault is."""
 
 from __future__ import annotations
 
@@ -12,7 +12,15 @@ if TYPE_CHECKING:
 
 
 def read_object(file: Path, name: str, expected: str, most_bytes: int) -> Mapping[str, object]:
-    """The one JSON object of a regular file.
+    """The one JSON object of a regular file; arguments and errors are those of `read_value`."""
+    root = read_value(file, name, expected, most_bytes)
+    if not isinstance(root, dict):
+        raise ValueError(f"{name}: the JSON is {kind(root)}, expected an object")
+    return root
+
+
+def read_value(file: Path, name: str, expected: str, most_bytes: int) -> object:
+    """The one JSON value of a regular file.
 
     Args:
         file: the file, or a link to it.
@@ -21,7 +29,7 @@ def read_object(file: Path, name: str, expected: str, most_bytes: int) -> Mappin
         most_bytes: how large it may be.
 
     Raises:
-        ValueError: no regular file, one that is too large, or no JSON object in UTF-8.
+        ValueError: no regular file, one that is too large, or no JSON in UTF-8, without duplicate keys.
     """
     # Opening a pipe would wait for a writer, and opening a device may act on it.
     if not file.is_file():
@@ -30,11 +38,11 @@ def read_object(file: Path, name: str, expected: str, most_bytes: int) -> Mappin
         content = stream.read(most_bytes + 1)
     if len(content) > most_bytes:
         raise ValueError(f"{name}: the file is larger than {most_bytes} bytes, expected {expected}")
-    return parse_object(name, content, expected)
+    return parse(name, content, expected)
 
 
-def parse_object(name: str, content: bytes, expected: str) -> Mapping[str, object]:
-    """The one JSON object of a text; arguments and errors are those of `read_object`."""
+def parse(name: str, content: bytes, expected: str) -> object:
+    """The one JSON value of a text; arguments and errors are those of `read_value`."""
     try:
         text = content.decode()
     except UnicodeDecodeError as error:
@@ -57,8 +65,6 @@ def parse_object(name: str, content: bytes, expected: str) -> Mapping[str, objec
         offset, reason = fault
         line, column = line_and_column(text[:offset])
         raise ValueError(f"{name}: line {line}, column {column}: {reason}")
-    if not isinstance(root, dict):
-        raise ValueError(f"{name}: the JSON is {kind(root)}, expected an object")
     return root
 
 
