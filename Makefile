@@ -41,6 +41,8 @@ exhaustive: setup ## Check every invariant up to 1024 experts and ranks, maps up
 		--experts 0..=1024 --ranks 1..=1024 --wide 128 --alone 64 --samples 0
 	$(BIN)/expert-placement check --implementation expert_placement.conformance:TorchPartition \
 		--experts 0..=1024 --ranks 1..=1024 --wide 256 --alone 64 --samples 0
+	for chapter in placement balance migration; do \
+		$(BIN)/expert-placement check --chapter $$chapter --implementation expert_placement --domain quick || exit 1; done
 
 prove: setup ## Prove every invariant of the formulas for all E and R
 	$(BIN)/expert-placement-spec prove

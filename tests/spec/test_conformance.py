@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 
 import pytest
-from expert_placement_spec import INVARIANTS, Domain, check
+from expert_placement_spec import INVARIANTS, Domain, case_check, check
 from expert_placement_spec.implementation import REFERENCE
 from expert_placement_spec.prove import prove_all
 from expert_placement_spec.sampled import sample
@@ -55,6 +55,16 @@ def test_the_rule_holds_up_to_the_limits(implementation: str) -> None:
     assert {one.invariant for one in outcomes if one.result == "holds"} == {
         law.name for law in INVARIANTS.values() if can_sample(law)
     }
+
+
+@pytest.mark.parametrize("chapter", ["placement", "balance", "migration"])
+def test_the_package_obeys_the_chapters_on_placements(chapter: str) -> None:
+    """Domain: 150 random cases of each chapter, the same in every run; `make exhaustive` takes whole domains."""
+    pytest.importorskip("torch", reason="tensors need torch")
+    outcomes = case_check.sample(chapter, ["expert_placement"], 150)
+    assert [one.counterexample.call() for one in outcomes if one.counterexample is not None] == []
+    assert [one.invariant for one in outcomes if not one.offered] == []
+    assert sum(one.cases for one in outcomes) > 1000
 
 
 def test_every_theorem_is_proved() -> None:
