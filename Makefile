@@ -7,7 +7,7 @@ RUST := Cargo.toml Cargo.lock $(shell find rust -name '*.rs' -o -name Cargo.toml
 MATRIX := 3.10 3.11 3.12 3.13
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint bench exhaustive prove wheel wheel-matrix sdist leaks clean
+.PHONY: help setup demo test lint bench exhaustive chapters prove wheel wheel-matrix sdist leaks clean
 
 help: ## List the commands
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "make %-14s %s\n", $$1, $$2}'
@@ -41,6 +41,8 @@ exhaustive: setup ## Check every invariant up to 1024 experts and ranks, maps up
 		--experts 0..=1024 --ranks 1..=1024 --wide 128 --alone 64 --samples 0
 	$(BIN)/expert-placement check --implementation expert_placement.conformance:TorchPartition \
 		--experts 0..=1024 --ranks 1..=1024 --wide 256 --alone 64 --samples 0
+
+chapters: setup ## Check placements, plans and migrations by their chapters, over small domains; some two minutes
 	for chapter in placement balance migration; do \
 		$(BIN)/expert-placement check --chapter $$chapter --implementation expert_placement --domain quick || exit 1; done
 

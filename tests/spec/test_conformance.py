@@ -59,7 +59,7 @@ def test_the_rule_holds_up_to_the_limits(implementation: str) -> None:
 
 @pytest.mark.parametrize("chapter", ["placement", "balance", "migration"])
 def test_the_package_obeys_the_chapters_on_placements(chapter: str) -> None:
-    """Domain: 150 random cases of each chapter, the same in every run; `make exhaustive` takes whole domains."""
+    """Domain: 150 random cases of each chapter, the same in every run; `make chapters` takes whole domains."""
     pytest.importorskip("torch", reason="tensors need torch")
     outcomes = case_check.sample(chapter, ["expert_placement"], 150)
     assert [one.counterexample.call() for one in outcomes if one.counterexample is not None] == []
