@@ -75,9 +75,7 @@ class Placement(_core.Placement):
         return cls(_core.Placement._from_partition(partition, num_layers))
 
     @classmethod
-    def from_physical_to_logical(
-        cls, table: _core._Integers, *, num_experts: SupportsIndex, topology: Topology
-    ) -> Self:
+    def from_physical_to_logical(cls, table: _core._Integers, num_experts: SupportsIndex, topology: Topology) -> Self:
         """From the table that every engine has: the expert of each slot, -1 for an empty one.
 
         Args:
