@@ -100,8 +100,12 @@ def plan_layer(problem: Problem, num_groups: int) -> list[int]:
     """The row of one layer from nothing: replication, packing, refinement; or the field's plan where that is better."""
     if not problem.num_experts:
         return [-1] * problem.num_slots
-    counts = replica_counts(problem.summed, problem.rooms)
-    best = refinement.refine(problem, packing.pack(problem, counts))
+    if len(problem.windows) > 1:
+        # What is best for the sum of the windows is where the search for them begins.
+        start = plan_layer(Problem([problem.summed], problem.num_slots, problem.topology), num_groups)
+    else:
+        start = packing.pack(problem, replica_counts(problem.summed, problem.rooms))
+    best = refinement.refine(problem, start)
     if not deepseek.what_it_needs(problem.num_experts, problem.num_slots, problem.topology, num_groups):
         field = deepseek.place(problem.summed, problem.num_slots, problem.topology, num_groups)
         # Two replicas on a rank are kept only where nothing without them is as good, but for rounding.

@@ -49,7 +49,7 @@ def steps(problem: Problem, row: list[int]) -> Iterator[list[int]]:
     comes to hold an expert of the busiest rank; or the busiest rank gives up one of several replicas. No step puts an
     expert twice on a rank, and none but the last takes a node from an expert.
     """
-    busiest = {rank for window in problem.times(row) for rank, time in enumerate(window) if time == max(window)}
+    busiest = {rank for window in problem.times(row) for rank, time in enumerate(window) if 0 < time == max(window)}
     spread = problem.spread(row)
     for hot in problem.usable_slots:
         if problem.rank_of[hot] not in busiest or row[hot] < 0:
