@@ -1,4 +1,7 @@
-"""The commands and their options. What they do stands in a module each."""
+"""The commands. Each stands in a module of its own, which declares its options as those of `command`.
+
+All of these modules are imported to list the commands, so what is slow to import they import when they are called.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +9,8 @@ from typing import Annotated
 
 import typer
 
-from expert_placement import STRATEGIES, __version__
+from expert_placement import __version__
+from expert_placement.cli import check, show
 from expert_placement.cli.errors import Refused, describe
 
 __all__ = ["Refused", "app", "describe", "run"]
@@ -20,26 +24,6 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-
-# A paragraph a line: typer keeps line breaks.
-_SHOW_HELP = "\n\n".join(
-    (
-        "Which rank owns which experts, and what load each rank carries.",
-        "Loads are JSON in a regular file, not a pipe: a table \\[layers]\\[experts], or an object that holds one as "
-        "`counts`, `expert_popularity` or `logical_count`. Balancedness is the sum over layers of the mean rank load, "
-        "divided by the sum over layers of the largest rank load: 1 where all ranks carry the same.",
-        "[bold]Examples[/bold]",
-        "  expert-placement show --experts 30 --ranks 8",
-        "  expert-placement show --config config.json --ranks 8 --rank 3",
-        "  expert-placement show --ranks 6 --loads counts.json --compare",
-        "  expert-placement show --experts 30 --ranks 8 --json | jq .counts",
-    )
-)
-_CHECK_HELP = """
-Check an implementation against the specification. Needs: pip install expert-placement-spec
-
-Every argument is the conformance run's own: [bold]expert-placement check --help[/bold] lists them.
-"""
 
 
 def run(arguments: list[str]) -> int:
@@ -74,10 +58,6 @@ def _print_version(value: bool) -> None:
         raise typer.Exit
 
 
-def _complete_strategy(incomplete: str) -> list[str]:
-    return [strategy for strategy in STRATEGIES if strategy.startswith(incomplete)]
-
-
 @app.callback(invoke_without_command=True)
 def _root(
     context: typer.Context,
@@ -95,68 +75,10 @@ def _root(
         raise typer.Exit(2)
 
 
-@app.command("show", help=_SHOW_HELP, no_args_is_help=False)
-def _show(
-    ranks: Annotated[int, typer.Option("--ranks", help="Number of ranks, R.", metavar="R")],
-    experts: Annotated[
-        int | None, typer.Option("--experts", help="Number of routed experts of a layer, E.", metavar="E")
-    ] = None,
-    config: Annotated[
-        str | None,
-        typer.Option(
-            "--config", help="A model's config.json, or its directory, in place of --experts.", metavar="FILE"
-        ),
-    ] = None,
-    strategy: Annotated[
-        str,
-        typer.Option(
-            "--strategy",
-            help=f"How experts are dealt to ranks: {', '.join(STRATEGIES)}.",
-            metavar="NAME",
-            autocompletion=_complete_strategy,
-        ),
-    ] = STRATEGIES[0],
-    loads: Annotated[
-        str | None,
-        typer.Option("--loads", help="Recorded loads, for the load of each rank by each strategy.", metavar="FILE"),
-    ] = None,
-    layer: Annotated[
-        int | None,
-        typer.Option("--layer", help="One row of the loads, from 0. Without it: all layers.", metavar="INDEX"),
-    ] = None,
-    rank: Annotated[
-        int | None, typer.Option("--rank", help="Show this rank's experts and its index map.", metavar="RANK")
-    ] = None,
-    compare: Annotated[
-        bool,
-        typer.Option(
-            "--compare", help="Every strategy beside the old rule, which left the rest to the last rank.", metavar=""
-        ),
-    ] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Write JSON, always whole.", metavar="")] = False,
-) -> None:
-    from expert_placement.cli.show import Request, show
-
-    request = Request(
-        num_ranks=ranks,
-        num_experts=experts,
-        config=config,
-        strategy=strategy,
-        loads=loads,
-        layer=layer,
-        rank=rank,
-        compare=compare,
-    )
-    show(request, as_json=as_json)
-
-
-@app.command(
+app.command("show", help=show.HELP)(show.command)
+app.command(
     "check",
-    help=_CHECK_HELP,
+    help=check.HELP,
     add_help_option=False,
     context_settings={"allow_extra_args": True, "ignore_unknown_options": True},
-)
-def _check(context: typer.Context) -> None:
-    from expert_placement.cli.check import check
-
-    raise typer.Exit(check(context.args))
+)(check.command)

@@ -5,17 +5,30 @@ from __future__ import annotations
 from importlib import import_module
 from importlib.util import find_spec
 
+import typer
+
 from expert_placement.cli.errors import Refused
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-__all__ = ["check"]
+__all__ = ["HELP", "check", "command"]
+
+HELP = """
+Check an implementation against the specification. Needs: pip install expert-placement-spec
+
+Every argument is the conformance run's own: [bold]expert-placement check --help[/bold] lists them.
+"""
 
 REFERENCE = "expert_placement_spec.reference:Partition"
 COMPILED = "expert_placement:Partition"
 TORCH = "expert_placement.conformance:TorchPartition"
+
+
+def command(context: typer.Context) -> None:
+    """Hands every argument on."""
+    raise typer.Exit(check(context.args))
 
 
 def check(arguments: Sequence[str]) -> int:

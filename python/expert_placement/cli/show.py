@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal, cast
+from typing import Annotated, Literal, cast
 
-from expert_placement import MAX_NUM_EXPERTS, Partition
+import typer
+
+from expert_placement import MAX_NUM_EXPERTS, STRATEGIES, Partition
 from expert_placement.cli.errors import Refused, printable, refusing
 from expert_placement.cli.output import Paper, write_json
 from expert_placement.cli.rules import OLD_RULE, OldRule, Row, every_strategy, rows
@@ -19,7 +21,22 @@ if TYPE_CHECKING:
 
     _Amount = Callable[[float], str]
 
-__all__ = ["Request", "show"]
+__all__ = ["HELP", "Request", "command", "show"]
+
+# A paragraph a line: typer keeps line breaks.
+HELP = "\n\n".join(
+    (
+        "Which rank owns which experts, and what load each rank carries.",
+        "Loads are JSON in a regular file, not a pipe: a table \\[layers]\\[experts], or an object that holds one as "
+        "`counts`, `expert_popularity` or `logical_count`. Balancedness is the sum over layers of the mean rank load, "
+        "divided by the sum over layers of the largest rank load: 1 where all ranks carry the same.",
+        "[bold]Examples[/bold]",
+        "  expert-placement show --experts 30 --ranks 8",
+        "  expert-placement show --config config.json --ranks 8 --rank 3",
+        "  expert-placement show --ranks 6 --loads counts.json --compare",
+        "  expert-placement show --experts 30 --ranks 8 --json | jq .counts",
+    )
+)
 
 # Tables for people have at most one row more than this.
 _MAX_ROWS = 48
@@ -27,6 +44,63 @@ _MAX_ROWS = 48
 _MAX_ENTRIES = 2048
 # Experts of a rank, written out one by one up to this many.
 _MAX_IDS = 8
+
+
+def _complete_strategy(incomplete: str) -> list[str]:
+    return [strategy for strategy in STRATEGIES if strategy.startswith(incomplete)]
+
+
+def command(
+    ranks: Annotated[int, typer.Option("--ranks", help="Number of ranks, R.", metavar="R")],
+    experts: Annotated[
+        int | None, typer.Option("--experts", help="Number of routed experts of a layer, E.", metavar="E")
+    ] = None,
+    config: Annotated[
+        str | None,
+        typer.Option(
+            "--config", help="A model's config.json, or its directory, in place of --experts.", metavar="FILE"
+        ),
+    ] = None,
+    strategy: Annotated[
+        str,
+        typer.Option(
+            "--strategy",
+            help=f"How experts are dealt to ranks: {', '.join(STRATEGIES)}.",
+            metavar="NAME",
+            autocompletion=_complete_strategy,
+        ),
+    ] = STRATEGIES[0],
+    loads: Annotated[
+        str | None,
+        typer.Option("--loads", help="Recorded loads, for the load of each rank by each strategy.", metavar="FILE"),
+    ] = None,
+    layer: Annotated[
+        int | None,
+        typer.Option("--layer", help="One row of the loads, from 0. Without it: all layers.", metavar="INDEX"),
+    ] = None,
+    rank: Annotated[
+        int | None, typer.Option("--rank", help="Show this rank's experts and its index map.", metavar="RANK")
+    ] = None,
+    compare: Annotated[
+        bool,
+        typer.Option(
+            "--compare", help="Every strategy beside the old rule, which left the rest to the last rank.", metavar=""
+        ),
+    ] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Write JSON, always whole.", metavar="")] = False,
+) -> None:
+    """The options of `expert-placement show`."""
+    request = Request(
+        num_ranks=ranks,
+        num_experts=experts,
+        config=config,
+        strategy=strategy,
+        loads=loads,
+        layer=layer,
+        rank=rank,
+        compare=compare,
+    )
+    show(request, as_json=as_json)
 
 
 @dataclass(frozen=True, slots=True)
