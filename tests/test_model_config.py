@@ -595,7 +595,7 @@ BROKEN_FILES: dict[str, tuple[str | bytes, str]] = {
         "line 1, column 1: broken JSON: unexpected UTF-8 BOM (decode using utf-8-sig)",
     ),
     "array": ('["num_experts"]', "the JSON is an array, expected an object"),
-    "string": ('"num_experts"', "the JSON is a string, expected an object"),
+    "string": ('"num_experts"', 'the JSON is the string `"num_experts"`, expected an object'),
     "number": ("8", "the JSON is `8`, expected an object"),
     "null": ("null", "the JSON is `null`, expected an object"),
     "not UTF-8": (b'{\n "a": "\xff"}', "line 2, column 8: byte `0xff` is no valid UTF-8"),

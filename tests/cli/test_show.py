@@ -348,7 +348,7 @@ def test_ranks_without_any_load_are_balanced(tmp_path: Path, table: list[list[fl
     assert "no load at all" in text("--loads", loads, "--ranks", 2)
 
 
-@pytest.mark.parametrize("key", ["counts", "expert_popularity", "logical_count"])
+@pytest.mark.parametrize("key", ["counts", "counts_total", "expert_popularity", "logical_count"])
 def test_each_key_of_a_table_is_read(tmp_path: Path, key: str) -> None:
     loads = write(tmp_path / "loads.json", {"other": "x", key: [[1, 2, 3.5]]})
     assert fields("--loads", loads, "--ranks", 3)["rank_loads"]["linear"] == [[1.0, 2.0, 3.5]]
@@ -437,10 +437,11 @@ def test_wrong_usage_is_one_line(capsys: pytest.CaptureFixture[str], arguments: 
         ("[[1, true]]", "layer 0, expert 1 is `true`, expected a number"),
         ("[[1, {}]]", "layer 0, expert 1 is an object, expected a number"),
         (
-            "[[[1, 2]]]",
-            "layer 0, expert 0 is an array, expected a number: the table has more than the two levels "
+            "[[1, [2]]]",
+            "layer 0, expert 1 is an array, expected a number: the table has more than the two levels "
             "[layers][experts]",
         ),
+        ("[[[1, 2]]]", "the table is [windows][layers][experts], expected [layers][experts]"),
         (f"[[1{'0' * 400}]]", "layer 0, expert 0 is an integer of 401 digits, expected at most 1e+300"),
         ("[[1e300, 1e300]]", "the loads sum to more than 1e+300"),
         ("[[1e308], [1e308]]", "the loads sum to more than 1e+300"),
@@ -451,18 +452,19 @@ def test_wrong_usage_is_one_line(capsys: pytest.CaptureFixture[str], arguments: 
         ('{"counts": 5}', "`counts` is `5`, expected a table [layers][experts]"),
         (
             "{}",
-            "the object has none of `counts`, `expert_popularity`, `logical_count`, expected exactly one",
+            "the object has none of `counts`, `counts_total`, `expert_popularity`, `logical_count`, "
+            "expected exactly one",
         ),
         (
             '{"counts": [[1]], "logical_count": [[1]]}',
-            "the object has `counts` and `logical_count` of `counts`, `expert_popularity`, `logical_count`, "
-            "expected exactly one",
+            "the object has `counts` and `logical_count` of `counts`, `counts_total`, `expert_popularity`, "
+            "`logical_count`, expected exactly one",
         ),
         ('{"counts": [[1]], "counts": [[2]]}', "line 1, column 19: duplicate key `counts`"),
         (
             "3",
             "the JSON is `3`, expected a table [layers][experts], or an object with one of `counts`, "
-            "`expert_popularity`, `logical_count`",
+            "`counts_total`, `expert_popularity`, `logical_count`",
         ),
         ("[[1,\n 2,,]]", "line 2, column 4: broken JSON: expecting value"),
         ("", "line 1, column 1: broken JSON: expecting value"),

@@ -66,8 +66,9 @@ def _run(arguments: list[str]) -> int:
 
 def _refuse(message: str) -> int:
     if sys.stderr is not None:
-        line = "".join(character if character.isprintable() else ascii(character)[1:-1] for character in message)
-        print(f"error: {line}", file=sys.stderr)
+        from expert_placement.formats.json_object import printable
+
+        print(f"error: {printable(message)}", file=sys.stderr)
     return _USAGE
 
 

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import json
 from contextlib import contextmanager
+
+from expert_placement.formats.json_object import printable
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-__all__ = ["Refused", "describe", "kind", "printable", "refusing"]
+__all__ = ["Refused", "describe", "refusing"]
 
 
 class Refused(Exception):  # noqa: N818 - the input is at fault and not the program
@@ -23,6 +24,11 @@ def refusing() -> Iterator[None]:
         yield
     except OSError as error:
         raise Refused(describe(error)) from None
+    except ModuleNotFoundError as error:
+        # An extra that is not installed is named in the message; a missing part of the package is a fault of ours.
+        if "pip install" not in str(error):
+            raise
+        raise Refused(str(error)) from None
     except (ValueError, IndexError) as error:
         raise Refused(str(error)) from None
 
@@ -36,20 +42,3 @@ def describe(error: OSError) -> str:
         return reason
     name = printable(str(error.filename))
     return f"`{name if len(name) <= 200 else name[:197] + '...'}`: {reason}"
-
-
-def printable(text: str) -> str:
-    """The text on one line, with escapes for what no terminal can show."""
-    return "".join(character if character.isprintable() else ascii(character)[1:-1] for character in text)
-
-
-def kind(value: object) -> str:
-    """What a JSON value is, in a few words, with the value itself where it is short."""
-    if isinstance(value, list):
-        return "an array"
-    if isinstance(value, dict):
-        return "an object"
-    if isinstance(value, str):
-        return f'the string `"{printable(value if len(value) <= 40 else value[:37] + "...")}"`'
-    # No long integer gets here: the reader counts its digits.
-    return f"`{json.dumps(value)}`"

@@ -1,37 +1,24 @@
-"""Recorded expert loads: read from a JSON file, and summed by rank."""
+"""Recorded expert loads: read for a partition, and summed by rank."""
 
 from __future__ import annotations
 
-import json
-import math
-import stat
 from dataclasses import dataclass
-from pathlib import Path
-from typing import NoReturn
 
 import numpy as np
 
-from expert_placement.cli.errors import Refused, describe, kind, printable
-from expert_placement.formats.json_object import read_value
+from expert_placement.cli.errors import Refused, refusing
+from expert_placement.formats.json_object import printable
+from expert_placement.formats.loads import read_recorded_loads
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
 
     import numpy.typing as npt
 
     from expert_placement.cli.rules import Rule
 
-    _Refuse = Callable[[str], NoReturn]
-
-__all__ = ["KEYS", "LoadTable", "RankLoads", "rank_loads", "read_loads"]
-
-# Where an object holds the table, whoever wrote it.
-KEYS = ("counts", "expert_popularity", "logical_count")
-
-_MAX_FILE_BYTES = 64 * 2**20
-# Far from the largest float64, so that no sum of a part of a table overflows whatever its order.
-_MAX_TOTAL = 1e300
+__all__ = ["LoadTable", "RankLoads", "rank_loads", "read_loads"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,7 +113,7 @@ def _sum(values: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
 
 
 def read_loads(path: str, *, num_experts: int | None = None, source: str = "") -> LoadTable:
-    """Reads loads [L][E] from a JSON file: the table itself, or an object that holds it under one of `KEYS`.
+    """Reads loads [L, E] from a file, as `expert_placement.formats.loads` does.
 
     Args:
         path: a regular file, or a link to one; a pipe is refused, also one that a shell makes for `<(...)`.
@@ -138,75 +125,10 @@ def read_loads(path: str, *, num_experts: int | None = None, source: str = "") -
             the file, and the layer, the expert and the value where there are such.
     """
     name = f"`{printable(path)}`"
-
-    def refuse(message: str) -> NoReturn:
-        raise Refused(f"{name}: {message}")
-
-    root = _parse(path, name, refuse)
-    table, layer_ids = _table(root, refuse)
-    if not table:
-        refuse("there are no layers, expected a table [layers][experts]")
-    width = num_experts
-    values: list[list[float]] = []
-    for layer, row in enumerate(table):
-        if not isinstance(row, list):
-            refuse(f"layer {layer} is {kind(row)}, expected an array with a load for each expert")
-        if width is None:
-            width, source = len(row), "as layer 0 has"
-        if len(row) != width:
-            refuse(f"layer {layer} has {len(row)} experts, expected {width}, {source}")
-        values.append([_load(value, layer, expert, refuse) for expert, value in enumerate(row)])
-    loads = np.array(values, dtype=np.float64)
-    with np.errstate(over="ignore"):
-        total = float(_sum(loads.reshape(-1)))
-    if not total <= _MAX_TOTAL:
-        refuse(f"the loads sum to more than {_MAX_TOTAL:g}")
-    return LoadTable(name, loads, layer_ids)
-
-
-def _parse(path: str, name: str, refuse: _Refuse) -> object:
-    try:
-        file = Path(path)
-        if stat.S_ISDIR(file.stat().st_mode):
-            refuse("this is a directory, expected a JSON file of loads")
-        return read_value(file, name, "a JSON file of loads", _MAX_FILE_BYTES)
-    except OSError as error:
-        raise Refused(describe(error)) from None
-    except ValueError as error:
-        text = str(error)
-        raise Refused(text if text.startswith(name) else f"{name}: {text}") from None
-
-
-def _table(root: object, refuse: _Refuse) -> tuple[list[object], tuple[int, ...] | None]:
-    """The table of a file, and the `layers` that stand beside it."""
-    keys = ", ".join(f"`{key}`" for key in KEYS)
-    if isinstance(root, list):
-        return root, None
-    if not isinstance(root, dict):
-        refuse(f"the JSON is {kind(root)}, expected a table [layers][experts], or an object with one of {keys}")
-    found = [key for key in KEYS if key in root]
-    if len(found) != 1:
-        which = " and ".join(f"`{key}`" for key in found) if found else "none"
-        refuse(f"the object has {which} of {keys}, expected exactly one")
-    table = root[found[0]]
-    if not isinstance(table, list):
-        refuse(f"`{found[0]}` is {kind(table)}, expected a table [layers][experts]")
-    ids = root.get("layers")
-    named = isinstance(ids, list) and len(ids) == len(table) and all(type(layer) is int for layer in ids)
-    return table, tuple(ids) if named and isinstance(ids, list) else None
-
-
-def _load(value: object, layer: int, expert: int, refuse: _Refuse) -> float:
-    """A load as a float64. Integers above 2**53 are rounded to the nearest one."""
-    where = f"layer {layer}, expert {expert}"
-    if isinstance(value, list):
-        refuse(f"{where} is an array, expected a number: the table has more than the two levels [layers][experts]")
-    if isinstance(value, bool) or not isinstance(value, (int, float)):
-        refuse(f"{where} is {kind(value)}, expected a number")
-    try:
-        load = float(value)
-    except OverflowError:
-        refuse(f"{where} is an integer of {len(str(abs(value)))} digits, expected at most {_MAX_TOTAL:g}")
-    if not (math.isfinite(load) and load >= 0):
-        refuse(f"{where} is `{json.dumps(value)}`, expected a finite number that is 0 or more")
-    return load
+    with refusing():
+        loads, layer_ids = read_recorded_loads(path)
+    if loads.ndim != 2:
+        raise Refused(f"{name}: the table is [windows][layers][experts], expected [layers][experts]")
+    if num_experts is not None and loads.shape[1] != num_experts:
+        raise Refused(f"{name}: layer 0 has {loads.shape[1]} experts, expected {num_experts}, {source}")
+    return LoadTable(name, loads.astype(np.float64), layer_ids)

@@ -8,9 +8,10 @@ from typing import Annotated, Literal, cast
 import typer
 
 from expert_placement import MAX_NUM_EXPERTS, STRATEGIES, Partition
-from expert_placement.cli.errors import Refused, printable, refusing
+from expert_placement.cli.errors import Refused, refusing
 from expert_placement.cli.output import Paper, write_json
 from expert_placement.cli.rules import OLD_RULE, OldRule, Row, every_strategy, rows
+from expert_placement.formats.json_object import printable
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -6,6 +6,8 @@ import json
 import re
 from typing import TYPE_CHECKING
 
+from expert_placement.formats.files import read_bytes
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
@@ -31,25 +33,12 @@ def read_value(file: Path, name: str, expected: str, most_bytes: int) -> object:
     Raises:
         ValueError: no regular file, one that is too large, or no JSON in UTF-8, without duplicate keys.
     """
-    # Opening a pipe would wait for a writer, and opening a device may act on it.
-    if not file.is_file():
-        raise ValueError(f"{name}: this is no regular file, expected {expected}")
-    with file.open("rb") as stream:
-        content = stream.read(most_bytes + 1)
-    if len(content) > most_bytes:
-        raise ValueError(f"{name}: the file is larger than {most_bytes} bytes, expected {expected}")
-    return parse(name, content, expected)
+    return parse(name, read_bytes(file, name, expected, most_bytes), expected)
 
 
 def parse(name: str, content: bytes, expected: str) -> object:
     """The one JSON value of a text; arguments and errors are those of `read_value`."""
-    try:
-        text = content.decode()
-    except UnicodeDecodeError as error:
-        line, column = line_and_column(content[: error.start].decode())
-        raise ValueError(
-            f"{name}: line {line}, column {column}: byte `0x{content[error.start]:02x}` is no valid UTF-8"
-        ) from None
+    text = decode(name, content)
     try:
         root: object = json.loads(text)
     except json.JSONDecodeError as error:
@@ -66,6 +55,21 @@ def parse(name: str, content: bytes, expected: str) -> object:
         line, column = line_and_column(text[:offset])
         raise ValueError(f"{name}: line {line}, column {column}: {reason}")
     return root
+
+
+def decode(name: str, content: bytes) -> str:
+    """The text of a file in UTF-8.
+
+    Raises:
+        ValueError: it is none; the message names the first wrong byte and its place.
+    """
+    try:
+        return content.decode()
+    except UnicodeDecodeError as error:
+        line, column = line_and_column(content[: error.start].decode())
+        raise ValueError(
+            f"{name}: line {line}, column {column}: byte `0x{content[error.start]:02x}` is no valid UTF-8"
+        ) from None
 
 
 _TOKEN = re.compile(r'"[^"\\]*(?:\\.[^"\\]*)*"|[{}\[\],]|NaN')
@@ -107,10 +111,14 @@ def line_and_column(before: str) -> tuple[int, int]:
 
 
 def kind(value: object) -> str:
-    """What a value is, in a few words."""
+    """What a value is, in a few words, with the value itself where it is short."""
     if isinstance(value, list):
         return "an array"
-    return "a string" if isinstance(value, str) else f"`{shown(value)}`"
+    if isinstance(value, dict):
+        return "an object"
+    if isinstance(value, str):
+        return f'the string `"{printable(value if len(value) <= 40 else value[:37] + "...")}"`'
+    return f"`{shown(value)}`"
 
 
 def shown(value: object) -> str:
@@ -124,5 +132,5 @@ def shown(value: object) -> str:
 
 
 def printable(text: str) -> str:
-    """A text on one line, without characters that a terminal would act on."""
-    return text if text.isprintable() else repr(text)[1:-1]
+    """The text on one line, with escapes for what no terminal can show."""
+    return "".join(character if character.isprintable() else ascii(character)[1:-1] for character in text)

@@ -1,0 +1,147 @@
+"""Files of arrays and tensors, `.npy` and `.pt`: read without running anything that they hold."""
+
+from __future__ import annotations
+
+import io
+import math
+import warnings
+import zipfile
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    import numpy as np
+    import numpy.typing as npt
+
+NPY = b"\x93NUMPY"
+ZIP = b"PK\x03\x04"
+_PICKLE = b"\x80"
+_SUFFIXES = {".npy": "an array that numpy saved", ".pt": "what torch saved", ".pth": "what torch saved"}
+
+
+def is_binary(content: bytes, suffix: str, name: str) -> bool:
+    """Whether a file holds arrays or tensors, and not text: no JSON and no UTF-8 begins as they do.
+
+    Raises:
+        ValueError: a file that by its name's suffix should hold them, and does not.
+    """
+    if content.startswith((NPY, ZIP, _PICKLE)):
+        return True
+    if suffix.lower() in _SUFFIXES:
+        raise ValueError(f"{name}: the content is not {_SUFFIXES[suffix.lower()]}, as `{suffix}` says")
+    return False
+
+
+def parse_tensors(name: str, content: bytes) -> object:
+    """What a file of arrays or tensors holds.
+
+    Returns:
+        For `.npy` its array. For `.pt` the value that was saved, with numpy arrays in place of a tensor, and of tensors
+        that are values of a dict.
+
+    Raises:
+        ModuleNotFoundError: `.pt` without torch.
+        ValueError: a damaged file, one that holds anything but tensors and plain values, and arrays that are larger
+            than the file.
+    """
+    return _parse_npy(name, content) if content.startswith(NPY) else _parse_pt(name, content)
+
+
+def _parse_npy(name: str, content: bytes) -> npt.NDArray[Any]:
+    import numpy as np
+
+    stream = io.BytesIO(content)
+    try:
+        version = np.lib.format.read_magic(stream)
+        headers = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
+        shape, _, dtype = headers[version](stream)
+    except Exception as error:
+        # numpy parses the header as Python, and lets through what that raises.
+        raise ValueError(f"{name}: the header of the array is damaged: {_first_line(error)}") from None
+    if dtype.hasobject:
+        raise ValueError(f"{name}: the array holds Python objects, expected numbers")
+    if any(size < 0 for size in shape):
+        raise ValueError(f"{name}: the header of the array is damaged: the shape is {shape}")
+    # Told before the array is made: a header may promise more than there is memory.
+    needed, there = math.prod(shape) * dtype.itemsize, len(content) - stream.tell()
+    if needed != there:
+        raise ValueError(f"{name}: the array of shape {shape} needs {needed} bytes, and the file has {there}")
+    stream.seek(0)
+    array: npt.NDArray[Any] = np.lib.format.read_array(stream, allow_pickle=False)
+    return array
+
+
+def _parse_pt(name: str, content: bytes) -> object:
+    try:
+        import torch
+    except ModuleNotFoundError as error:
+        message = f"{name}: files of tensors need `{error.name}`: pip install 'expert-placement[torch]'"
+        raise ModuleNotFoundError(message, name=error.name) from None
+    if not content.startswith(ZIP):
+        raise ValueError(f"{name}: this is a plain pickle, expected the zip archive that torch saves since version 1.6")
+    _expect_plain_archive(name, content)
+    try:
+        with warnings.catch_warnings():
+            # Torch warns of kinds of tensors that are refused below.
+            warnings.simplefilter("ignore")
+            root = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
+    except Exception as error:
+        # A damaged or hostile pickle may raise anything.
+        raise ValueError(f"{name}: torch can not load this as tensors and plain values: {_first_line(error)}") from None
+
+    def plain(value: object, where: str) -> object:
+        if not isinstance(value, torch.Tensor):
+            return value
+        if value.layout != torch.strided or value.device.type != "cpu" or value.is_quantized:
+            raise ValueError(f"{name}: {where} is no dense tensor of plain numbers")
+        # Strides of 0 promise any number of elements, and a storage any number of bytes.
+        most = max(value.numel() * value.element_size(), value.untyped_storage().nbytes())
+        if most > len(content):
+            raise ValueError(f"{name}: {where} needs {most} bytes, and the file has {len(content)}")
+        wide = value.detach().double() if value.dtype in (torch.bfloat16, torch.float16) else value.detach()
+        return wide.resolve_conj().resolve_neg().numpy()
+
+    if isinstance(root, dict):
+        return {key: plain(value, f"`{key}`") for key, value in root.items()}
+    return plain(root, "the tensor")
+
+
+def _expect_plain_archive(name: str, content: bytes) -> None:
+    """Refuses a zip archive that would unpack to more than it is; torch does not compress."""
+    try:
+        with zipfile.ZipFile(io.BytesIO(content)) as archive:
+            unpacked = sum(entry.file_size for entry in archive.infolist())
+    except (zipfile.BadZipFile, ValueError, NotImplementedError, EOFError) as error:
+        raise ValueError(f"{name}: the archive is damaged: {_first_line(error)}") from None
+    if unpacked > len(content):
+        raise ValueError(f"{name}: the archive unpacks to {unpacked} bytes, more than its own {len(content)}")
+
+
+def as_npy(array: npt.NDArray[np.generic]) -> bytes:
+    """An array as numpy saves it."""
+    import numpy as np
+
+    stream = io.BytesIO()
+    np.save(stream, array, allow_pickle=False)
+    return stream.getvalue()
+
+
+def as_pt(value: Mapping[str, npt.NDArray[np.generic]] | npt.NDArray[np.generic]) -> bytes:
+    """An array, or a dict of arrays, as torch saves tensors; torch must be there."""
+    import torch
+
+    stream = io.BytesIO()
+    tensors = {k: torch.tensor(v) for k, v in value.items()} if isinstance(value, dict) else torch.tensor(value)
+    torch.save(tensors, stream)
+    return stream.getvalue()
+
+
+def _first_line(error: Exception) -> str:
+    """The first line of a message, short, or the kind of an error without one."""
+    from expert_placement.formats.json_object import printable
+
+    text = printable(str(error).strip().partition("\n")[0])
+    if not text:
+        return type(error).__name__
+    return text if len(text) <= 160 else f"{text[:157]}..."
