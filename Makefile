@@ -21,7 +21,7 @@ $(VENV)/.requirements: pyproject.toml spec/pyproject.toml
 	touch $@
 
 $(VENV)/.package: $(VENV)/.requirements $(RUST)
-	env -u CONDA_PREFIX VIRTUAL_ENV=$(CURDIR)/$(VENV) $(BIN)/maturin develop --release --locked --extras torch,cli,plot --quiet > /dev/null
+	env -u CONDA_PREFIX VIRTUAL_ENV=$(CURDIR)/$(VENV) $(BIN)/maturin develop --release --locked --extras torch,cli,plot,yaml --quiet > /dev/null
 	touch $@
 
 setup: $(VENV)/.package ## Make the environment and build the package into it

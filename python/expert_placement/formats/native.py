@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 import json
-import os
+import operator
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 from expert_placement._core import Topology
-from expert_placement.formats.json_object import printable, read_object, shown
+from expert_placement.formats.contents import MOST_BYTES
+from expert_placement.formats.files import write_bytes
+from expert_placement.formats.json_object import kind, printable, read_value, shown
+from expert_placement.formats.tables import integer, json_rows, rows_of
 
 if TYPE_CHECKING:
+    import os
     from collections.abc import Mapping
+    from typing import SupportsIndex
 
+    from expert_placement.formats.contents import Contents
     from expert_placement.placement import Placement
 
 _Placement = TypeVar("_Placement", bound="Placement")
@@ -21,8 +27,6 @@ FORMAT = "expert-placement"
 VERSION = 1
 """Of the file's layout; the digest has a version of its own."""
 _EXPECTED = "a placement that expert_placement saved"
-# 100 layers of 10,000 slots of six characters are 6 MB.
-_MOST_BYTES = 1 << 30
 _KEYS = ("format", "version", "num_experts", "topology", "physical_to_logical", "digest")
 _TOPOLOGY_KEYS = ("num_ranks", "num_nodes", "slots_per_rank", "speeds", "active")
 
@@ -38,24 +42,15 @@ def write(placement: Placement, path: str | os.PathLike[str]) -> None:
         "physical_to_logical": placement.physical_to_logical().tolist(),
         "digest": placement.digest(),
     }
-    target = Path(path)
-    beside = target.with_name(f"{target.name}.{os.getpid()}.part")
-    try:
-        beside.write_text(_as_text(content), encoding="utf-8")
-        beside.replace(target)
-    finally:
-        beside.unlink(missing_ok=True)
+    write_bytes(path, _as_text(content).encode())
 
 
 def _as_text(content: Mapping[str, object]) -> str:
     """JSON with a line for each field, and one for each layer."""
     lines = []
     for key, value in content.items():
-        if key == "physical_to_logical" and isinstance(value, list):
-            rows = ",\n".join(f"  {json.dumps(row)}" for row in value)
-            lines.append(f" {json.dumps(key)}: [\n{rows}\n ]")
-        else:
-            lines.append(f" {json.dumps(key)}: {json.dumps(value)}")
+        text = json_rows(value) if key == "physical_to_logical" and isinstance(value, list) else json.dumps(value)
+        lines.append(f" {json.dumps(key)}: {text}")
     return "{\n" + ",\n".join(lines) + "\n}\n"
 
 
@@ -70,17 +65,41 @@ def read(cls: type[_Placement], path: str | os.PathLike[str]) -> _Placement:
     name = f"`{printable(str(file))}`"
     if not file.exists():
         raise FileNotFoundError(f"{name}: no such file, expected {_EXPECTED}")
-    root = read_object(file, name, _EXPECTED, _MOST_BYTES)
+    return _verified(cls, name, read_value(file, name, _EXPECTED, MOST_BYTES))
+
+
+def parse(contents: Contents, num_experts: SupportsIndex | None, topology: Topology | None) -> Placement:
+    """The placement of a file that was read; where `num_experts` or `topology` is given, the file must agree.
+
+    Raises:
+        ValueError: as for `read`, or the file is at odds with an argument.
+    """
+    from expert_placement.placement import Placement
+
+    name = contents.name
+    placement = _verified(Placement, name, contents.value(_EXPECTED))
+    if num_experts is not None and operator.index(num_experts) != placement.num_experts:
+        raise ValueError(f"{name}: `num_experts` is `{placement.num_experts}`, expected {operator.index(num_experts)}")
+    for key in _TOPOLOGY_KEYS if topology is not None else ():
+        asked, found = getattr(topology, key), getattr(placement.topology, key)
+        if asked is not None and asked != found:
+            raise ValueError(f"{name}: `topology.{key}` is `{shown(found)}`, expected {shown(asked)}")
+    return placement
+
+
+def _verified(cls: type[_Placement], name: str, root: object) -> _Placement:
+    if not isinstance(root, dict):
+        raise ValueError(f"{name}: the JSON is {kind(root)}, expected an object")
     if root.get("format") != FORMAT:
         raise ValueError(f"{name}: `format` is `{shown(root.get('format'))}`, expected {_EXPECTED}")
     if root.get("version") != VERSION or isinstance(root.get("version"), bool):
         raise ValueError(f"{name}: `version` is `{shown(root.get('version'))}`, expected {VERSION}")
     _expect_keys(name, "", root, _KEYS)
     topology = _topology(name, root["topology"])
-    table = _table(name, root["physical_to_logical"])
+    table = rows_of(name, "physical_to_logical", root["physical_to_logical"])
     try:
         placement = cls.from_physical_to_logical(
-            table, num_experts=_integer(name, root, "num_experts"), topology=topology
+            table, num_experts=integer(name, "num_experts", root["num_experts"]), topology=topology
         )
     except (TypeError, ValueError) as error:
         raise ValueError(f"{name}: `physical_to_logical`: {error}") from None
@@ -99,13 +118,6 @@ def _expect_keys(name: str, path: str, found: Mapping[str, object], keys: tuple[
             raise ValueError(f"{name}: `{path}{printable(key)}` is unknown, expected one of {', '.join(keys)}")
 
 
-def _integer(name: str, found: Mapping[str, object], key: str) -> int:
-    value = found[key]
-    if not isinstance(value, int) or isinstance(value, bool):
-        raise ValueError(f"{name}: `{key}` is `{shown(value)}`, expected an integer")
-    return value
-
-
 def _topology(name: str, value: object) -> Topology:
     if not isinstance(value, dict):
         raise ValueError(f"{name}: `topology` is `{shown(value)}`, expected an object")
@@ -114,21 +126,3 @@ def _topology(name: str, value: object) -> Topology:
         return Topology(**value)
     except (TypeError, ValueError) as error:
         raise ValueError(f"{name}: `topology`: {error}") from None
-
-
-def _table(name: str, value: object) -> list[list[int]]:
-    if not isinstance(value, list) or not value:
-        raise ValueError(
-            f"{name}: `physical_to_logical` is `{shown(value)}`, expected an array with a row for each layer"
-        )
-    for layer, row in enumerate(value):
-        if not isinstance(row, list) or len(row) != len(value[0]):
-            what = f"{len(row)} slots" if isinstance(row, list) else f"`{shown(row)}`"
-            raise ValueError(
-                f"{name}: `physical_to_logical[{layer}]` is {what}, expected an array as long as the first"
-            )
-        for slot, entry in enumerate(row):
-            if not isinstance(entry, int) or isinstance(entry, bool):
-                where = f"physical_to_logical[{layer}][{slot}]"
-                raise ValueError(f"{name}: `{where}` is `{shown(entry)}`, expected an expert or -1")
-    return value

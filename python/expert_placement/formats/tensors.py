@@ -8,6 +8,8 @@ import warnings
 import zipfile
 from typing import TYPE_CHECKING, Any
 
+from expert_placement.formats.json_object import printable
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
@@ -38,7 +40,7 @@ def parse_tensors(name: str, content: bytes) -> object:
 
     Returns:
         For `.npy` its array. For `.pt` the value that was saved, with numpy arrays in place of a tensor, and of tensors
-        that are values of a dict.
+        in a dict, a list or a tuple, which becomes a list.
 
     Raises:
         ModuleNotFoundError: `.pt` without torch.
@@ -103,7 +105,9 @@ def _parse_pt(name: str, content: bytes) -> object:
         return wide.resolve_conj().resolve_neg().numpy()
 
     if isinstance(root, dict):
-        return {key: plain(value, f"`{key}`") for key, value in root.items()}
+        return {key: plain(value, f"`{printable(str(key))}`") for key, value in root.items()}
+    if isinstance(root, (tuple, list)):
+        return [plain(value, f"tensor {index}") for index, value in enumerate(root)]
     return plain(root, "the tensor")
 
 
@@ -139,8 +143,6 @@ def as_pt(value: Mapping[str, npt.NDArray[np.generic]] | npt.NDArray[np.generic]
 
 def _first_line(error: Exception) -> str:
     """The first line of a message, short, or the kind of an error without one."""
-    from expert_placement.formats.json_object import printable
-
     text = printable(str(error).strip().partition("\n")[0])
     if not text:
         return type(error).__name__
