@@ -23,11 +23,13 @@ if TYPE_CHECKING:
     from expert_placement.formats.contents import Contents, Layers
     from expert_placement.placement import Placement
 
-__all__ = ["FORMATS", "LAYERED", "read", "read_layers", "read_loads", "recognise", "write"]
+__all__ = ["FORMATS", "LAYERED", "RANKED", "format_of", "read", "read_layers", "read_loads", "recognise", "write"]
 
 FORMATS = ("native", "sglang", "deepseek", "vllm_ascend", "tensorrt_llm")
 LAYERED = ("sglang", "tensorrt_llm")
 """The formats that say which layer of the model each layer of a placement is."""
+RANKED = ("native", "vllm_ascend")
+"""The formats that say how many ranks there are."""
 
 _SUFFIXES = {
     ".json": ("native", "sglang", "deepseek", "vllm_ascend"),
@@ -54,7 +56,7 @@ def read(
         num_experts: number of logical experts, E. Where it is given the file must agree. Only `native` always says it;
             the largest id does otherwise, so that a file without the experts of the highest ids is taken for one of a
             smaller model.
-        topology: the ranks; needed where the file does not say them. Where it says them it must agree.
+        topology: the ranks; needed where the file does not say them. Where it says them (`RANKED`) it must agree.
         layer_ids: which layers of the model to take, ascending, from formats that name them (`LAYERED`); for the
             others it says which layers those of the file are. All layers of the file without it.
 
@@ -123,7 +125,7 @@ def _recognised(contents: Contents) -> str:
     }
     found = [candidate for candidate, is_there in marks.items() if is_there]
     if len(found) > 1:
-        raise ValueError(f"{name}: the file has keys of {' and '.join(found)}, expected format= to say which it is")
+        raise ValueError(f"{name}: the file has keys of {' and '.join(found)}, the format must be given")
     if found:
         return found[0]
     hint = "; these look like loads" if any(key in root for key in loads.KEYS) else ""
@@ -218,7 +220,7 @@ def format_of(path: str | os.PathLike[str]) -> str:
     found = _SUFFIXES.get(Path(path).suffix.lower(), ())
     if len(found) != 1:
         who = f"the suffix is that of {', '.join(found)}" if found else "the suffix says no format"
-        raise ValueError(f"`{printable(str(path))}`: {who}, expected format= to be one of {', '.join(FORMATS)}")
+        raise ValueError(f"`{printable(str(path))}`: {who}, expected one of {', '.join(FORMATS)} to be given")
     return found[0]
 
 

@@ -88,7 +88,7 @@ def parse(
     try:
         found = expect_experts(name, fields, chosen, num_experts)
     except ValueError as error:
-        hint = "" if layer_ids is not None else "; rows of dense layers are left out with layer_ids="
+        hint = "" if layer_ids is not None else "; layer ids leave the rows of dense layers out"
         raise ValueError(f"{error}{hint}") from None
     ranks = uniform(name, "SGLang's file", len(rows[0]), topology)
     return Layers(placement_of(name, KEY, chosen, found, ranks), ids)

@@ -135,7 +135,7 @@ def uniform(name: str, engine: str, num_slots: int, topology: Topology | None) -
         ValueError: no topology, or one whose ranks do not have equally many slots of all.
     """
     if topology is None:
-        raise ValueError(f"{name}: {engine} does not say how many ranks there are, expected topology=")
+        raise ValueError(f"{name}: {engine} does not say how many ranks there are, expected a topology")
     expect_slots(name, engine, num_slots, topology)
     return topology
 
