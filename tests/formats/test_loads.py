@@ -90,8 +90,14 @@ def test_narrow_and_unsigned_numbers_are_widened(tmp_path: Path, dtype: str) -> 
         assert loads.tolist() == [[0, 1, 2], [3, 4, 5]]
 
 
-def test_bfloat16_is_read(tmp_path: Path) -> None:
-    assert read_loads(write(tmp_path / "x.pt", torch.ones(2, 3, dtype=torch.bfloat16))).tolist() == [[1.0] * 3] * 2
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float8_e4m3fn, torch.float8_e5m2])
+def test_floats_that_numpy_does_not_have_are_read(tmp_path: Path, dtype: Any) -> None:
+    assert read_loads(write(tmp_path / "x.pt", torch.ones(2, 3).to(dtype))).tolist() == [[1.0] * 3] * 2
+
+
+def test_a_tensor_of_no_numbers_is_refused(tmp_path: Path) -> None:
+    message = refused(write(tmp_path / "x.pt", torch.ones(2, 2, dtype=torch.uint8).view(torch.bits8)))
+    assert message == "the tensor is of torch.bits8, expected integers or floats"
 
 
 def test_integers_beyond_int64_become_the_nearest_float(tmp_path: Path) -> None:

@@ -101,8 +101,12 @@ def _parse_pt(name: str, content: bytes) -> object:
         most = max(value.numel() * value.element_size(), value.untyped_storage().nbytes())
         if most > len(content):
             raise ValueError(f"{name}: {where} needs {most} bytes, and the file has {len(content)}")
-        wide = value.detach().double() if value.dtype in (torch.bfloat16, torch.float16) else value.detach()
-        return wide.resolve_conj().resolve_neg().numpy()
+        # numpy has no bfloat16 and no narrower float; a float64 holds all of them.
+        is_narrow = value.is_floating_point() and value.element_size() < 4
+        try:
+            return (value.detach().double() if is_narrow else value.detach()).resolve_conj().resolve_neg().numpy()
+        except (TypeError, RuntimeError):
+            raise ValueError(f"{name}: {where} is of {value.dtype}, expected integers or floats") from None
 
     if isinstance(root, dict):
         return {key: plain(value, f"`{printable(str(key))}`") for key, value in root.items()}
@@ -131,13 +135,12 @@ def as_npy(array: npt.NDArray[np.generic]) -> bytes:
     return stream.getvalue()
 
 
-def as_pt(value: Mapping[str, npt.NDArray[np.generic]] | npt.NDArray[np.generic]) -> bytes:
-    """An array, or a dict of arrays, as torch saves tensors; torch must be there."""
+def as_pt(tables: Mapping[str, npt.NDArray[np.generic]]) -> bytes:
+    """A dict of tensors as torch saves it; torch must be there."""
     import torch
 
     stream = io.BytesIO()
-    tensors = {k: torch.tensor(v) for k, v in value.items()} if isinstance(value, dict) else torch.tensor(value)
-    torch.save(tensors, stream)
+    torch.save({key: torch.tensor(table) for key, table in tables.items()}, stream)
     return stream.getvalue()
 
 
