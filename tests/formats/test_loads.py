@@ -21,6 +21,7 @@ from hypothesis.extra import numpy as st_numpy
 torch = pytest.importorskip("torch", reason="`.pt` needs torch")
 
 DATA = Path(__file__).parents[2] / "examples" / "data"
+TRACES = [file for file in sorted(DATA.rglob("*.json")) if set(json.loads(file.read_text())) & set(KEYS)]
 
 
 def write(path: Path, content: Any) -> Path:
@@ -119,11 +120,10 @@ def test_what_the_recorder_of_sglang_writes_is_read_whole(tmp_path: Path) -> Non
     assert loads.dtype == np.int64
 
 
-@pytest.mark.parametrize("file", sorted(DATA.rglob("*.json")), ids=lambda file: f"{file.parent.name}-{file.name}")
+@pytest.mark.parametrize("file", TRACES, ids=lambda file: f"{file.parent.name}-{file.name}")
 def test_the_traces_of_the_examples_are_read(file: Path) -> None:
+    assert len(TRACES) >= 3
     root = json.loads(file.read_text())
-    if not any(key in root for key in KEYS):
-        pytest.skip("this is no trace")
     recorded = read_recorded_loads(file)
     assert recorded.loads.tolist() == next(root[key] for key in KEYS if key in root)
     assert recorded.layer_ids == (tuple(root["layers"]) if "layers" in root else None)

@@ -21,9 +21,21 @@ if TYPE_CHECKING:
 
     from expert_placement._core import Topology
     from expert_placement.formats.contents import Contents, Layers
+    from expert_placement.formats.loads import read_loads
     from expert_placement.placement import Placement
 
-__all__ = ["FORMATS", "LAYERED", "RANKED", "format_of", "read", "read_layers", "read_loads", "recognise", "write"]
+__all__ = [
+    "FORMATS",
+    "LAYERED",
+    "RANKED",
+    "Layers",
+    "format_of",
+    "read",
+    "read_layers",
+    "read_loads",
+    "recognise",
+    "write",
+]
 
 FORMATS = ("native", "sglang", "deepseek", "vllm_ascend", "tensorrt_llm")
 LAYERED = ("sglang", "tensorrt_llm")
@@ -231,9 +243,15 @@ def _expect_known(format: str) -> None:  # noqa: A002
         raise ValueError(f"format=`{printable(str(format))}` is unknown, expected one of {', '.join(FORMATS)}")
 
 
-def __getattr__(name: str) -> object:
-    if name == "read_loads":
-        from expert_placement.formats.loads import read_loads
+# What is loaded when it is first asked for.
+_LATER = {"Layers": "contents", "read_loads": "loads"}
 
-        return read_loads
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+def __getattr__(name: str) -> object:
+    if name not in _LATER:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    import importlib
+
+    value: object = getattr(importlib.import_module(f"{__name__}.{_LATER[name]}"), name)
+    globals()[name] = value
+    return value

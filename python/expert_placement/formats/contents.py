@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from expert_placement.formats.files import read_existing
-from expert_placement.formats.json_object import parse, printable
+from expert_placement.formats.json_object import decode, parse, printable
 from expert_placement.formats.tensors import is_binary, parse_tensors
 
 if TYPE_CHECKING:
@@ -56,6 +56,28 @@ class Contents:
     def is_binary(self) -> bool:
         """Whether arrays or tensors are in it, and not text."""
         return is_binary(self.content, self.suffix, self.name)
+
+    def text(self, expected: str) -> str:
+        """The text.
+
+        Raises:
+            ValueError: arrays or tensors, or no UTF-8.
+        """
+        self._expect_text(expected)
+        return decode(self.name, self.content)
+
+    def json(self, expected: str) -> object:
+        """The JSON.
+
+        Raises:
+            ValueError: arrays or tensors, or the file is damaged.
+        """
+        self._expect_text(expected)
+        return parse(self.name, self.content, expected)
+
+    def _expect_text(self, expected: str) -> None:
+        if self.is_binary:
+            raise ValueError(f"{self.name}: the content is arrays or tensors, expected {expected}")
 
     def value(self, expected: str) -> object:
         """The JSON, the array, or what torch saved.

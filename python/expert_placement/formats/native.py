@@ -77,7 +77,7 @@ def parse(contents: Contents, num_experts: SupportsIndex | None, topology: Topol
     from expert_placement.placement import Placement
 
     name = contents.name
-    placement = _verified(Placement, name, contents.value(_EXPECTED))
+    placement = _verified(Placement, name, contents.json(_EXPECTED))
     if num_experts is not None and operator.index(num_experts) != placement.num_experts:
         raise ValueError(f"{name}: `num_experts` is `{placement.num_experts}`, expected {operator.index(num_experts)}")
     for key in _TOPOLOGY_KEYS if topology is not None else ():

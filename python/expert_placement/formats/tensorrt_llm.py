@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from expert_placement.formats.contents import Contents, Layers
 from expert_placement.formats.files import write_bytes
-from expert_placement.formats.json_object import decode, kind, printable, shown
+from expert_placement.formats.json_object import kind, printable, shown
 from expert_placement.formats.tables import (
     MOST_ENTRIES,
     expect_experts,
@@ -133,11 +133,9 @@ def _parse_yaml(contents: Contents) -> object:
         message = f"{contents.name}: YAML needs `{error.name}`: pip install 'expert-placement[yaml]'"
         raise ModuleNotFoundError(message, name=error.name) from None
     name = contents.name
-    if contents.is_binary:
-        raise ValueError(f"{name}: the content is arrays or tensors, expected YAML with {_EXPECTED}")
+    text = contents.text(f"YAML with {_EXPECTED}")
     if len(contents.content) > _MOST_BYTES:
         raise ValueError(f"{name}: the file is larger than {_MOST_BYTES} bytes, expected YAML with {_EXPECTED}")
-    text = decode(name, contents.content)
     try:
         loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)(text)
         try:

@@ -64,7 +64,7 @@ def read(
 
 def parse(contents: Contents, num_experts: SupportsIndex | None, topology: Topology | None) -> Placement:
     """The placement of a file; arguments and errors are those of `read`."""
-    name, root = contents.name, contents.value(_EXPECTED)
+    name, root = contents.name, contents.json(_EXPECTED)
     if not isinstance(root, dict):
         raise ValueError(f"{name}: the JSON is {kind(root)}, expected {_EXPECTED}")
     layers = _objects(name, "", root, LAYERS)
