@@ -400,7 +400,7 @@ def test_the_stored_form_of_rank_loads_agrees_with_the_dense_one() -> None:
             f"`{OLMOE}`: layer 0 has 64 experts, expected 8, as `num_local_experts` of `{DATA / 'mixtral-8x7b'}` says",
         ),
         ("--loads /nowhere/x.json --ranks 3", "`/nowhere/x.json`: no such file or directory"),
-        (f"--loads {DATA} --ranks 3", f"`{DATA}`: this is a directory, expected a JSON file of loads"),
+        (f"--loads {DATA} --ranks 3", f"`{DATA}`: this is a directory, expected a file of loads"),
     ],
 )
 def test_wrong_arguments_are_one_line(capsys: pytest.CaptureFixture[str], arguments: str, message: str) -> None:
@@ -468,8 +468,8 @@ def test_wrong_usage_is_one_line(capsys: pytest.CaptureFixture[str], arguments: 
         ),
         ("[[1,\n 2,,]]", "line 2, column 4: broken JSON: expecting value"),
         ("", "line 1, column 1: broken JSON: expecting value"),
-        ("[" * 100_000, "the JSON is nested too deeply, expected a JSON file of loads"),
-        (f"[[{'9' * 5000}]]", "an integer has too many digits, expected a JSON file of loads"),
+        ("[" * 100_000, "the JSON is nested too deeply, expected a file of loads"),
+        (f"[[{'9' * 5000}]]", "an integer has too many digits, expected a file of loads"),
     ],
 )
 def test_a_bad_file_of_loads_is_one_line_that_names_the_place(
@@ -494,7 +494,7 @@ def test_a_pipe_is_refused_without_waiting_for_a_writer(tmp_path: Path) -> None:
     link = tmp_path / "link"
     link.symlink_to(pipe)
     for path in (pipe, link, Path(os.devnull)):
-        for option, expected in (("--loads", "a JSON file of loads"), ("--config", "a model's config.json")):
+        for option, expected in (("--loads", "a file of loads"), ("--config", "a model's config.json")):
             result = program("show", option, path, "--ranks", 2)
             assert (result.returncode, result.stdout) == (2, b"")
             assert result.stderr.decode() == f"error: `{path}`: this is no regular file, expected {expected}\n"
@@ -507,7 +507,7 @@ def test_standard_input_is_read_where_it_is_a_file(tmp_path: Path) -> None:
     assert json.loads(result.stdout)["rank_loads"]["linear"] == [[3.0]], result.stderr
     result = subprocess.run(command, input=b"[[1, 2]]", capture_output=True, check=False, timeout=60)
     assert (result.returncode, result.stdout) == (2, b"")
-    assert result.stderr == b"error: `/dev/stdin`: this is no regular file, expected a JSON file of loads\n"
+    assert result.stderr == b"error: `/dev/stdin`: this is no regular file, expected a file of loads\n"
 
 
 def test_a_link_to_a_file_of_loads_is_read(tmp_path: Path) -> None:

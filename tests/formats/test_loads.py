@@ -260,10 +260,10 @@ def test_a_suffix_that_the_content_contradicts_is_refused(tmp_path: Path, suffix
 
 
 def test_what_is_no_regular_file_is_refused(tmp_path: Path) -> None:
-    assert refused(tmp_path) == "this is a directory, expected a JSON file of loads"
+    assert refused(tmp_path) == "this is a directory, expected a file of loads"
     pipe = tmp_path / "pipe"
     os.mkfifo(pipe)
-    assert refused(pipe) == "this is no regular file, expected a JSON file of loads"
+    assert refused(pipe) == "this is no regular file, expected a file of loads"
     with pytest.raises(FileNotFoundError):
         read_loads(tmp_path / "none")
     with pytest.raises(ValueError, match="null"):
@@ -275,4 +275,4 @@ def test_a_large_file_is_refused_by_its_size(tmp_path: Path) -> None:
     with file.open("wb") as stream:
         stream.write(b" ")
         stream.truncate(2**26 + 1)
-    assert refused(file) == f"the file is larger than {2**26} bytes, expected a JSON file of loads"
+    assert refused(file) == f"the file is larger than {2**26} bytes, expected a file of loads"

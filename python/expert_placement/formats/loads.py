@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 KEYS = ("counts", "counts_total", "expert_popularity", "logical_count")
 """Where an object holds the table, whoever wrote it."""
 
-_EXPECTED = "a JSON file of loads"
+_EXPECTED = "a file of loads"
 _MAX_TEXT_BYTES = 64 * 2**20
 # The recorder of SGLang keeps 1000 passes of 61 layers of 256 experts in 62 MB.
 _MAX_BINARY_BYTES = 2**30
