@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from expert_placement.cli.loads import read_loads
 from expert_placement.cli.panels import comparison
-from expert_placement.plot import Panel, plot_ranks
+from expert_placement.plot import Curve, Panel, plot_curves, plot_ranks
 from matplotlib.figure import Figure
 from matplotlib.image import imread
 
@@ -33,6 +33,12 @@ def drawn(monkeypatch: pytest.MonkeyPatch) -> list[Figure]:
 
     monkeypatch.setattr(Figure, "savefig", keep)
     return figures
+
+
+def assert_large_and_not_blank(path: Path) -> None:
+    pixels = imread(path)
+    assert min(pixels.shape[:2]) > 800
+    assert len(np.unique(pixels[::8, ::8].reshape(-1, pixels.shape[2]), axis=0)) > 20
 
 
 def heights(axes: Axes) -> list[float]:
@@ -62,7 +68,7 @@ def test_bars_are_the_counts_and_the_relative_loads(tmp_path: Path, drawn: list[
 def test_axes_have_names_with_units_and_the_legend_covers_no_data(tmp_path: Path, drawn: list[Figure]) -> None:
     plot_ranks(comparison(read_loads(str(LOADS)), 7), tmp_path / "picture.png", title="a title")
     (figure,) = drawn
-    assert figure.axes[0].get_ylabel() == "experts owned (count)"
+    assert figure.axes[0].get_ylabel() == "experts held (count)"
     assert figure.axes[4].get_ylabel() == "load / mean rank load (ratio)"
     assert {axes.get_xlabel() for axes in figure.axes[4:]} == {"rank (index)"}
     legend = figure.legends[0].get_window_extent()
@@ -72,9 +78,7 @@ def test_axes_have_names_with_units_and_the_legend_covers_no_data(tmp_path: Path
 def test_the_picture_is_large_and_not_blank(tmp_path: Path) -> None:
     path = tmp_path / "picture.png"
     plot_ranks(comparison(read_loads(str(LOADS)), 7), path, title="a title")
-    pixels = imread(path)
-    assert min(pixels.shape[:2]) > 1000
-    assert len(np.unique(pixels[::8, ::8].reshape(-1, pixels.shape[2]), axis=0)) > 20
+    assert_large_and_not_blank(path)
 
 
 @pytest.mark.parametrize("shape", [(1, 1), (1, 300), (300, 40), (2, 3)])
@@ -83,6 +87,79 @@ def test_every_shape_is_drawn(tmp_path: Path, shape: tuple[int, int], load: floa
     panel = Panel("one", [1] * shape[1], np.full(shape, load), 1.0)
     plot_ranks([panel], tmp_path / "picture.svg", title="even")
     assert (tmp_path / "picture.svg").read_text().startswith("<?xml")
+
+
+@pytest.mark.parametrize("num_panels", [1, 2, 4])
+def test_a_heat_map_has_a_cell_a_layer_and_rank_and_white_at_the_mean(
+    tmp_path: Path, drawn: list[Figure], num_panels: int
+) -> None:
+    panels = comparison(read_loads(str(LOADS)), 7)[:num_panels]
+    plot_ranks(panels, tmp_path / "picture.png", title="a title", rows=("layers",))
+    (figure,) = drawn
+    assert_large_and_not_blank(tmp_path / "picture.png")
+    *maps, scale = figure.axes
+    for axes, panel in zip(maps, panels, strict=True):
+        (image,) = axes.images
+        relative = panel.rank_loads / panel.rank_loads.mean(axis=1, keepdims=True)
+        np.testing.assert_allclose(image.get_array(), relative)  # type: ignore[arg-type]
+        # One scale for all, on which the mean is in the middle.
+        np.testing.assert_array_equal(image.norm(np.array([0.0, 1.0])), [0.0, 0.5])
+    assert scale.get_ylabel() == "load / mean rank load (ratio)"
+    assert maps[0].get_ylabel() == "layer (index)"
+    assert not figure.legends
+
+
+def test_rows_are_drawn_in_the_order_that_is_asked_for(tmp_path: Path, drawn: list[Figure]) -> None:
+    panels = comparison(read_loads(str(LOADS)), 7)[:2]
+    plot_ranks(panels, tmp_path / "picture.png", title="a title", rows=("layers", "counts", "loads"))
+    labels = [axes.get_ylabel() for axes in drawn[0].axes[:6:2]]
+    assert labels == ["layer (index)", "experts held (count)", "load / mean rank load (ratio)"]
+    for rows in ((), ("nothing",)):
+        with pytest.raises(ValueError, match=r"rows=.* is out of range, expected one or more of counts, loads, layers"):
+            plot_ranks(panels, tmp_path / "never.png", title="", rows=rows)  # type: ignore[arg-type]
+
+
+def test_loads_are_drawn_over_the_mean_that_a_panel_names(tmp_path: Path, drawn: list[Figure]) -> None:
+    # Two ranks in service and one that is not: the mean is over the two.
+    panel = Panel("one", [2, 1, 0], np.array([[3.0, 1.0, 0.0]]), 2 / 3, means=np.array([2.0]))
+    plot_ranks([panel], tmp_path / "picture.png", title="", rows=("loads", "layers"))
+    bars, cells, _ = drawn[0].axes
+    assert heights(bars) == [1.5, 0.5, 0.0]
+    assert cells.images[0].get_array().tolist() == [[1.5, 0.5, 0.0]]  # type: ignore[union-attr]
+
+
+def test_curves_have_colours_of_their_own_and_share_them_where_they_belong_together(
+    tmp_path: Path, drawn: list[Figure]
+) -> None:
+    curves = [
+        Curve("first", [0, 1, 2], [0.5, 0.7, 0.8]),
+        Curve("first, later", [0, 1, 2], [0.4, 0.6, 0.7], "dashes"),
+        Curve("second", [3], [0.6]),
+        Curve("bound", [0, 3], [1.0, 1.0], "bound"),
+    ]
+    path = tmp_path / "picture.png"
+    plot_curves(curves, path, title="a title", x_label="moves (count)", y_label="balancedness (ratio)")
+    assert_large_and_not_blank(path)
+    (figure,) = drawn
+    (axes,) = figure.axes
+    assert (axes.get_xlabel(), axes.get_ylabel()) == ("moves (count)", "balancedness (ratio)")
+    lines = axes.get_lines()
+    assert [line.get_label() for line in lines] == [curve.name for curve in curves]
+    assert [list(line.get_ydata()) for line in lines] == [list(curve.y) for curve in curves]  # type: ignore[arg-type]
+    colours = [line.get_color() for line in lines]
+    assert colours[0] == colours[1]
+    assert len({*colours}) == 3
+    assert [line.get_linestyle() for line in lines] == ["-", "--", "-", ":"]
+    assert not figure.legends[0].get_window_extent().overlaps(axes.get_tightbbox())  # type: ignore[arg-type]
+
+
+def test_curves_without_points_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="curves is empty"):
+        plot_curves([], tmp_path / "picture.png", title="", x_label="", y_label="")
+    for curve in (Curve("one", [], []), Curve("one", [1, 2], [1])):
+        with pytest.raises(ValueError, match="curve `one` has"):
+            plot_curves([curve], tmp_path / "picture.png", title="", x_label="", y_label="")
+    assert not list(tmp_path.iterdir())
 
 
 def test_panels_that_differ_in_shape_are_refused(tmp_path: Path) -> None:
