@@ -68,10 +68,10 @@ class Paper:
         for line in capture.get().splitlines():
             sys.stdout.write(line.rstrip() + "\n")
 
-    def bar_width(self, taken: int) -> int:
-        """How many columns a bar may have beside columns that take `taken`."""
+    def bar_width(self, taken: int, bars: int = 1) -> int:
+        """How many columns each of some bars may have beside columns that take `taken`."""
         shortest, longest = _BAR_WIDTHS
-        return max(shortest, min(longest, self._console.width - taken))
+        return max(shortest, min(longest, (self._console.width - taken) // bars))
 
     def bar(self, fraction: float, width: int) -> str:
         """A bar that fills `fraction` of `width`. A positive one is never empty."""

@@ -1,0 +1,78 @@
+"""Long work: a bar on standard error while it goes on, and an end as soon as Ctrl-C is pressed."""
+
+from __future__ import annotations
+
+import sys
+from threading import Thread
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from types import TracebackType
+    from typing import TypeVar
+
+    from typing_extensions import Self
+
+    _Result = TypeVar("_Result")
+
+__all__ = ["Progress"]
+
+
+class Progress:
+    """Counts steps of work on standard error, where that is a terminal, and leaves nothing there.
+
+    Example:
+        with Progress("planning", 3) as progress:
+            plans = [progress.step(lambda loads=loads: rebalance(loads, 72, topology)) for loads in windows]
+    """
+
+    def __init__(self, what: str, num_steps: int) -> None:
+        self._bar = None
+        if sys.stderr is not None and sys.stderr.isatty():
+            from rich import progress
+            from rich.console import Console
+
+            columns = (
+                progress.TextColumn("{task.description}"),
+                progress.BarColumn(),
+                progress.MofNCompleteColumn(),
+                progress.TimeElapsedColumn(),
+            )
+            self._bar = progress.Progress(*columns, console=Console(stderr=True), transient=True)
+            # One step says nothing about how far it is, so that its bar only moves.
+            self._task = self._bar.add_task(what, total=num_steps if num_steps > 1 else None)
+
+    def __enter__(self) -> Self:
+        if self._bar is not None:
+            self._bar.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._bar is not None:
+            self._bar.stop()
+
+    def step(self, work: Callable[[], _Result]) -> _Result:
+        """Does one step of the work, and gives back its result.
+
+        The compiled core does not look for signals. So it works in a thread of its own, which does not keep the
+        process from ending, and an interrupt is raised here at once.
+        """
+        results: list[_Result] = []
+        errors: list[BaseException] = []
+
+        def run() -> None:
+            try:
+                results.append(work())
+            except BaseException as error:
+                errors.append(error)
+
+        thread = Thread(target=run, daemon=True)
+        thread.start()
+        thread.join()
+        if self._bar is not None:
+            self._bar.advance(self._task)
+        if errors:
+            raise errors[0]
+        return results[0]
