@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from expert_placement import __version__
-from expert_placement.cli import check, migrate, plan, plot, show, simulate
+from expert_placement.cli import check, convert, migrate, plan, plot, show, simulate
 from expert_placement.cli.errors import Refused, describe
 
 __all__ = ["Refused", "app", "describe", "run"]
@@ -79,6 +79,7 @@ app.command("show", help=show.HELP)(show.command)
 app.command("plan", help=plan.HELP)(plan.command)
 app.command("simulate", help=simulate.HELP)(simulate.command)
 app.command("migrate", help=migrate.HELP)(migrate.command)
+app.command("convert", help=convert.HELP)(convert.command)
 app.command("plot", help=plot.HELP)(plot.command)
 app.command(
     "check",
