@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from expert_placement.formats.loads import read_loads
 from expert_placement.model_config import read_model_config
 
 ROOT = Path(__file__).parents[1]
@@ -37,6 +38,10 @@ def test_the_demo_runs_twice_and_says_where_its_picture_is(tmp_path: Path) -> No
     assert "torch.int32, shape (32,), device cpu" in outputs[0]
     for title in ("mixtral-8x7b on 3 ranks", "olmoe-1b-7b on 6 ranks", "gpt-oss-20b on 7 ranks"):
         assert title in outputs[0]
+    # What each command printed, before and after.
+    assert "before: linear partition         0.6188" in outputs[0]
+    assert "after: balanced                  0.9981" in outputs[0]
+    assert "start: linear partition; 5 plans, each from the last 1 window and for the next" in outputs[0]
 
 
 @pytest.mark.parametrize(
@@ -47,11 +52,21 @@ def test_each_recorded_load_fits_its_model(model: str, num_experts: int, top_k: 
     config = read_model_config(DATA / model)
     assert (config.num_experts, config.top_k, config.num_moe_layers) == (num_experts, top_k, num_layers)
     readme = (DATA / "README.md").read_text()
-    (trace,) = (path for path in (DATA / model).iterdir() if path.name not in ("config.json", "topk_ids.json"))
-    assert f"`{model}/{trace.name}`" in readme
-    raw = json.loads(trace.read_text())
-    table = raw.get("counts") or raw["expert_popularity"]
-    assert len(table) == len(raw.get("layers", range(num_layers)))
-    assert {len(row) for row in table} == {num_experts}
-    # Every token picks equally many experts in every layer.
-    assert [sum(row) for row in table] == pytest.approx([sum(table[0])] * len(table), rel=1e-5)
+    for trace in (DATA / model).iterdir():
+        if trace.name in ("config.json", "topk_ids.json"):
+            continue
+        assert f"`{model}/{trace.name}`" in readme
+        raw = json.loads(trace.read_text())
+        tables = read_loads(trace)
+        windows = tables if tables.ndim == 3 else tables[None]
+        assert windows.shape[0] == len(raw.get("windows", [trace.stem]))
+        for table in windows:
+            assert table.shape == (len(raw.get("layers", range(num_layers))), num_experts)
+            # Every token picks equally many experts in every layer.
+            assert table.sum(axis=1).tolist() == pytest.approx([table[0].sum()] * len(table), rel=1e-5)
+
+
+def test_the_corpora_hold_the_loads_of_c4() -> None:
+    folder = DATA / "olmoe-1b-7b"
+    window = json.loads((folder / "corpora.json").read_text())["windows"].index("c4")
+    assert read_loads(folder / "corpora.json")[window].tolist() == read_loads(folder / "c4.json").tolist()
