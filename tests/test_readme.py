@@ -5,7 +5,10 @@ from __future__ import annotations
 import contextlib
 import io
 import re
+import shlex
+from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -35,6 +38,42 @@ def test_examples_run_and_print_what_stands_below_them() -> None:
             p = names["p"]
             assert f"({p.is_uniform}, {p.min_redundant_experts})" in code  # type: ignore[attr-defined]
     assert printed == 2
+
+
+def test_commands_print_what_stands_below_them(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip("torch", reason="placements need torch")
+    from expert_placement.cli import main
+
+    monkeypatch.chdir(Path(__file__).parents[1])
+    shown = [code for (language, code), (kind, _) in pairwise(BLOCKS) if language == "sh" and kind == "text"]
+    outputs = [output for (language, _), (kind, output) in pairwise(BLOCKS) if language == "sh" and kind == "text"]
+    assert shown
+    for code, output in zip(shown, outputs, strict=True):
+        program, *arguments = shlex.split(code.replace("\\\n", " "))
+        assert program == "expert-placement"
+        assert main(arguments) == 0
+        # The text may stop before the output does, at the end of a line.
+        assert capsys.readouterr().out.startswith(output)
+
+
+def test_every_option_named_is_there() -> None:
+    """What the other commands name is in the help of their command, though their files are not there."""
+    pytest.importorskip("typer", reason="the command line needs typer")
+    from expert_placement.cli.app import app
+    from typer.main import get_command
+
+    commands: Any = get_command(app)
+    lines = [line for language, code in BLOCKS if language == "sh" for line in code.replace("\\\n", " ").splitlines()]
+    for line in lines:
+        program, _, rest = line.partition(" ")
+        if program != "expert-placement":
+            continue
+        name, *arguments = shlex.split(rest, comments=True)
+        command = commands.commands[name]
+        known = {option for parameter in command.params for option in parameter.opts}
+        assert {argument for argument in arguments if argument.startswith("--")} <= known or name == "check", line
 
 
 def test_every_target_named_is_there() -> None:
