@@ -144,7 +144,7 @@ def test_a_file_is_converted_in_place(shell: Shell, tmp_path: Path) -> None:
         ("broken.json out.yaml", "`broken.json`: line 1, column 2: broken JSON"),
         ("none.json out.yaml", "`none.json`: no such file or directory"),
         (". out.yaml", "`.`: this is a directory, expected a placement"),
-        ("native.json nowhere/out.yaml", "`nowhere/out.yaml."),
+        ("native.json nowhere/out.yaml", "`nowhere/out.yaml`: no such file or directory"),
         ("uneven.json out.yaml", "rank 1 has 4 slots and rank 0 has 2, and TensorRT-LLM gives every rank equally many"),
         ("empty.json out.yaml", "slot 5 of layer 1 is empty, and TensorRT-LLM has no empty slots"),
     ],

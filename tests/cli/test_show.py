@@ -663,7 +663,7 @@ def test_help_has_examples_that_run() -> None:
     assert "\x1b" not in help_text
     assert "expert-placement show --experts 30 --ranks 8 expert-placement" in help_text
     text("--experts", 30, "--ranks", 8)
-    assert "`counts`, `expert_popularity` or `logical_count`" in help_text
+    assert "`counts`, `counts_total`, `expert_popularity` or `logical_count`" in help_text
     assert "[layers][experts]" in help_text
     for option in ("--config", "--strategy", "--layer", "--rank", "--compare", "--json"):
         assert option in help_text

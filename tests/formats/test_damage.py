@@ -86,7 +86,7 @@ def answers(read: Any, content: bytes, suffix: str) -> bool:
         return True
 
 
-@settings(max_examples=150)
+@settings(max_examples=150, deadline=None)
 @given(st.data())
 @pytest.mark.parametrize("name", formats.FORMATS)
 def test_a_damaged_placement_is_read_or_refused(name: str, data: st.DataObject) -> None:
@@ -96,12 +96,13 @@ def test_a_damaged_placement_is_read_or_refused(name: str, data: st.DataObject) 
     answers(lambda path: formats.read(path, topology=topology), content, "")
 
 
-@settings(max_examples=300)
+@settings(max_examples=300, deadline=None)
 @given(damaged("loads"))
 def test_damaged_loads_are_read_or_refused(content: bytes) -> None:
     answers(formats.read_loads, content, "")
 
 
+@settings(deadline=None)
 @given(st.binary(max_size=40), st.sampled_from(("", ".json", ".pt", ".npy", ".yaml")))
 def test_arbitrary_bytes_are_refused(content: bytes, suffix: str) -> None:
     for prefix in (b"", b"\x93NUMPY\x01\x00", b"PK\x03\x04", b"\x80\x02", b"initial_global_assignments: "):

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 from expert_placement.formats.loads import KEYS, read_loads, read_recorded_loads
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as st_numpy
 
@@ -54,6 +54,7 @@ tables = st.one_of(
 )
 
 
+@settings(deadline=None)
 @given(tables)
 def test_every_container_gives_the_same_array(table: np.ndarray[Any, Any]) -> None:
     import tempfile

@@ -86,7 +86,7 @@ def put(path: Path, content: Any) -> Path:
 # --- round trips ------------------------------------------------------------------------------------------------------
 
 
-@settings(max_examples=40)
+@settings(max_examples=40, deadline=None)
 @given(placements(distinct=True))
 def test_every_format_gives_the_placement_back(p: Placement) -> None:
     with tempfile.TemporaryDirectory() as folder:
@@ -107,7 +107,7 @@ def test_every_format_gives_the_placement_back(p: Placement) -> None:
                 path.unlink()
 
 
-@settings(max_examples=40)
+@settings(max_examples=40, deadline=None)
 @given(placements(), st.lists(st.integers(0, 3), min_size=3, max_size=3), st.integers(0, 2))
 def test_layers_of_the_model_are_kept_where_the_format_has_them(p: Placement, steps: list[int], after: int) -> None:
     ids = tuple(np.cumsum([step + 1 for step in steps[: p.num_layers]]).tolist())
@@ -129,6 +129,7 @@ def test_layers_of_the_model_are_kept_where_the_format_has_them(p: Placement, st
         assert formats.read(path, topology=p.topology, layer_ids=ids[-1:]).num_layers == 1
 
 
+@settings(deadline=None)
 @given(placements())
 def test_a_conversion_through_every_format_loses_nothing(p: Placement) -> None:
     with tempfile.TemporaryDirectory() as folder:
@@ -512,6 +513,8 @@ def test_layers_that_do_not_fit_are_refused(tmp_path: Path) -> None:
             )
         )
         assert message == f"num_hidden_layers={count} is out of range, expected 5 or more for layer 4"
+    message = refused(lambda: formats.write(p, tmp_path / "p.json", "sglang", layer_ids=[3, 10**9]))
+    assert message == f"{10**9 + 1} layers of 6 slots are more than {2**26} entries in all"
     path = written(p, tmp_path / "p.json", "sglang", layer_ids=[3, 4])
     assert "has 5 rows, and none for layer 5" in refused(lambda: sglang.read(path, 4, R2, layer_ids=[3, 5]), path)
     path = written(p, tmp_path / "p.yaml", layer_ids=[3, 4])
@@ -536,6 +539,15 @@ def test_what_an_engine_can_not_say_is_not_written(tmp_path: Path, name: str) ->
     ):
         assert refused(lambda p=placement: formats.write(p, path, name)).startswith(message)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_file_that_can_not_be_written_is_named(tmp_path: Path) -> None:
+    folder = tmp_path / "p.json"
+    folder.mkdir()
+    for path in (folder, tmp_path / "none" / "p.json"):
+        with pytest.raises(OSError, match=f"'{path}'"):
+            formats.write(make(), path, "sglang")
+    assert list(tmp_path.iterdir()) == [folder]
 
 
 def test_an_expert_twice_on_a_rank_is_not_written_for_vllm_ascend(tmp_path: Path) -> None:

@@ -28,9 +28,10 @@ __all__ = ["HELP", "Request", "command", "show"]
 HELP = "\n\n".join(
     (
         "Which rank owns which experts, and what load each rank carries.",
-        "Loads are JSON in a regular file, not a pipe: a table \\[layers]\\[experts], or an object that holds one as "
-        "`counts`, `expert_popularity` or `logical_count`. Balancedness is the sum over layers of the mean rank load, "
-        "divided by the sum over layers of the largest rank load: 1 where all ranks carry the same.",
+        "Loads are a table \\[layers]\\[experts] in a regular file, not a pipe: JSON, alone or in an object as "
+        "`counts`, `counts_total`, `expert_popularity` or `logical_count`, or an array that numpy or torch saved. "
+        "Balancedness is the sum over layers of the mean rank load, divided by the sum over layers of the largest rank "
+        "load: 1 where all ranks carry the same.",
         "[bold]Examples[/bold]",
         "  expert-placement show --experts 30 --ranks 8",
         "  expert-placement show --config config.json --ranks 8 --rank 3",

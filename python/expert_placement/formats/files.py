@@ -58,5 +58,8 @@ def write_bytes(path: str | os.PathLike[str], content: bytes) -> None:
     try:
         beside.write_bytes(content)
         beside.replace(target)
+    except OSError as error:
+        # A person knows the file that is wanted, and not the one beside it.
+        raise OSError(error.errno, error.strerror, str(target)) from None
     finally:
         beside.unlink(missing_ok=True)

@@ -7,7 +7,7 @@ import operator
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
-from expert_placement._core import Topology
+from expert_placement import Topology
 from expert_placement.formats.contents import MOST_BYTES
 from expert_placement.formats.files import write_bytes
 from expert_placement.formats.json_object import kind, printable, read_value, shown

@@ -16,6 +16,7 @@ from expert_placement.formats.contents import Contents, Layers
 from expert_placement.formats.files import write_bytes
 from expert_placement.formats.json_object import kind, printable
 from expert_placement.formats.tables import (
+    MOST_ENTRIES,
     expect_experts,
     expect_layer_ids,
     full_table,
@@ -113,7 +114,7 @@ def write(
     Raises:
         OSError: the file cannot be written.
         ValueError: empty slots, ranks with different numbers of slots, `layer_ids` that do not fit the placement or
-            the model, or another suffix.
+            the model, more than 2**26 entries in all, or another suffix.
         ImportError: torch is not installed.
     """
     import numpy as np
@@ -127,6 +128,8 @@ def write(
     num_rows = least if num_hidden_layers is None else operator.index(num_hidden_layers)
     if num_rows < least:
         raise ValueError(f"num_hidden_layers={num_rows} is out of range, expected {least} or more for layer {ids[-1]}")
+    if num_rows * table.shape[1] > MOST_ENTRIES:
+        raise ValueError(f"{num_rows} layers of {table.shape[1]} slots are more than {MOST_ENTRIES} entries in all")
     whole = np.empty((num_rows, table.shape[1]), dtype=np.int64)
     whole[:] = np.arange(table.shape[1]) % placement.num_experts
     whole[list(ids)] = table

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from expert_placement._core import Topology
     from expert_placement.placement import Placement
 
-# A table that few bytes stand for, as aliases of YAML allow, is no larger than this.
+# A table that little stands for, as aliases of YAML or the id of a layer, is no larger than this.
 MOST_ENTRIES = 2**26
 
 

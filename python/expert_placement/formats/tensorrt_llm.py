@@ -108,7 +108,9 @@ def _assignments(name: str, value: object, num_slots: int) -> dict[int, list[int
         what = "empty" if value == {} else kind(value)
         raise ValueError(f"{name}: `{KEY}` is {what}, expected a mapping from layers to experts of slots")
     if len(value) * num_slots > MOST_ENTRIES:
-        raise ValueError(f"{name}: {len(value)} layers of {num_slots} slots are more than {MOST_ENTRIES} in all")
+        raise ValueError(
+            f"{name}: {len(value)} layers of {num_slots} slots are more than {MOST_ENTRIES} entries in all"
+        )
     found: dict[int, list[int]] = {}
     for key, row in value.items():
         # A file from a writer of JSON has strings for keys, which TensorRT-LLM takes for integers as well.

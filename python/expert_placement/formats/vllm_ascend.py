@@ -15,7 +15,7 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING
 
-from expert_placement._core import Topology
+from expert_placement import Topology
 from expert_placement.formats.contents import Contents
 from expert_placement.formats.files import write_bytes
 from expert_placement.formats.json_object import kind, shown
