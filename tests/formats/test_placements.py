@@ -495,6 +495,7 @@ def test_our_own_file_must_agree_with_the_arguments(tmp_path: Path) -> None:
 def test_layers_that_do_not_fit_are_refused(tmp_path: Path) -> None:
     p = make(TABLE, 4)
     for ids, part in (
+        ([], "layer_ids is empty"),
         ([1], "layer_ids has 1 layers, expected 2"),
         ([1, 1], "layer_ids[1]=1 is out of range, expected more than the 1 before it"),
         ([2, 1], "layer_ids[1]=1 is out of range"),
@@ -517,6 +518,9 @@ def test_layers_that_do_not_fit_are_refused(tmp_path: Path) -> None:
     assert message == f"{10**9 + 1} layers of 6 slots are more than {2**26} entries in all"
     path = written(p, tmp_path / "p.json", "sglang", layer_ids=[3, 4])
     assert "has 5 rows, and none for layer 5" in refused(lambda: sglang.read(path, 4, R2, layer_ids=[3, 5]), path)
+    for name in formats.LAYERED:
+        path = written(p, tmp_path / NAMES[name][0], name)
+        assert "is empty" in refused(lambda name=name, path=path: READERS[name](path, 4, R2, layer_ids=[]))
     path = written(p, tmp_path / "p.yaml", layer_ids=[3, 4])
     assert "has no layer 5" in refused(lambda: tensorrt_llm.read(path, 4, R2, layer_ids=[3, 5]), path)
     path = written(p, tmp_path / "a.json", "vllm_ascend")

@@ -82,15 +82,12 @@ def parse(
             raise ValueError(f"{name}: `{printable(str(key))}` is unknown, SGLang reads {_EXPECTED}")
     rows = rows_of(name, KEY, root[KEY])
     ids = tuple(range(len(rows))) if layer_ids is None else expect_layer_ids(layer_ids)
-    if ids and ids[-1] >= len(rows):
+    if ids[-1] >= len(rows):
         raise ValueError(f"{name}: `{KEY}` has {len(rows)} rows, and none for layer {ids[-1]} of layer_ids")
     fields = [f"{KEY}[{layer}]" for layer in ids]
     chosen = [rows[layer] for layer in ids]
-    try:
-        found = expect_experts(name, fields, chosen, num_experts)
-    except ValueError as error:
-        hint = "" if layer_ids is not None else "; layer ids leave the rows of dense layers out"
-        raise ValueError(f"{error}{hint}") from None
+    hint = "" if layer_ids is not None else "; layer ids leave the rows of dense layers out"
+    found = expect_experts(name, fields, chosen, num_experts, hint=hint)
     ranks = uniform(name, "SGLang's file", len(rows[0]), topology)
     return Layers(placement_of(name, KEY, chosen, found, ranks), ids)
 

@@ -82,6 +82,7 @@ def expect_experts(
     num_experts: SupportsIndex | None,
     *,
     entry: Callable[[int, int], str] | None = None,
+    hint: str = "",
 ) -> int:
     """Checks that each row has every expert and nothing else.
 
@@ -91,6 +92,7 @@ def expect_experts(
         rows: experts of slots.
         num_experts: E; without it the largest entry says it.
         entry: what messages call a slot of a row; an index into the row's field without it.
+        hint: what may be done, behind what is wrong with a row.
 
     Returns:
         E.
@@ -110,11 +112,11 @@ def expect_experts(
         for slot, expert in enumerate(row):
             if not 0 <= expert < most:
                 where = f"{field}[{slot}]" if entry is None else entry(index, slot)
-                raise ValueError(f"{name}: `{where}` is `{shown(expert)}`, expected an expert in 0..{most}")
+                raise ValueError(f"{name}: `{where}` is `{shown(expert)}`, expected an expert in 0..{most}{hint}")
         there = set(row)
         missing = next((expert for expert in range(most) if expert not in there), None)
         if missing is not None:
-            raise ValueError(f"{name}: `{field}` leaves expert {missing} out, of {most} in {len(row)} slots")
+            raise ValueError(f"{name}: `{field}` leaves expert {missing} out, of {most} in {len(row)} slots{hint}")
     return most
 
 
@@ -215,7 +217,7 @@ def expect_layer_ids(layer_ids: Sequence[int], num_layers: int | None = None) ->
         num_layers: L, where it is known.
 
     Raises:
-        ValueError: they do not ascend, one is negative, or there are not `num_layers` of them.
+        ValueError: they do not ascend, one is negative, or there are none or not `num_layers` of them.
         TypeError: one is no integer.
     """
     ids = tuple(operator.index(layer) for layer in layer_ids)
@@ -223,6 +225,8 @@ def expect_layer_ids(layer_ids: Sequence[int], num_layers: int | None = None) ->
         if layer <= before:
             expected = f"more than the {before} before it" if index else "0 or more"
             raise ValueError(f"layer_ids[{index}]={layer} is out of range, expected {expected}")
+    if not ids:
+        raise ValueError("layer_ids is empty, expected at least one layer")
     if num_layers is not None and len(ids) != num_layers:
         raise ValueError(f"layer_ids has {len(ids)} layers, expected {num_layers} as the placement has")
     return ids
