@@ -209,7 +209,8 @@ def write(
         placement: equally many slots on each rank, none empty.
         path: the YAML file.
         layer_ids: which layer of the model each layer of the placement is, ascending; 0, 1, 2, .. without it. The
-            engine needs all of the model's layers with experts.
+            engine needs all of the model's layers with experts, those for multi-token prediction included, whose ids
+            follow those of the hidden layers.
         layer_updates_per_iter: how many layers the engine may rebalance at each iteration; 0 keeps this placement.
 
     Raises:
