@@ -10,7 +10,7 @@ import pytest
 
 pytest.importorskip("torch", reason="placements need torch")
 
-from expert_placement import Placement, Topology, plan_migration, rebalance
+from expert_placement import Placement, Topology, formats, plan_migration, rebalance
 from expert_placement.cli.transfers import count_moves, traffic, transfers
 
 from tests.cli.running import program, write
@@ -169,6 +169,30 @@ def test_other_sizes_are_refused(shell: Shell, files: tuple[Path, Path], text: s
 )
 def test_wrong_arguments_are_one_line(shell: Shell, files: tuple[Path, Path], more: str, message: str) -> None:
     assert shell.refused("migrate", *files, *more.split()) == message
+
+
+def test_files_of_engines_are_read_where_the_ranks_are_told(
+    shell: Shell, files: tuple[Path, Path], tmp_path: Path
+) -> None:
+    engines = tmp_path / "old.sglang.json", tmp_path / "new.deepseek.json"
+    formats.write(Placement.load(files[0]), engines[0], "sglang")
+    formats.write(Placement.load(files[1]), engines[1], "deepseek")
+    told = ("--ranks", 4, "--nodes", 2, "--experts", 6)
+    assert shell.fields("migrate", *engines, *told) == shell.fields("migrate", *files)
+    # One node is what a file of an engine has without other word.
+    assert shell.fields("migrate", *engines, "--ranks", 4)["num_transfers_between_nodes"] == 0
+    assert shell.refused("migrate", *engines) == (
+        f"`{engines[0]}`: a file of `sglang` does not say how many ranks there are, expected --ranks"
+    )
+    assert shell.refused("migrate", *files, "--nodes", 2) == (
+        "--nodes says where the ranks of --ranks are, which is not given"
+    )
+    assert shell.refused("migrate", *files, "--ranks", 2) == (
+        f"`{files[0]}`: num_ranks is 4, expected 2 as the option says"
+    )
+    assert shell.refused("migrate", *files, "--experts", 7) == (
+        f"`{files[0]}`: num_experts is 6, expected 7 as the option says"
+    )
 
 
 def test_wrong_files_are_one_line(shell: Shell, files: tuple[Path, Path], tmp_path: Path) -> None:

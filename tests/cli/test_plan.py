@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import pty
 import signal
 import subprocess
 import sys
@@ -15,7 +17,7 @@ import pytest
 
 pytest.importorskip("torch", reason="placements need torch")
 
-from expert_placement import Partition, Placement, Topology, rebalance
+from expert_placement import Partition, Placement, Topology, formats, rebalance
 from expert_placement.cli.planning import Request, Score, read_setting
 
 from tests.cli.running import GPT_OSS, MIXTRAL, OLMOE, PROGRAM, program, write
@@ -192,6 +194,21 @@ def test_the_file_that_is_written_is_the_next_plans_start(shell: Shell, windows:
     assert f"before: `{first}`" in shell.text("plan", "--loads", later, "--previous", first)
 
 
+@pytest.mark.parametrize("name", ["sglang", "deepseek", "vllm_ascend"])
+def test_a_plan_starts_from_the_file_of_an_engine(shell: Shell, loads: Path, tmp_path: Path, name: str) -> None:
+    start = rebalance(LOADS, 12, Topology(4))
+    file = tmp_path / "start.json"
+    formats.write(start, file, name)
+    later = write(tmp_path / "later.json", WINDOWS[1])
+    arguments = ("plan", "--loads", later, "--previous", file, "--max-moves", 1)
+    shown = shell.fields(*arguments, "--ranks", 4)
+    assert shown["before"]["digest"] == start.digest()
+    assert shown["after"]["digest"] == rebalance(WINDOWS[1], 12, Topology(4), previous=start, max_moves=1).digest()
+    if name not in formats.RANKED:
+        message = f"`{file}`: a file of `{name}` does not say how many ranks there are, expected --ranks"
+        assert shell.refused(*arguments) == message
+
+
 def test_the_plan_may_replace_the_file_it_starts_from(shell: Shell, loads: Path, tmp_path: Path) -> None:
     file = tmp_path / "placement.json"
     shell.text("plan", "--loads", loads, "--ranks", 4, "--slots", 12, "--output", file)
@@ -284,7 +301,7 @@ def test_ranks_without_any_load_are_balanced(shell: Shell, tmp_path: Path) -> No
         ("--ranks 8 --slots 16 --min-gain 0.1", "min_gain needs the placement to start from, previous"),
         ("--ranks 8 --slots 16 --threads 0", "num_threads=0 is out of range, expected 1..=4096"),
         ("--ranks 8 --slots 16 --output /nowhere/x", "`/nowhere/x`: no such file or directory"),
-        ("--previous /nowhere/x", "`/nowhere/x`: no such file, expected a placement that expert_placement saved"),
+        ("--previous /nowhere/x", "`/nowhere/x`: no such file or directory"),
     ],
 )
 def test_wrong_arguments_are_one_line(shell: Shell, loads: Path, arguments: str, message: str) -> None:
@@ -343,6 +360,47 @@ def test_a_pipe_gets_plain_lines_of_any_length() -> None:
     assert {(result.returncode, result.stderr) for result in results} == {(0, "")}
     assert results[0].stdout == results[1].stdout
     assert "\x1b" not in results[0].stdout
+
+
+def on_a_terminal(*arguments: str, interrupt: bool = False) -> tuple[int, bytes, str]:
+    """Runs the program with a terminal for its errors: its exit code, its output, and what the terminal got."""
+    controller, terminal = pty.openpty()
+    variables = os.environ | {"TERM": "xterm", "COLUMNS": "80", "PYTHONIOENCODING": "utf-8"}
+    with subprocess.Popen(
+        [*PROGRAM, *arguments], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=terminal, env=variables
+    ) as process:
+        os.close(terminal)
+        shown = b""
+        with contextlib.suppress(OSError):  # Linux reports the end of a terminal as an error.
+            while piece := os.read(controller, 65536):
+                if interrupt and b"planning" in piece:
+                    process.send_signal(signal.SIGINT)
+                    interrupt = False
+                shown += piece
+        os.close(controller)
+        assert process.stdout is not None
+        return process.wait(60), process.stdout.read(), shown.decode()
+
+
+def test_a_terminal_sees_that_work_goes_on_and_keeps_nothing_of_it(tmp_path: Path) -> None:
+    loads = write(tmp_path / "windows.json", WINDOWS)
+    sizes = ("--loads", str(loads), "--ranks", "4", "--slots", "12")
+    for command, what in (("plan", "planning"), ("simulate", "simulating")):
+        code, output, shown = on_a_terminal(command, *sizes)
+        assert (code, b"\x1b" in output) == (0, False)
+        assert what in shown
+        # The cursor is back, and the line of the bar is erased.
+        assert shown.endswith("\x1b[?25h\r\x1b[1A\x1b[2K")
+
+
+def test_an_interrupt_gives_the_terminal_back(tmp_path: Path) -> None:
+    file = tmp_path / "loads.npy"
+    np.save(file, np.random.default_rng(0).lognormal(size=(300, 24, 512)))
+    code, output, shown = on_a_terminal(
+        "plan", "--loads", str(file), "--ranks", "64", "--redundant", "64", interrupt=True
+    )
+    assert (code, output) == (130, b"")
+    assert shown.endswith("\x1b[?25h\r\x1b[1A\x1b[2K")
 
 
 def test_policies_are_completed() -> None:

@@ -8,8 +8,9 @@ from fractions import Fraction
 
 import typer
 
+from expert_placement import Topology
 from expert_placement.cli import options
-from expert_placement.cli.errors import Refused
+from expert_placement.cli.errors import Refused, refusing
 from expert_placement.cli.output import Paper, write_json
 from expert_placement.cli.words import bytes_as_text, many, middle_left_out, seconds_as_text
 from expert_placement.formats.json_object import printable
@@ -43,6 +44,9 @@ _MAX_BYTES = 2**53
 def command(
     old: str = typer.Argument(..., help="The placement that is there.", metavar="OLD", show_default=False),
     new: str = typer.Argument(..., help="The placement that shall be.", metavar="NEW", show_default=False),
+    ranks: int | None = options.RANKS_OF_FILE,
+    nodes: int | None = options.NODES,
+    experts: int | None = options.EXPERTS_OF_FILE,
     bytes_per_expert: str | None = typer.Option(
         None,
         "--bytes-per-expert",
@@ -65,11 +69,26 @@ def command(
         if size is None:
             raise Refused("--bandwidth gives a time for --bytes-per-expert, which is not given")
     need_torch("migrate")
-    plan = transfers(read_placement(old), read_placement(new))
+    if nodes is not None and ranks is None:
+        raise Refused("--nodes says where the ranks of --ranks are, which is not given")
+    with refusing():
+        topology = None if ranks is None else Topology(ranks, nodes or 1)
+    placements = [read_placement(path, experts, topology) for path in (old, new)]
+    for path, placement in zip((old, new), placements, strict=True):
+        _expect(path, "num_experts", placement.num_experts, experts)
+        _expect(path, "num_ranks", placement.num_ranks, ranks)
+        _expect(path, "num_nodes", placement.topology.num_nodes, nodes)
+    plan = transfers(*placements)
     if as_json:
         write_json(_fields(plan, size, bandwidth))
     else:
         _write(plan, size, bandwidth, f"from `{printable(old)}` to `{printable(new)}`", Paper())
+
+
+def _expect(path: str, name: str, found: int, asked: int | None) -> None:
+    """Our own files say everything themselves, so that options can only be wrong about them."""
+    if asked not in (None, found):
+        raise Refused(f"`{printable(path)}`: {name} is {found}, expected {asked} as the option says")
 
 
 def _bytes(text: str) -> int:

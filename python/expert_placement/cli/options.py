@@ -6,6 +6,7 @@ import typer
 
 __all__ = [
     "AS_JSON",
+    "EXPERTS_OF_FILE",
     "GROUPS",
     "INACTIVE",
     "KEEP",
@@ -18,6 +19,7 @@ __all__ = [
     "POLICY",
     "PREVIOUS",
     "RANKS",
+    "RANKS_OF_FILE",
     "REDUNDANT",
     "SLOTS",
     "SLOTS_PER_RANK",
@@ -45,6 +47,12 @@ def complete_policy(incomplete: str) -> list[str]:
 
 LOADS = typer.Option(..., "--loads", help="Recorded loads, one table or one a window.", metavar="FILE")
 RANKS = typer.Option(None, "--ranks", help="Number of ranks, R.", metavar="R")
+RANKS_OF_FILE = typer.Option(
+    None, "--ranks", help="Number of ranks, R, where an engine's file does not say it.", metavar="R"
+)
+EXPERTS_OF_FILE = typer.Option(
+    None, "--experts", help="Number of experts, E, where an engine's file does not say it.", metavar="E"
+)
 NODES = typer.Option(None, "--nodes", help="Number of nodes that the ranks are on, 1 without other word.", metavar="N")
 SLOTS = typer.Option(None, "--slots", help="Number of physical slots of a layer, P.", metavar="P")
 REDUNDANT = typer.Option(None, "--redundant", help="Slots beyond one an expert, in place of --slots.", metavar="N")

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import typer
 
 from expert_placement.cli import options
-from expert_placement.cli.errors import Refused, describe
+from expert_placement.cli.errors import refusing
 from expert_placement.cli.output import Paper, write_json
 from expert_placement.cli.progress import Progress
 from expert_placement.cli.words import amount, many, middle_left_out, percent
@@ -92,7 +92,8 @@ def command(
         )
     comparison = _compare(setting, planned, policy)
     if output is not None:
-        _save(planned, output)
+        with refusing():
+            planned.save(output)
     if as_json:
         fields: dict[str, object] = {"policy": policy, "max_moves": max_moves, "min_gain": min_gain, "output": output}
         write_json(_fields(comparison, fields))
@@ -264,14 +265,6 @@ def _relative(side: _Side) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.floa
     means = np.array([layer.mean for layer in side.reports])
     by_layer = np.divide(times, means[:, np.newaxis], out=np.zeros_like(times), where=means[:, np.newaxis] > 0)
     return times.sum(axis=0) / means.sum(), by_layer.max(axis=0)
-
-
-def _save(planned: Placement, output: str) -> None:
-    try:
-        planned.save(output)
-    except OSError as error:
-        # The error is about a file beside it, which would have taken its place.
-        raise Refused(describe(OSError(error.errno, error.strerror, output))) from None
 
 
 def _write_output(output: str, planned: Placement) -> None:

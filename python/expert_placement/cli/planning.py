@@ -8,7 +8,7 @@ from typing import Any, cast
 
 import numpy as np
 
-from expert_placement import Partition, Placement, Topology, rebalance
+from expert_placement import Partition, Placement, Topology, formats, rebalance
 from expert_placement.cli.errors import Refused, refusing
 from expert_placement.cli.words import many
 from expert_placement.formats.json_object import printable
@@ -204,14 +204,26 @@ def need_torch(command: str) -> None:
         raise Refused(f"`{command}` needs torch: pip install 'expert-placement[torch,cli]'")
 
 
-def read_placement(path: str) -> Placement:
-    """A placement from a file.
+def read_placement(path: str, num_experts: int | None = None, topology: Topology | None = None) -> Placement:
+    """A placement from a file of ours or of an engine.
+
+    Args:
+        path: the file, of any format that `expert_placement.formats` knows.
+        num_experts: E, where it is known; for the files of engines, which do not always say it.
+        topology: the ranks, where they are known; for the files of engines, which do not always say them.
 
     Raises:
-        Refused: the file can not be read, or is damaged.
+        Refused: the file can not be read, is damaged, or needs what is not given.
     """
     with refusing():
-        return Placement.load(path)
+        name = formats.recognise(path)
+        if name == "native":
+            return Placement.load(path)
+        if topology is None and name not in formats.RANKED:
+            raise Refused(
+                f"`{printable(path)}`: a file of `{name}` does not say how many ranks there are, expected --ranks"
+            )
+        return formats.read(path, name, num_experts, topology)
 
 
 def read_setting(request: Request) -> Setting:
@@ -222,12 +234,15 @@ def read_setting(request: Request) -> Setting:
     """
     from expert_placement.formats.loads import read_recorded_loads
 
-    previous = None if request.previous is None else read_placement(request.previous)
     with refusing():
         recorded = read_recorded_loads(request.loads)
     is_windowed = recorded.loads.ndim == 3
     loads = recorded.loads if is_windowed else recorded.loads[np.newaxis]
     num_layers, num_experts = loads.shape[1:]
+    previous = None
+    if request.previous is not None:
+        ranks = None if request.num_ranks is None else _topology(request, None)
+        previous = read_placement(request.previous, num_experts, ranks)
     topology = _topology(request, previous)
     num_slots = _num_slots(request, num_experts, topology, previous)
     if not 0 <= num_slots <= _MAX_TABLE // num_layers:

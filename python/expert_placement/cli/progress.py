@@ -32,19 +32,21 @@ class Progress:
             from rich import progress
             from rich.console import Console
 
-            columns = (
-                progress.TextColumn("{task.description}"),
-                progress.BarColumn(),
-                progress.MofNCompleteColumn(),
-                progress.TimeElapsedColumn(),
-            )
-            self._bar = progress.Progress(*columns, console=Console(stderr=True), transient=True)
-            # One step says nothing about how far it is, so that its bar only moves.
+            # A single step says nothing about how far it is: its bar only moves, and nothing is counted.
+            counted = (progress.MofNCompleteColumn(),) if num_steps > 1 else ()
+            columns = (progress.TextColumn("{task.description}"), progress.BarColumn(), *counted)
+            console = Console(stderr=True)
+            self._bar = progress.Progress(*columns, progress.TimeElapsedColumn(), console=console, transient=True)
             self._task = self._bar.add_task(what, total=num_steps if num_steps > 1 else None)
 
     def __enter__(self) -> Self:
         if self._bar is not None:
-            self._bar.start()
+            try:
+                self._bar.start()
+            except BaseException:
+                # The terminal has no cursor from the first line that is drawn.
+                self._bar.stop()
+                raise
         return self
 
     def __exit__(
