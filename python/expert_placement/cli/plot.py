@@ -259,7 +259,9 @@ def _draw_points(
         return point.num_moves if picture == "moves" else point.num_slots - setting.num_experts
 
     curves: list[Curve] = []
-    ordered = {policy: sorted((p for p in points if p.policy == policy), key=x) for policy in policies}
+    # Budgets that are not used up lead to the same plan.
+    points = list(dict.fromkeys(points))
+    ordered = {policy: sorted((point for point in points if point.policy == policy), key=x) for policy in policies}
     for policy, line in ordered.items():
         if line:
             curves += _curves(policy, [x(point) for point in line], line)

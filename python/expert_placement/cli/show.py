@@ -11,6 +11,7 @@ from expert_placement import MAX_NUM_EXPERTS, STRATEGIES, Partition
 from expert_placement.cli.errors import Refused, refusing
 from expert_placement.cli.output import Paper, write_json
 from expert_placement.cli.rules import OLD_RULE, OldRule, Row, every_strategy, rows
+from expert_placement.cli.words import MAX_ROWS, many
 from expert_placement.formats.json_object import printable
 
 TYPE_CHECKING = False
@@ -40,8 +41,6 @@ HELP = "\n\n".join(
     )
 )
 
-# Tables for people have at most one row more than this.
-_MAX_ROWS = 48
 # Index maps for people are shortened above this many entries.
 _MAX_ENTRIES = 2048
 # Experts of a rank, written out one by one up to this many.
@@ -272,7 +271,7 @@ def _index_map(experts: range, num_experts: int) -> Iterator[int]:
 
 def _write(view: _View, paper: Paper) -> None:
     p = view.partition
-    paper.line(f"{_many(p.num_experts, 'expert')} on {_many(p.num_ranks, 'rank')}, {p.strategy}")
+    paper.line(f"{many(p.num_experts, 'expert')} on {many(p.num_ranks, 'rank')}, {p.strategy}")
     paper.line(_uniformity(p))
     paper.line()
     if view.rank is None:
@@ -288,7 +287,7 @@ def _write(view: _View, paper: Paper) -> None:
 def _uniformity(p: Partition) -> str:
     """Whether all ranks own equally many experts, and what would make it so."""
     if p.is_uniform:
-        return f"Uniform: every rank owns {_many(p.num_experts // p.num_ranks, 'expert')}."
+        return f"Uniform: every rank owns {many(p.num_experts // p.num_ranks, 'expert')}."
     missing = p.min_redundant_experts  # One for each rank with the smaller share.
     share = (p.num_experts + missing) // p.num_ranks
     legal = Partition.legal_ranks(p.num_experts) if p.num_experts else []
@@ -297,21 +296,21 @@ def _uniformity(p: Partition) -> str:
     nearest = [ranks for ranks in (below, above) if ranks is not None]
     ways = [f"on {' or '.join(map(_number, nearest))} {'rank' if nearest == [1] else 'ranks'}"]
     if p.num_experts + missing <= MAX_NUM_EXPERTS:
-        ways.insert(0, f"with {_many(missing, 'redundant expert')} ({p.num_experts + missing:,} in all)")
+        ways.insert(0, f"with {many(missing, 'redundant expert')} ({p.num_experts + missing:,} in all)")
     return (
-        f"Not uniform: {_many(p.num_ranks - missing, 'rank')} with {share:,}, {_many(missing, 'rank')} with "
+        f"Not uniform: {many(p.num_ranks - missing, 'rank')} with {share:,}, {many(missing, 'rank')} with "
         f"{share - 1:,}. It would be uniform {', or '.join(ways)}."
     )
 
 
 def _write_ownership(p: Partition, paper: Paper) -> None:
-    table = rows([p], _MAX_ROWS)
-    grouped = p.num_ranks > _MAX_ROWS
+    table = rows([p], MAX_ROWS)
+    grouped = p.num_ranks > MAX_ROWS
     header = ("ranks", "experts each", "experts") if grouped else ("rank", "count", "start", "experts")
 
     def cells(row: Row) -> tuple[str, ...]:
         if row.omitted:
-            return ("...", "...", f"{_many(row.num_ranks, 'more rank')}, all of them with --json")
+            return ("...", "...", f"{many(row.num_ranks, 'more rank')}, all of them with --json")
         if grouped:
             return (_span(row.first, row.last), _number(p.count(row.first)), _experts_of_run(p, row))
         return (
@@ -359,8 +358,8 @@ def _write_comparison(rules: dict[str, Rule], paper: Paper) -> None:
 
     # Every rule gives the most to the first rank or to the last one.
     most = ["most", *(_number(max(rule.count(0), rule.count(num_ranks - 1))) for rule in every)]
-    header = ("rank" if num_ranks <= _MAX_ROWS else "ranks", *rules)
-    paper.table(header, [*map(cells, rows(every, _MAX_ROWS)), most])
+    header = ("rank" if num_ranks <= MAX_ROWS else "ranks", *rules)
+    paper.table(header, [*map(cells, rows(every, MAX_ROWS)), most])
 
 
 def _write_loads(view: _View, table: LoadTable, paper: Paper) -> None:
@@ -380,7 +379,7 @@ def _write_loads(view: _View, table: LoadTable, paper: Paper) -> None:
         for row, ranks in zip(table_rows, names, strict=True):
             load = carried.get(row.first, 0.0)
             if row.omitted:
-                cells.append(("...", "...", "...", f"{_many(row.num_ranks, 'more rank')}, all of them with --json"))
+                cells.append(("...", "...", "...", f"{many(row.num_ranks, 'more rank')}, all of them with --json"))
             else:
                 bar = paper.bar(load / largest if largest else 0.0, width)
                 cells.append((ranks, amount(load), f"{load / mean:.3f}" if mean else "-", bar))
@@ -397,8 +396,8 @@ def _hottest(carried: dict[int, float], mean: float, amount: _Amount) -> str:
 
 
 def _load_rows(carried: dict[int, float], num_ranks: int) -> list[Row]:
-    """The ranks as at most `_MAX_ROWS + 1` rows. Ranks without experts share one; they carry nothing."""
-    if num_ranks <= _MAX_ROWS:
+    """The ranks as at most `MAX_ROWS + 1` rows. Ranks without experts share one; they carry nothing."""
+    if num_ranks <= MAX_ROWS:
         return [Row(rank, rank) for rank in range(num_ranks)]
     table, rank = [], 0
     for owner in [*carried, num_ranks]:
@@ -407,9 +406,9 @@ def _load_rows(carried: dict[int, float], num_ranks: int) -> list[Row]:
         if owner < num_ranks:
             table.append(Row(owner, owner))
         rank = owner + 1
-    if len(table) <= _MAX_ROWS:
+    if len(table) <= MAX_ROWS:
         return table
-    half = _MAX_ROWS // 2
+    half = MAX_ROWS // 2
     return [*table[:half], Row(table[half].first, table[-half].first - 1, omitted=True), *table[-half:]]
 
 
@@ -459,7 +458,3 @@ def _span(first: int, last: int) -> str:
 
 def _number(value: int) -> str:
     return f"{value:,}"
-
-
-def _many(count: int, noun: str) -> str:
-    return f"{count:,} {noun}" if count == 1 else f"{count:,} {noun}s"
