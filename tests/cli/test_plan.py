@@ -276,10 +276,6 @@ def test_ranks_without_any_load_are_balanced(shell: Shell, tmp_path: Path) -> No
             "num_groups=0 is out of range, expected 1..=8: a group has at least one expert",
         ),
         ("--ranks 8 --slots 16 --policy x", "policy=`x` is unknown, expected one of `balanced`, `deepseek`"),
-        (
-            "--ranks 8 --slots 17 --policy deepseek",
-            "num_slots=17 does not divide by num_ranks=8, which policy `deepseek` needs (next multiple: 24)",
-        ),
         ("--ranks 8 --slots 16 --speeds 1,2", "speeds has length 2, expected 8"),
         (
             "--ranks 2 --slots 16 --speeds 1,x",
@@ -306,6 +302,12 @@ def test_ranks_without_any_load_are_balanced(shell: Shell, tmp_path: Path) -> No
 )
 def test_wrong_arguments_are_one_line(shell: Shell, loads: Path, arguments: str, message: str) -> None:
     assert shell.refused("plan", "--loads", loads, *arguments.split()) == message
+
+
+def test_what_a_policy_can_not_divide_is_one_line(shell: Shell, loads: Path) -> None:
+    message = shell.refused("plan", "--loads", loads, "--ranks", 8, "--slots", 17, "--policy", "deepseek")
+    assert message.startswith("num_slots=17 does not divide by num_ranks=8")
+    assert "next multiple: 24" in message
 
 
 def test_a_previous_placement_of_other_sizes_is_one_line(shell: Shell, loads: Path, tmp_path: Path) -> None:
