@@ -35,10 +35,10 @@ test: setup ## Pass the tests: crate, package, specification
 	$(BIN)/python -m pytest --benchmark-disable
 
 # The compiled core checks itself natively, by the invariants of the same names; through Python `make test` checks it.
-exhaustive: setup ## Check every invariant up to 1024 experts and ranks, maps up to 256 (of the model 128); some ten minutes
+exhaustive: setup ## Check every invariant up to 1024 experts and ranks, pairs and maps up to 256; some ten minutes
 	cargo test --locked --quiet -p expert-placement --lib -- --ignored
 	$(BIN)/expert-placement check --implementation expert_placement_spec.reference:Partition \
-		--experts 0..=1024 --ranks 1..=1024 --wide 128 --alone 64 --samples 0
+		--experts 0..=1024 --ranks 1..=1024 --wide 256 --alone 64 --samples 0
 	$(BIN)/expert-placement check --implementation expert_placement.conformance:TorchPartition \
 		--experts 0..=1024 --ranks 1..=1024 --wide 256 --alone 64 --samples 0
 

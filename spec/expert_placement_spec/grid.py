@@ -144,9 +144,7 @@ class Block:
         """What an elementwise function says, in the shape to which its arguments broadcast."""
         answers = self.implementation.ask(name, experts, ranks, ids, self.strategy)
         shape = (max(experts.shape[0], ids.shape[0]), *ids.shape[1:])
-        expect_shape(name, answers, shape)
-        # An answer may leave out operands that do not matter to it, and then is of a smaller shape.
-        return answers if tuple(answers.shape) == shape else answers + 0 * (experts + ids)
+        return widened(name, answers, shape, (experts, ids))
 
     def _flags(self, values: list[bool]) -> Any:
         """Truth values of the partitions."""
@@ -271,9 +269,8 @@ class Block:
             position = self.arrays.arange(len(index)) - self.arrays.before(lengths)[index]
             shape = (ranks.num_experts[index], ranks.num_ranks[index], ranks.num_shared_experts[index])
         entries = self.implementation.ask("map_entry", representation, *shape, rank, position, self.strategy)
-        expect_shape("map_entry", entries, tuple((rank + position).shape))
-        # An answer may leave out operands that do not matter to it, and then is of a smaller shape.
-        return (entries + 0 * (rank + position)).reshape(-1), lengths, True
+        shape = np.broadcast_shapes(tuple(rank.shape), tuple(position.shape))
+        return widened("map_entry", entries, shape, (rank, position)).reshape(-1), lengths, True
 
     def _listed(self, representation: str) -> tuple[Any, Any, bool]:
         """All maps, asked rank by rank, or partition by partition where the implementation gives all ranks at once."""
@@ -451,6 +448,7 @@ class Points:
         self.strategy = block.strategy
         # Answers for the quantifiers themselves, which one law after the other asks for.
         self._known: dict[tuple[str, str], Any] = {}
+        self._computed: tuple[Any, str, tuple[Any, Any]] | None = None
 
     def __len__(self) -> int:
         return math.prod(self.shape)
@@ -659,7 +657,11 @@ class Points:
     def _look_up(self, query: str, source: Callable[[str], Any], kind: str, ids: Any) -> Any:
         table, name = source(query), self._name(ids)
         if not self._is_quantified(kind, name):
-            return guarded(table, self.block.base(kind)[self.partition], ids, self.block.extents(kind)[self.partition])
+            # Laws ask two tables about the same computed ids, one after the other.
+            if self._computed is None or self._computed[0] is not ids or self._computed[1] != kind:
+                ends = self.block.extents(kind)[self.partition]
+                self._computed = (ids, kind, places(self.block.base(kind)[self.partition], ids, ends))
+            return taken(table, self._computed[2])
         key = (f"{source.__name__} {query}", name)
         if key not in self._known:
             if self.rows is not None:
@@ -671,26 +673,44 @@ class Points:
 
 def guarded(table: Any, base: Any, ids: Any, ends: Any) -> Any:
     """The table at base + id where 0 <= id < end, and POISON elsewhere."""
+    return taken(table, places(base, ids, ends))
+
+
+def places(base: Any, ids: Any, ends: Any) -> tuple[Any, Any]:
+    """Where each id stands in a flat table, and which of them are in range; None where all are."""
     if 0 in ids.shape:
-        return 0 * base
+        return 0 * base, None
     least, most = int(ids.min()), int(ids.max())
     if least >= 0 and (most < int(ends.min()) or int((ends - ids).min()) > 0):
-        return table[base + ids]
-    if not len(table):
-        return 0 * base + POISON
+        return base + ids, None
     inside = (ids >= 0) & (ids < ends)
-    return choose(inside, table[choose(inside, base + ids, 0 * base)], POISON)
+    return choose(inside, base + ids, 0 * base), inside
 
 
-def expect_shape(name: str, answers: Any, shape: tuple[int, ...]) -> None:
-    """Refuses answers that do not broadcast to the shape of what was asked."""
+def taken(table: Any, at: tuple[Any, Any]) -> Any:
+    """The table at these places, and POISON where an id is out of range."""
+    position, inside = at
+    if not len(table):
+        return 0 * position + (0 if inside is None else POISON)
+    return table[position] if inside is None else choose(inside, table[position], POISON)
+
+
+def widened(name: str, answers: Any, shape: tuple[int, ...], asked: tuple[Any, Any]) -> Any:
+    """Answers in the shape of what was asked: one may leave out operands that do not matter, and then is smaller.
+
+    Raises:
+        TypeError: answers of a shape that does not broadcast to it.
+    """
     actual = tuple(answers.shape)
+    if actual == shape:
+        return answers
     try:
         fits = np.broadcast_shapes(actual, shape) == shape
     except ValueError:
         fits = False
     if not fits:
         raise TypeError(f"{name} answers with shape {actual}, expected {shape}")
+    return answers + 0 * (asked[0] + asked[1])
 
 
 def prefix(mask: Any) -> Any:

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from expert_placement_spec.logic import choose
+from expert_placement_spec.logic import choose, divides
 from expert_placement_spec.reference import CONTIGUOUS, MAX, STRATEGIES
 
 if TYPE_CHECKING:
@@ -180,7 +180,7 @@ def local_index_inverts(p: View, r: Any, i: Any) -> Any:
 def covers_exactly_once(p: View, r: Any, e: Any) -> Any:
     """A rank's range holds an expert exactly where that rank is the expert's owner, so one rank holds each."""
     distance = e - p.start(r)
-    held = (distance >= 0) & (distance < p.count(r) * p.stride) & (distance % p.stride == 0)
+    held = (distance >= 0) & (distance < p.count(r) * p.stride) & divides(p.stride, distance)
     return held == (p.owner(e) == r)
 
 

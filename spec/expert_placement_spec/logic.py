@@ -35,6 +35,13 @@ def choose(condition: Any, then: Any, otherwise: Any) -> Any:
     return condition.choose(then, otherwise)
 
 
+def divides(divisor: Any, number: Any) -> Any:
+    """Whether a number is a multiple of another; of 1 each is, and no array has to be divided to know it."""
+    if isinstance(divisor, int) and divisor == 1:
+        return number == number  # noqa: PLR0124 - true in the shape, or the sort, of the number
+    return number % divisor == 0
+
+
 def least(left: Any, right: Any) -> Any:
     """The smaller of two numbers."""
     return choose(left < right, left, right)

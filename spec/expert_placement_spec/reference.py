@@ -81,13 +81,15 @@ def map_entry(
     routed = position < num_experts
     # Beyond the routed experts the formulas are asked of expert 0, and the answer is not taken.
     expert = choose(routed, position, 0)
-    owned = owner(num_experts, num_ranks, expert, strategy) == rank
-    index = choose(owned, local_index(num_experts, num_ranks, expert, strategy), -1)
-    slot = count(num_experts, num_ranks, rank, strategy) + position - num_experts
+    owned = routed & (owner(num_experts, num_ranks, expert, strategy) == rank)
     if representation == "mask":
         shared = (position >= num_experts) & (position < num_experts + num_shared)
-        return choose((routed & owned) | shared, 1, 0)
-    return choose(routed, index, slot if representation == "index_map_with_shared" else -1)
+        return choose(owned | shared, 1, 0)
+    index = choose(owned, local_index(num_experts, num_ranks, expert, strategy), -1)
+    if representation != "index_map_with_shared":
+        return index
+    slot = count(num_experts, num_ranks, rank, strategy) + position - num_experts
+    return choose(routed, index, slot)
 
 
 def map_length(representation: str, num_experts: Any, num_shared: Any) -> Any:
