@@ -121,6 +121,59 @@ def test_the_balanced_policy_is_never_worse(case: tuple[Loads, int, int, int, in
         assert one <= other * (1 + 1e-14)
 
 
+@pytest.mark.parametrize("limit", [0.0, 0.02, 0.1, None, 1.0])
+@pytest.mark.parametrize(("nodes", "ranks", "slots"), [(2, 8, 40), (4, 8, 40), (4, 32, 288), (8, 16, 48)])
+def test_load_off_node_is_limited(nodes: int, ranks: int, slots: int, limit: float | None) -> None:
+    rng = np.random.default_rng(nodes)
+    loads = np.exp(rng.normal(0, 0.8, (6, 32)))
+    topology = Topology(ranks, nodes)
+    plan = rebalance(loads, slots, topology, num_groups=8, max_off_node=limit)
+    most = 0.15 if limit is None else limit
+    assert all(off <= most + 1e-9 for off in plan.off_node(loads, 8))
+    # A loose limit lets more balance in, and none is worse than whole groups on nodes.
+    field = rebalance(loads, slots, topology, "deepseek", 8)
+    assert field.off_node(loads, 8) == [0.0] * 6
+    for one, other in zip(largest(plan, loads), largest(field, loads), strict=True):
+        assert one <= other * (1 + 1e-14)
+
+
+@pytest.mark.parametrize("num_groups", [2, 4, 8])
+def test_every_expert_has_a_replica_at_home(num_groups: int) -> None:
+    rng = np.random.default_rng(num_groups)
+    loads = rng.random((5, 64))
+    plan = rebalance(loads, 80, Topology(8, 2), num_groups=num_groups)
+    nodes = torch.from_numpy(table(plan)).long().view(5, 2, 40)
+    shares = torch.from_numpy(loads) / plan.replica_counts()
+    for layer in range(5):
+        served = torch.stack([torch.bincount(node, shares[layer][node], 64) for node in nodes[layer]])
+        homes = served.view(2, num_groups, -1).sum(2).argmax(0)
+        for expert in range(64):
+            assert expert in nodes[layer, homes[expert // (64 // num_groups)]]
+
+
+def test_groups_stay_at_home_from_one_placement_to_the_next() -> None:
+    rng = np.random.default_rng(3)
+    loads = np.exp(rng.normal(0, 0.8, (6, 64)))
+    plan = rebalance(loads, 80, Topology(16, 4), num_groups=8)
+    for _ in range(5):
+        loads *= np.exp(rng.normal(0, 0.2, loads.shape))
+        for moves in (0, 10, 40, None):
+            after = rebalance(loads, 80, Topology(16, 4), num_groups=8, previous=plan, max_moves=moves)
+            for off, before in zip(after.off_node(loads, 8), plan.off_node(loads, 8), strict=True):
+                assert off <= max(0.15, before if moves is not None else 0) + 1e-9
+        plan = after
+
+
+def test_groups_without_room_at_home_are_split_or_refused() -> None:
+    loads = np.ones((1, 16))
+    # One of four ranks is out of service: the second node has room for 6 of the 8 experts of its group.
+    options: dict[str, Any] = {"num_groups": 2, "active": [True, True, True, False]}
+    plan = rebalance(loads, 24, Topology(4, 2), **options)
+    assert sorted(set(table(plan)[0].tolist())) == [-1, *range(16)]
+    with pytest.raises(ValueError, match=r"max_off_node=0.1 is out of reach.*off node"):
+        rebalance(loads, 24, Topology(4, 2), max_off_node=0.1, **options)
+
+
 @st.composite
 def uneven_cases(draw: st.DrawFn) -> tuple[Loads, int, Topology]:
     """Loads, slots and any topology with room for every expert."""
@@ -275,10 +328,18 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
     ({"policy": "best"}, "policy=`best` is unknown, expected one of `balanced`, `deepseek`"),
     (
         {"policy": "deepseek", "num_slots": 5},
-        "num_slots=5 does not divide by num_ranks=2, which policy `deepseek` needs \\(next multiple: 6",
+        r"num_slots=5 does not divide by num_ranks=2 \(next multiple: 6\)",
     ),
     ({"policy": "deepseek", "num_groups": 3}, "num_experts=4 does not divide by num_groups=3"),
     ({"policy": "deepseek", "num_slots": 8, "active": [True, False]}, "policy `deepseek` needs equal slots"),
+    ({"num_groups": 3}, "num_experts=4 does not divide by num_groups=3"),
+    ({"max_off_node": 0.1}, "max_off_node needs num_groups above 1 that num_nodes divides"),
+    ({"max_off_node": 1.5, "num_groups": 2}, r"max_off_node=1.5 is out of range, expected a number in 0.0..=1.0"),
+    ({"max_off_node": float("nan"), "num_groups": 2}, r"max_off_node=NaN is out of range"),
+    (
+        {"max_off_node": 0.1, "num_groups": 2, "policy": "deepseek"},
+        "policy `deepseek` needs no max_off_node",
+    ),
     ({"num_groups": 0}, "num_groups=0 is out of range, expected 1..=4"),
     ({"max_moves": 1}, "max_moves needs the placement to start from, previous"),
     ({"loads": [[1, 2, float("nan"), 4]]}, r"loads\[0, 2\]=NaN"),

@@ -167,6 +167,23 @@ class Placement(_core.Placement):
         checked = self._checked(loads)
         return self._balancedness(checked.bits, checked.shape[0])
 
+    def off_node(self, loads: LoadsLike, num_groups: SupportsIndex) -> list[float]:
+        """For each layer the part of its load that is served off node, 0.0..=1.0.
+
+        Experts of a group of E / G consecutive ones are at home on the node that serves most of the group's load; what
+        replicas on other nodes serve is off node. Where the model's routing keeps a token's experts in few groups, this
+        is about what leaves the nodes that a token has to visit anyway.
+
+        Args:
+            loads: as for `rank_loads`; windows are added up.
+            num_groups: groups of experts that routing chooses among, G, which divides E.
+
+        Raises:
+            ValueError: groups that do not divide E; and the errors of `rank_loads`.
+        """
+        checked = self._checked(loads)
+        return self._off_node(checked.bits, checked.shape[0], num_groups)
+
     def report(self, loads: LoadsLike) -> list[LayerReport]:
         """For each layer how busy the busiest rank is, and how far from the best that any placement could do.
 

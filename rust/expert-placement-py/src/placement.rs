@@ -253,6 +253,18 @@ impl Placement {
         tensor::doubles(py, &values)
     }
 
+    fn _off_node(
+        &self,
+        py: Python<'_>,
+        loads: &Bound<'_, PyAny>,
+        windows: usize,
+        num_groups: &Bound<'_, PyAny>,
+    ) -> PyResult<Vec<f64>> {
+        let num_groups = argument::natural("num_groups", num_groups)?;
+        let loads = self.loads(loads, windows)?;
+        py.detach(|| self.0.off_node_fractions(&loads, num_groups)).map_err(to_py_err)
+    }
+
     /// One tuple a layer: mean, largest, busiest rank, lower bound, what the bound follows from, balancedness, gap.
     fn _report(&self, py: Python<'_>, loads: &Bound<'_, PyAny>, windows: usize) -> PyResult<Vec<Report>> {
         let loads = self.loads(loads, windows)?;
@@ -311,7 +323,7 @@ fn read_loads(bits: &Bound<'_, PyAny>, windows: usize, layers: usize, experts: u
 
 /// Plans a placement; the loads are the bits of a float64 array of `shape`, windows x layers x experts.
 #[pyfunction]
-#[pyo3(signature = (loads, shape, num_slots, topology, policy, num_groups, previous, max_moves, min_gain, active, num_threads))]
+#[pyo3(signature = (loads, shape, num_slots, topology, policy, num_groups, previous, max_moves, min_gain, max_off_node, active, num_threads))]
 #[expect(clippy::too_many_arguments, reason = "the public function gives names to all of them")]
 pub(crate) fn _rebalance(
     py: Python<'_>,
@@ -324,6 +336,7 @@ pub(crate) fn _rebalance(
     previous: Option<&Bound<'_, PyAny>>,
     max_moves: Option<&Bound<'_, PyAny>>,
     min_gain: Option<&Bound<'_, PyAny>>,
+    max_off_node: Option<&Bound<'_, PyAny>>,
     active: Option<&Bound<'_, PyAny>>,
     num_threads: Option<&Bound<'_, PyAny>>,
 ) -> PyResult<Placement> {
@@ -340,6 +353,7 @@ pub(crate) fn _rebalance(
     options.previous = previous.as_deref();
     options.max_moves = max_moves.map(|moves| argument::natural("max_moves", moves).map(u64::from)).transpose()?;
     options.min_gain = min_gain.map(|gain| argument::number("min_gain", gain)).transpose()?;
+    options.max_off_node = max_off_node.map(|part| argument::number("max_off_node", part)).transpose()?;
     options.num_threads = topology::num_threads(num_threads)?;
     let loads = read_loads(loads, shape.0, shape.1, shape.2)?;
     let made = py.detach(|| core::rebalance(&loads, slots.into(), &topology, &options)).map_err(to_py_err)?;

@@ -99,7 +99,7 @@ mod readme {
 }
 
 #[cfg(feature = "placement")]
-pub use balance::{Options, Policy, rebalance};
+pub use balance::{MAX_OFF_NODE, Options, Policy, rebalance};
 pub use batch::{ABSENT, with_redundant_experts};
 pub use error::Error;
 #[cfg(feature = "alloc")]

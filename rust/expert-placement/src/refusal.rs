@@ -61,7 +61,7 @@ pub(crate) enum Refusal {
     NoActiveRank,
     /// Fewer usable slots than experts.
     TooFewSlots { num_experts: u32, usable: u64, num_slots: u64, num_ranks: u32, lost: Option<(usize, u32)> },
-    /// A number that a policy needs to divide by another.
+    /// A number that has to divide by another.
     NotDivisible { parameter: &'static str, value: u64, by: &'static str, divisor: u64 },
     /// A policy that needs what the topology does not have.
     Unsupported { policy: &'static str, needs: &'static str },
@@ -69,6 +69,8 @@ pub(crate) enum Refusal {
     Needs { parameter: &'static str, needs: &'static str },
     /// Two arguments that must agree.
     Mismatch { left: &'static str, right: &'static str, what: &'static str, left_value: u64, right_value: u64 },
+    /// A limit on the load off node that whole groups on whole nodes do not allow; both as bits.
+    OffNode { limit: u64, layer: usize, least: u64 },
     /// A move without a source.
     NoSource { layer: usize, expert: u32, slot: usize },
 }
@@ -106,12 +108,20 @@ impl fmt::Display for Refusal {
             Self::Needs { parameter, needs } => write!(f, "{parameter} needs {needs}"),
             Self::NotDivisible { parameter, value, by, divisor } => write!(
                 f,
-                "{parameter}={value} does not divide by {by}={divisor}, which policy `deepseek` needs (next multiple: {})",
+                "{parameter}={value} does not divide by {by}={divisor} (next multiple: {})",
                 value.next_multiple_of(divisor.max(1)),
             ),
             Self::Unsupported { policy, needs } => write!(f, "policy `{policy}` needs {needs}"),
             Self::Mismatch { left, right, what, left_value, right_value } => {
                 write!(f, "{left} has {what}={left_value}, expected {right_value} as {right} has")
+            }
+            Self::OffNode { limit, layer, least } => {
+                let (limit, least) = (f64::from_bits(limit), f64::from_bits(least));
+                write!(
+                    f,
+                    "max_off_node={limit} is out of reach: the groups do not fit whole on the nodes' active ranks, and the \
+                     plan serves {least} of the load of layer {layer} off node"
+                )
             }
             Self::NoSource { layer, expert, slot } => write!(
                 f,

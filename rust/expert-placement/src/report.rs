@@ -1,6 +1,6 @@
 //! How well a placement carries loads, and how well any could. SPEC.md, "Balance".
 
-use crate::balance::{replicate, shape::Shape};
+use crate::balance::{check_groups, replicate, shape::Shape};
 use crate::error::Error;
 use crate::loads::Loads;
 use crate::partition::to_usize;
@@ -177,5 +177,47 @@ impl Placement {
         let reports = self.report(loads)?;
         let mean = reports.iter().map(|report| report.mean).sum();
         Ok(ratio(mean, reports.iter().map(|report| report.largest).sum()))
+    }
+
+    /// For each layer the part of its load that is served off node: by replicas that are not on the home node of their
+    /// group, which is the node that serves most of the group's load. 0 where there is no load.
+    ///
+    /// # Errors
+    /// Loads of another number of layers or experts, or groups that do not divide the experts.
+    pub fn off_node_fractions(&self, loads: &Loads, num_groups: u32) -> Result<Vec<f64>, Error> {
+        self.expect_loads(loads)?;
+        check_groups(num_groups, loads.num_experts())?;
+        let nodes = to_usize(self.topology().num_nodes());
+        let size = loads.num_experts() / to_usize(num_groups);
+        let mut node_of_slot = Vec::with_capacity(self.num_slots());
+        for (rank, (start, end)) in (0..).zip(self.slot_offsets().iter().zip(self.slot_offsets().iter().skip(1))) {
+            let node = to_usize(self.topology().node_of(rank)?);
+            node_of_slot.resize(node_of_slot.len() + to_usize(end - start), node);
+        }
+        let (mut weights, mut shares) = (Vec::new(), Vec::new());
+        let mut fractions = Vec::with_capacity(self.num_layers());
+        for layer in 0..self.num_layers() {
+            loads.add_up(layer, &mut weights);
+            self.shares(&weights, layer, &mut shares);
+            let mut served = vec![0.0; to_usize(num_groups) * nodes];
+            for (entry, node) in self.row(layer).iter().zip(&node_of_slot) {
+                let Ok(expert) = usize::try_from(*entry) else { continue };
+                if let Some((sum, share)) = served.get_mut(expert / size * nodes + node).zip(shares.get(expert)) {
+                    *sum += share;
+                }
+            }
+            // What is off node, added up by itself: a difference to the total would leave rounding where there is none.
+            let (mut off, mut total) = (0.0, 0.0);
+            for group in served.chunks_exact(nodes) {
+                let most = group.iter().copied().fold(0.0, f64::max);
+                let home = group.iter().position(|load| *load >= most);
+                for (node, load) in group.iter().enumerate() {
+                    total += load;
+                    off += if Some(node) == home { 0.0 } else { *load };
+                }
+            }
+            fractions.push(if total > 0.0 { off / total } else { 0.0 });
+        }
+        Ok(fractions)
     }
 }

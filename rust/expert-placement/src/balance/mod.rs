@@ -11,6 +11,7 @@
 )]
 
 mod deepseek;
+mod nodes;
 mod pack;
 mod plan;
 mod recount;
@@ -32,7 +33,7 @@ use crate::loads::Loads;
 use crate::placement::{EMPTY, Placement};
 use crate::refusal::{Place, Refusal};
 use crate::topology::Topology;
-use plan::{Job, Warm, Workspace};
+use plan::{Groups, Job, Warm, Workspace};
 use shape::Shape;
 use warm::Offer;
 
@@ -89,9 +90,17 @@ pub struct Options<'a> {
     pub max_moves: Option<u64>,
     /// How much balancedness a move must bring at least: the busiest ranks' times that it saves, over the sum of means.
     pub min_gain: Option<f64>,
+    /// Which part of a layer's load may be served off the home nodes of its groups, in `0.0 ..= 1.0`.
+    ///
+    /// It applies where there are several nodes and they divide the groups. Without it the limit is [`MAX_OFF_NODE`], which
+    /// is exceeded where whole groups do not fit on nodes.
+    pub max_off_node: Option<f64>,
     /// How many threads share the layers; the result does not depend on it.
     pub num_threads: usize,
 }
+
+/// Which part of a layer's load may be served off node without other word.
+pub const MAX_OFF_NODE: f64 = 0.15;
 
 impl Default for Options<'_> {
     fn default() -> Self {
@@ -101,6 +110,7 @@ impl Default for Options<'_> {
             previous: None,
             max_moves: None,
             min_gain: None,
+            max_off_node: None,
             num_threads: 1,
         }
     }
@@ -135,9 +145,10 @@ pub fn rebalance(
     check_groups(options.num_groups, loads.num_experts())?;
     check_limits(options)?;
     let hierarchy = hierarchy(loads, &shape, topology, options)?;
+    let groups = kept_groups(&shape, options)?;
     let mut table = vec![EMPTY; loads.num_layers().saturating_mul(shape.num_slots)];
     if shape.num_slots > 0 {
-        let job = Job { loads, shape: &shape, hierarchy: hierarchy.as_ref(), policy: options.policy };
+        let job = Job { loads, shape: &shape, hierarchy: hierarchy.as_ref(), policy: options.policy, groups };
         if let (Policy::Deepseek, Some(previous)) = (options.policy, options.previous) {
             let plan = |layer, work: &mut Workspace, row: &mut [i32]| {
                 work.plan_in_place(&job, layer, previous.row(layer), row);
@@ -150,7 +161,16 @@ pub fn rebalance(
             in_threads(options.num_threads, &mut table, shape.num_slots, plan)?;
         }
     }
-    Placement::new(experts, loads.num_layers(), topology.clone(), table)
+    let plan = Placement::new(experts, loads.num_layers(), topology.clone(), table)?;
+    if let Some(part) = options.max_off_node.filter(|_| options.max_moves.is_none() && options.min_gain.is_none()) {
+        let fractions = plan.off_node_fractions(loads, options.num_groups)?;
+        let over = fractions.iter().enumerate().find(|(_, fraction)| **fraction > part + 1e-9);
+        if let Some((layer, fraction)) = over {
+            let (limit, least) = (part.to_bits(), fraction.to_bits());
+            return Err(Error::refused(Refusal::OffNode { limit, layer, least }));
+        }
+    }
+    Ok(plan)
 }
 
 /// Fills the table from a placement that is there: what every layer could become, then what the moves are spent on.
@@ -174,8 +194,12 @@ fn choose(layers: &[Warm], job: &Job<'_>, options: &Options<'_>) -> Result<Vec<u
     if options.max_moves.is_none() && options.min_gain.is_none() {
         // As good as from nothing, with the fewest moves.
         let cheapest = |warm: &Warm| {
-            let good =
-                warm.way.offers.iter().enumerate().filter(|(_, offer)| offer.time <= warm.target * (1.0 + 1e-12));
+            let good = warm
+                .way
+                .offers
+                .iter()
+                .enumerate()
+                .filter(|(_, offer)| offer.is_at_home && offer.time <= warm.target * (1.0 + 1e-12));
             good.min_by_key(|(_, offer)| offer.moves).map_or(0, |(index, _)| index)
         };
         return Ok(layers.iter().map(cheapest).collect());
@@ -269,7 +293,7 @@ fn lost_expert(previous: &Placement, shape: &Shape) -> Option<(usize, u32)> {
     })
 }
 
-fn check_groups(num_groups: u32, num_experts: usize) -> Result<(), Error> {
+pub(crate) fn check_groups(num_groups: u32, num_experts: usize) -> Result<(), Error> {
     let most = i64::try_from(num_experts.max(1)).unwrap_or(i64::MAX);
     if num_groups == 0 || i64::from(num_groups) > most {
         return Err(Error::refused(Refusal::OutOfRange {
@@ -279,6 +303,11 @@ fn check_groups(num_groups: u32, num_experts: usize) -> Result<(), Error> {
             max: most,
             because: "a group has at least one expert",
         }));
+    }
+    let (experts, groups) = (u64::try_from(num_experts).unwrap_or(u64::MAX), u64::from(num_groups));
+    if experts % groups != 0 {
+        let (parameter, by) = ("num_experts", "num_groups");
+        return Err(Error::refused(Refusal::NotDivisible { parameter, value: experts, by, divisor: groups }));
     }
     Ok(())
 }
@@ -309,6 +338,31 @@ fn hierarchy(
         // Where every rank can hold every expert there is nothing to compare.
         Policy::Balanced => Ok(built.ok().filter(|_| is_even && shape.room == shape.num_slots)),
     }
+}
+
+/// The groups that a plan keeps at home: those that whole nodes can share, as in the field's algorithm.
+fn kept_groups(shape: &Shape, options: &Options<'_>) -> Result<Option<Groups>, Error> {
+    if let Some(part) = options.max_off_node {
+        if !(0.0..=1.0).contains(&part) {
+            return Err(Error::refused(Refusal::BadNumber {
+                place: Place::of("max_off_node"),
+                bits: part.to_bits(),
+                expected: "a number in 0.0..=1.0",
+            }));
+        }
+        if options.policy == Policy::Deepseek {
+            let needs = "no max_off_node: with groups that nodes divide it serves nothing off node";
+            return Err(Error::refused(Refusal::Unsupported { policy: "deepseek", needs }));
+        }
+    }
+    let number = options.num_groups as usize;
+    let is_kept = options.policy == Policy::Balanced && number > 1 && number % shape.num_nodes == 0;
+    if !is_kept && options.max_off_node.is_some() {
+        let needs = "num_groups above 1 that num_nodes divides";
+        return Err(Error::refused(Refusal::Needs { parameter: "max_off_node", needs }));
+    }
+    let max_off_node = options.max_off_node.unwrap_or(MAX_OFF_NODE);
+    Ok((is_kept && shape.num_nodes > 1).then_some(Groups { number, max_off_node }))
 }
 
 /// Calls `plan` for each layer with its part of a table, on as many threads; each thread has one workspace.

@@ -32,7 +32,7 @@ pub(crate) fn pack(shape: &Shape, work: &mut Workspace, state: &mut State) {
     }
     work.order = order;
     for bin in 0..shape.bins.len() {
-        state.settle(bin, shape.bins[bin].speed);
+        state.settle(bin, shape);
     }
 }
 

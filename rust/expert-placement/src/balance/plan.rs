@@ -1,9 +1,10 @@
 //! One layer's plan, from nothing or from the placement that is there. SPEC.md, "Rebalancing".
 
+use super::nodes::Homes;
 use super::shape::Shape;
 use super::state::{NONE, State};
 use super::warm::{self, Course, Offer, Way};
-use super::{Policy, deepseek, pack, recount, refine, replicate, windows};
+use super::{Policy, deepseek, nodes, pack, recount, refine, replicate, windows};
 use crate::loads::Loads;
 use crate::placement::EMPTY;
 
@@ -18,6 +19,22 @@ pub(super) struct Job<'a> {
     /// The numbers of the field's algorithm, where it applies.
     pub(super) hierarchy: Option<&'a deepseek::Hierarchy>,
     pub(super) policy: Policy,
+    /// The groups that are kept at home, where there are any.
+    pub(super) groups: Option<Groups>,
+}
+
+/// Groups of experts, and which part of a layer's load may be served away from their homes.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Groups {
+    pub(super) number: usize,
+    pub(super) max_off_node: f64,
+}
+
+impl Groups {
+    fn limit(self, weights: &[f64]) -> f64 {
+        // A little more than the limit is rounding.
+        self.max_off_node * weights.iter().sum::<f64>() * (1.0 + 1e-12)
+    }
 }
 
 /// Memory that one layer after the other uses.
@@ -41,7 +58,7 @@ pub(super) struct Workspace {
 impl Workspace {
     /// Plans one layer from nothing.
     pub(super) fn plan(&mut self, job: &Job<'_>, layer: usize, out: &mut [i32]) {
-        let &Job { loads, shape, hierarchy, policy } = job;
+        let &Job { loads, shape, hierarchy, policy, groups } = job;
         loads.add_up(layer, &mut self.weights);
         if let Some(hierarchy) = hierarchy {
             self.singles.clear();
@@ -51,11 +68,18 @@ impl Workspace {
         if policy == Policy::Deepseek {
             return;
         }
+        let at_home = groups.map(|groups| {
+            let homes = Homes::choose(&self.weights, groups.number, groups.limit(&self.weights), shape);
+            shape.with_homes(homes)
+        });
+        let shape = at_home.as_ref().unwrap_or(shape);
         // The field's packing is as good a start as any, unless it minds nodes or puts two replicas on one rank.
         let is_apart = hierarchy.is_some() && self.read(shape, out);
         let field = hierarchy.map(|_| self.state.largest());
         let is_start = is_apart && shape.num_nodes == 1;
-        if !is_start {
+        if let Some(homes) = &shape.homes {
+            self.begin_at_home(homes, shape);
+        } else if !is_start {
             replicate::replicate(&self.weights, shape, &mut self.replicate, &mut self.counts);
             self.state.begin(&self.weights, &self.counts, shape);
             pack::pack(shape, &mut self.pack, &mut self.state);
@@ -63,6 +87,10 @@ impl Workspace {
         let least = shape.least_time(self.weights.iter().sum());
         let largest_share = replicate::largest_share(&self.weights, &self.state.counts);
         let target = least.max(largest_share / shape.largest_speed) * (1.0 + TOLERANCE);
+        if shape.homes.is_some() {
+            self.warm.remember(&self.state);
+            warm::walk(&self.weights, target, shape, &mut self.warm, &mut self.state, State::largest);
+        }
         refine::refine(target, shape, &mut self.refine, &mut self.state);
         let largest = self.state.largest();
         let is_paired = shape.is_even_speed && shape.num_nodes == 1 && shape.bins.iter().all(|bin| bin.room == 2);
@@ -85,9 +113,10 @@ impl Workspace {
             }
         }
         if loads.num_windows() > 1 {
-            return self.plan_windows(job, layer, out);
+            return self.plan_windows(job, shape, layer, out);
         }
-        if !is_start && field.is_some_and(|field| field < self.state.largest()) {
+        let has_homes = shape.homes.is_some();
+        if !is_start && !has_homes && field.is_some_and(|field| field < self.state.largest()) {
             // Two replicas on one rank may balance better; the search goes on from there, with the second one given up.
             std::mem::swap(&mut self.state, &mut self.other);
             self.begin_from(shape, out);
@@ -112,15 +141,82 @@ impl Workspace {
         self.row = row;
     }
 
+    /// The start with groups: every node by itself, replicating what is at home there.
+    ///
+    /// Where more is at home on a node than it has room for, the lightest experts are guests where there is the most.
+    fn begin_at_home(&mut self, homes: &Homes, shape: &Shape) {
+        let mut hosted: Vec<Vec<u32>> = vec![Vec::new(); shape.num_nodes];
+        let mut room = vec![0; shape.num_nodes];
+        for bin in &shape.bins {
+            room[bin.node] += bin.room;
+        }
+        let mut order: Vec<u32> = (0..self.weights.len() as u32).collect();
+        order.sort_by_key(|expert| (!self.weights[*expert as usize].to_bits(), *expert));
+        let mut guests = Vec::new();
+        for expert in order {
+            let home = homes.of(expert);
+            if hosted[home].len() < room[home] {
+                hosted[home].push(expert);
+            } else {
+                guests.push(expert);
+            }
+        }
+        for expert in guests {
+            // Of equally much room the lower node; there is room for every expert somewhere.
+            let node = (0..shape.num_nodes).rev().max_by_key(|node| room[*node] - hosted[*node].len()).unwrap_or(0);
+            hosted[node].push(expert);
+        }
+        let mut rows = Vec::new();
+        let mut counts = vec![0; self.weights.len()];
+        let weights = std::mem::take(&mut self.weights);
+        for (node, experts) in hosted.iter_mut().enumerate() {
+            experts.sort_unstable();
+            let alone = shape.only(node, experts.len());
+            self.weights.clear();
+            self.weights.extend(experts.iter().map(|expert| weights[*expert as usize]));
+            if !experts.is_empty() {
+                replicate::replicate(&self.weights, &alone, &mut self.replicate, &mut self.counts);
+                self.state.begin(&self.weights, &self.counts, &alone);
+                pack::pack(&alone, &mut self.pack, &mut self.state);
+                let target = alone.least_time(self.weights.iter().sum()) * (1.0 + TOLERANCE);
+                refine::refine(target, &alone, &mut self.refine, &mut self.state);
+                for (expert, count) in experts.iter().zip(&self.counts) {
+                    counts[*expert as usize] = *count;
+                }
+            }
+            for (index, bin) in alone.bins.iter().enumerate() {
+                let items = if experts.is_empty() { &[] } else { self.state.items_of(index) };
+                rows.push((
+                    bin.start,
+                    items.iter().filter(|item| **item != NONE).map(|item| experts[*item as usize]).collect(),
+                ));
+            }
+        }
+        self.weights = weights;
+        // Nodes are consecutive ranks, and so the rows are in the order of the ranks.
+        let rows: Vec<(usize, Vec<u32>)> = rows;
+        self.counts = counts;
+        self.state.begin(&self.weights, &self.counts, shape);
+        for (index, (_, items)) in rows.iter().enumerate() {
+            let first = self.state.first[index];
+            for (place, &item) in (first..).zip(items) {
+                self.state.items[place] = item;
+                self.state.set_holder(index, item, true);
+            }
+            self.state.settle(index, shape);
+        }
+    }
+
     /// Goes on from the plan for the sum of the windows, in `state`, to one for the windows themselves, and keeps whichever
     /// is best: that, the plan for the sum, or the field's plan, which `out` holds where there is one.
-    fn plan_windows(&mut self, job: &Job<'_>, layer: usize, out: &mut [i32]) {
-        let &Job { loads, shape, hierarchy, .. } = job;
+    fn plan_windows(&mut self, job: &Job<'_>, shape: &Shape, layer: usize, out: &mut [i32]) {
+        let &Job { loads, hierarchy, .. } = job;
         let field = out.to_vec();
         let mut best = if hierarchy.is_some() { self.time_of(job, layer, out) } else { f64::INFINITY };
         let mut row = std::mem::take(&mut self.row);
-        // The field's plan without second replicas on a rank is another start, where there was one.
-        for start in 0..if hierarchy.is_some() { 4 } else { 2 } {
+        // The field's plan without second replicas on a rank is another start, where there was one. (With groups it has
+        // homes of its own, and stands for itself.)
+        for start in 0..if hierarchy.is_some() && shape.homes.is_none() { 4 } else { 2 } {
             match start {
                 1 | 3 => windows::refine(loads, layer, shape, &mut self.windows, &mut self.state),
                 2 => {
@@ -184,7 +280,7 @@ impl Workspace {
                 self.state.items[place] = item;
                 self.state.set_holder(index, item, true);
             }
-            self.state.settle(index, bin.speed);
+            self.state.settle(index, shape);
         }
         is_apart
     }
@@ -212,16 +308,26 @@ impl Workspace {
         let ideal = std::mem::take(&mut self.state);
         self.begin_from(shape, before);
         let start = self.state.clone();
+        let at_home = job.groups.map(|groups| {
+            let limit = groups.limit(&self.weights);
+            shape.with_homes(Homes::of_state(&self.weights, groups.number, limit, shape, &self.state))
+        });
+        let shape = at_home.as_ref().unwrap_or(shape);
+        self.state.settle_all(shape);
         let time = |state: &State| windows::time(job.loads, layer, shape, state);
         let mut way = warm::walk(&self.weights, target, shape, &mut self.warm, &mut self.state, time);
         let aligned = align(&ideal, &start, shape);
         let ideal_time = time(&aligned);
-        way.offers.push(Offer { course: Course::FromNothing, moves: self.warm.moves(&aligned), time: ideal_time });
+        let moves = self.warm.moves(&aligned);
+        way.offers.push(Offer { course: Course::FromNothing, moves, time: ideal_time, is_at_home: true });
         let mut untouched = before.to_vec();
         clear_unusable(shape, &mut untouched);
         if (0..self.weights.len() as i32).all(|expert| untouched.contains(&expert)) {
+            job.loads.add_up(layer, &mut self.weights);
+            self.read(shape, &untouched);
+            let is_at_home = nodes::is_at_home(shape, &self.state);
             let time = self.time_of(job, layer, &untouched);
-            way.offers.insert(0, Offer { course: Course::Untouched, moves: 0, time });
+            way.offers.insert(0, Offer { course: Course::Untouched, moves: 0, time, is_at_home });
         }
         let mut warm = Warm { way, row: vec![EMPTY; before.len()], target: ideal_time };
         write_over(&aligned, shape, before, &mut warm.row);
@@ -336,7 +442,7 @@ fn align(ideal: &State, start: &State, shape: &Shape) -> State {
             let item = aligned.items[place];
             aligned.set_holder(bin, item, true);
         }
-        aligned.settle(bin, shape.bins[bin].speed);
+        aligned.settle(bin, shape);
     }
     aligned
 }

@@ -5,6 +5,7 @@
 
 use std::cmp::Ordering;
 
+use super::nodes::may_exchange;
 use super::shape::Shape;
 use super::state::{NONE, State};
 
@@ -87,8 +88,8 @@ pub(crate) fn refine(target: f64, shape: &Shape, work: &mut Workspace, state: &m
                 state.replace(hot, gives, takes);
                 state.replace(swap.cold, takes, gives);
             }
-            state.settle(hot, shape.bins[hot].speed);
-            state.settle(swap.cold, shape.bins[swap.cold].speed);
+            state.settle(hot, shape);
+            state.settle(swap.cold, shape);
             swap.cold
         } else {
             return;
@@ -100,8 +101,8 @@ pub(crate) fn refine(target: f64, shape: &Shape, work: &mut Workspace, state: &m
 fn exchange(hot: usize, gives: u32, cold: usize, takes: u32, shape: &Shape, state: &mut State) {
     state.replace(hot, gives, takes);
     state.replace(cold, takes, gives);
-    state.settle(hot, shape.bins[hot].speed);
-    state.settle(cold, shape.bins[cold].speed);
+    state.settle(hot, shape);
+    state.settle(cold, shape);
 }
 
 /// Carries a step out.
@@ -120,7 +121,7 @@ pub(crate) fn apply(step: Step, weights: &[f64], shape: &Shape, state: &mut Stat
             for touched in 0..shape.bins.len() {
                 let holds = |expert| expert != NONE && state.holds(touched, expert);
                 if touched == bin || holds(old) || holds(new) {
-                    state.settle(touched, shape.bins[touched].speed);
+                    state.settle(touched, shape);
                 }
             }
         }
@@ -192,8 +193,7 @@ fn best_swap(hot: usize, target: f64, shape: &Shape, work: &Workspace, state: &S
                     && moved > 0.0
                     && !state.holds(cold, gives)
                     && (takes == NONE || !state.holds(hot, takes))
-                    && keeps_spread(gives, hot, cold, shape, state)
-                    && keeps_spread(takes, cold, hot, shape, state)
+                    && may_exchange((hot, &[gives]), (cold, &[takes]), shape, state)
                 {
                     best = ((hot_load - moved) / hot_speed).max((cold_load + moved) / cold_speed);
                     (least, most) = (ideal - (best - together) * hot_speed, ideal + (best - together) * cold_speed);
@@ -247,14 +247,9 @@ pub(crate) fn best_double_swap(
                 if least < moved
                     && moved < most
                     && moved > 0.0
-                    && mine
-                        .items
-                        .iter()
-                        .all(|item| !state.holds(cold, *item) && keeps_spread(*item, hot, cold, shape, state))
-                    && other
-                        .items
-                        .iter()
-                        .all(|item| !state.holds(hot, *item) && keeps_spread(*item, cold, hot, shape, state))
+                    && mine.items.iter().all(|item| !state.holds(cold, *item))
+                    && other.items.iter().all(|item| !state.holds(hot, *item))
+                    && may_exchange((hot, &mine.items), (cold, &other.items), shape, state)
                 {
                     best = ((hot_load - moved) / hot_speed).max((cold_load + moved) / cold_speed);
                     (least, most) = (ideal - (best - together) * hot_speed, ideal + (best - together) * cold_speed);
@@ -280,24 +275,4 @@ fn pairs(items: &[u32], shares: &[f64], out: &mut Vec<Pair>) {
         }
     }
     out.sort_unstable_by_key(|pair| (!pair.share.to_bits(), pair.items));
-}
-
-/// Whether an item may go from one rank to another without bringing an expert's replicas together on fewer nodes.
-pub(crate) fn keeps_spread(item: u32, from: usize, to: usize, shape: &Shape, state: &State) -> bool {
-    let (from, to) = (shape.bins[from].node, shape.bins[to].node);
-    if item == NONE || from == to || state.counts[item as usize] == 1 {
-        return true;
-    }
-    state.on_node(item, to, shape) < state.on_node(item, from, shape)
-}
-
-/// Whether a replica may come to a rank, and another go, without leaving replicas on fewer nodes than they could be on.
-pub(crate) fn spreads(old: u32, new: u32, bin: usize, shape: &Shape, state: &State) -> bool {
-    if shape.num_nodes == 1 {
-        return true;
-    }
-    let node = shape.bins[bin].node;
-    let fewest = |expert| (0..shape.num_nodes).map(|node| state.on_node(expert, node, shape)).min().unwrap_or(0);
-    let most = |expert| (0..shape.num_nodes).map(|node| state.on_node(expert, node, shape)).max().unwrap_or(0);
-    state.on_node(new, node, shape) == fewest(new) && (old == NONE || state.on_node(old, node, shape) == most(old))
 }

@@ -1,5 +1,6 @@
 //! The ranks that a plan may use: active ones with slots, and how many different experts each can hold.
 
+use super::nodes::Homes;
 use crate::error::Error;
 use crate::partition::to_usize;
 use crate::topology::Topology;
@@ -31,6 +32,8 @@ pub(crate) struct Shape {
     pub(crate) largest_speed: f64,
     pub(crate) is_even_speed: bool,
     pub(crate) num_nodes: usize,
+    /// Where the experts of one layer are at home, if it matters.
+    pub(crate) homes: Option<Homes>,
 }
 
 impl Shape {
@@ -50,16 +53,35 @@ impl Shape {
                 bins.push(Bin { start, slots, room: slots.min(num_experts), speed: topology.speed(index), node });
             }
         }
-        Ok(Self {
+        let num_slots = usize::try_from(num_slots).unwrap_or(usize::MAX);
+        Ok(Self::of(bins, num_slots, to_usize(topology.num_nodes()), active_speed))
+    }
+
+    fn of(bins: Vec<Bin>, num_slots: usize, num_nodes: usize, active_speed: f64) -> Self {
+        Self {
             active_speed,
             room: bins.iter().map(|bin| bin.room).sum(),
-            num_slots: usize::try_from(num_slots).unwrap_or(usize::MAX),
+            num_slots,
             total_speed: bins.iter().map(|bin| bin.speed).sum(),
             largest_speed: bins.iter().map(|bin| bin.speed).fold(0.0, f64::max),
             is_even_speed: bins.windows(2).all(|pair| pair[0].speed.to_bits() == pair[1].speed.to_bits()),
-            num_nodes: to_usize(topology.num_nodes()),
+            num_nodes,
+            homes: None,
             bins,
-        })
+        }
+    }
+
+    /// The same for a layer whose experts are at home somewhere.
+    pub(crate) fn with_homes(&self, homes: Homes) -> Self {
+        Self { homes: Some(homes), ..self.clone() }
+    }
+
+    /// The usable ranks of one node by themselves, for so many experts.
+    pub(crate) fn only(&self, node: usize, num_experts: usize) -> Self {
+        let of_node = self.bins.iter().filter(|bin| bin.node == node);
+        let bins: Vec<Bin> = of_node.map(|bin| Bin { node: 0, room: bin.room.min(num_experts), ..*bin }).collect();
+        let speed = bins.iter().map(|bin| bin.speed).sum();
+        Self::of(bins, self.num_slots, 1, speed)
     }
 
     /// The time of every active rank if all were equally busy.

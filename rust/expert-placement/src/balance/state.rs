@@ -21,6 +21,8 @@ pub(crate) struct State {
     pub(crate) loads: Vec<f64>,
     /// The load divided by the rank's speed.
     pub(crate) times: Vec<f64>,
+    /// What each rank serves of experts that are at home elsewhere; nothing where there are no homes.
+    away: Vec<f64>,
     /// For each expert, one bit a rank: who holds it.
     holders: Vec<u64>,
     words: usize,
@@ -48,6 +50,8 @@ impl State {
         self.loads.resize(shape.bins.len(), 0.0);
         self.times.clear();
         self.times.resize(shape.bins.len(), 0.0);
+        self.away.clear();
+        self.away.resize(shape.bins.len(), 0.0);
         self.words = shape.bins.len().div_ceil(64);
         self.holders.clear();
         self.holders.resize(weights.len() * self.words, 0);
@@ -102,7 +106,7 @@ impl State {
     }
 
     /// Orders a rank's items, heavier first and then the lower expert, and adds their shares up in that order.
-    pub(crate) fn settle(&mut self, bin: usize, speed: f64) {
+    pub(crate) fn settle(&mut self, bin: usize, shape: &Shape) {
         let range = self.first[bin]..self.first[bin + 1];
         let (items, weights) = (&mut self.items[range.clone()], &mut self.item_shares[range]);
         for (item, weight) in items.iter().zip(weights.iter_mut()) {
@@ -126,7 +130,20 @@ impl State {
         }
         let load = weights.iter().fold(0.0, |sum, weight| sum + weight);
         self.loads[bin] = load;
-        self.times[bin] = load / speed;
+        self.times[bin] = load / shape.bins[bin].speed;
+        if let Some(homes) = &shape.homes {
+            let node = shape.bins[bin].node;
+            let strangers =
+                items.iter().zip(weights.iter()).filter(|(item, _)| **item != NONE && homes.of(**item) != node);
+            self.away[bin] = strangers.fold(0.0, |sum, (_, weight)| sum + weight);
+        }
+    }
+
+    /// Settles every rank.
+    pub(crate) fn settle_all(&mut self, shape: &Shape) {
+        for bin in 0..shape.bins.len() {
+            self.settle(bin, shape);
+        }
     }
 
     /// The busiest rank, the first of equals.
@@ -143,6 +160,11 @@ impl State {
     /// The time of the busiest rank.
     pub(crate) fn largest(&self) -> f64 {
         self.times.iter().copied().fold(0.0, f64::max)
+    }
+
+    /// The load that is served away from home.
+    pub(crate) fn off_node(&self) -> f64 {
+        self.away.iter().fold(0.0, |sum, away| sum + away)
     }
 
     /// Replaces one item of a rank, without settling it.

@@ -3,6 +3,7 @@
 //! Each layer is improved step by step, and every state on the way is kept as an offer: so many moves, so long the
 //! busiest rank. What the layers offer is then bought for the whole model with one budget.
 
+use super::nodes::{self, may_exchange, may_replace};
 use super::refine::{self, Step};
 use super::shape::Shape;
 use super::state::{NONE, State};
@@ -24,6 +25,8 @@ pub(crate) struct Offer {
     pub(crate) course: Course,
     pub(crate) moves: usize,
     pub(crate) time: f64,
+    /// Whether the load off node is within its limit, where there is one.
+    pub(crate) is_at_home: bool,
 }
 
 /// The way of one layer: its steps and what they offer, with the old placement first.
@@ -111,7 +114,11 @@ pub(crate) fn walk(
     time: impl Fn(&State) -> f64,
 ) -> Way {
     let mut way = Way::default();
-    way.offers.push(Offer { course: Course::Steps(0), moves: work.residents.moves(state), time: time(state) });
+    let offer = |course, work: &Workspace, state: &State| {
+        let is_at_home = nodes::is_at_home(shape, state);
+        Offer { course, moves: work.residents.moves(state), time: time(state), is_at_home }
+    };
+    way.offers.push(offer(Course::Steps(0), work, state));
     let most_steps = 32 * shape.bins.len() + 256;
     while way.steps.len() < most_steps {
         let hot = state.hottest();
@@ -130,8 +137,7 @@ pub(crate) fn walk(
                 way.steps.push(step);
             }
         }
-        let course = Course::Steps(way.steps.len());
-        let offer = Offer { course, moves: work.residents.moves(state), time: time(state) };
+        let offer = offer(Course::Steps(way.steps.len()), work, state);
         // An offer that costs no less and brings no more than another is none.
         while way.offers.len() > 1
             && way.offers.last().is_some_and(|last| last.moves >= offer.moves && last.time >= offer.time)
@@ -213,8 +219,7 @@ fn offer_swaps(hot: usize, target: f64, shape: &Shape, residents: &Residents, st
                     && times.1 < hot_time * (1.0 - 1e-12)
                     && relief > best.worth * 0.5
                     && (takes == NONE || !state.holds(hot, takes))
-                    && refine::keeps_spread(gives, hot, cold, shape, state)
-                    && refine::keeps_spread(takes, cold, hot, shape, state)
+                    && may_exchange((hot, &[gives]), (cold, &[takes]), shape, state)
                 {
                     best.offer(relief, Step::Swap { hot, gives, cold, takes }, residents);
                 }
@@ -239,7 +244,7 @@ fn offer_replacements(
             break;
         }
         let next_share = weights[new as usize] / f64::from(state.counts[new as usize] + 1);
-        for (index, bin) in shape.bins.iter().enumerate() {
+        for index in 0..shape.bins.len() {
             if state.holds(index, new) {
                 continue;
             }
@@ -266,8 +271,7 @@ fn offer_replacements(
                     is_cooler &= time < hot_time;
                     relief += excess(state.times[holder], target) - excess(time, target);
                 }
-                let _ = bin;
-                if is_cooler && relief > best.worth * 0.5 && refine::spreads(old, new, index, shape, state) {
+                if is_cooler && relief > best.worth * 0.5 && may_replace(old, new, index, weights, shape, state) {
                     best.offer(relief, Step::Replace { bin: index, old, new }, residents);
                 }
             }

@@ -3,6 +3,7 @@
 //! A plan for the sum of the loads is where the search begins; exchanges between ranks then lower what a user waits for,
 //! the busiest rank of each window.
 
+use super::nodes::may_exchange;
 use super::refine::{self, Step};
 use super::shape::Shape;
 use super::state::{NONE, State};
@@ -53,15 +54,12 @@ pub(crate) fn refine(loads: &Loads, layer: usize, shape: &Shape, work: &mut Work
         for &hot in &work.hot {
             for cold in (0..shape.bins.len()).filter(|cold| *cold != hot) {
                 for &gives in state.items_of(hot) {
-                    if gives == NONE
-                        || state.holds(cold, gives)
-                        || !refine::keeps_spread(gives, hot, cold, shape, state)
-                    {
+                    if gives == NONE || state.holds(cold, gives) {
                         continue;
                     }
                     for &takes in state.items_of(cold) {
                         if takes != NONE && state.holds(hot, takes)
-                            || !refine::keeps_spread(takes, cold, hot, shape, state)
+                            || !may_exchange((hot, &[gives]), (cold, &[takes]), shape, state)
                         {
                             continue;
                         }
