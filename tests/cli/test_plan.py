@@ -80,6 +80,7 @@ def test_json_is_what_the_library_says(shell: Shell, loads: Path) -> None:
         "gap": report.gap,
         "layers": [report._asdict()],
         "rank_loads": plan.rank_loads(LOADS).tolist(),
+        "off_node": None,
     }
     assert shown["before"]["rank_loads"] == [[float(load) for load in LOADS[0]]]
     sizes = {"num_windows": None, "num_layers": 1, "num_experts": 8, "num_slots": 16, "num_ranks": 8, "num_nodes": 1}
@@ -168,6 +169,19 @@ def test_nodes_and_groups_reach_the_policy(shell: Shell, loads: Path) -> None:
     shown = shell.fields("plan", "--loads", loads, *arguments)
     plan = rebalance(LOADS, 12, Topology(4, 2), "deepseek", 4)
     assert (shown["after"]["digest"], shown["num_nodes"], shown["num_groups"]) == (plan.digest(), 2, 4)
+
+
+def test_what_is_served_off_node_is_limited_and_said(shell: Shell, loads: Path) -> None:
+    arguments = ("plan", "--loads", loads, "--ranks", 4, "--slots", 16, "--nodes", 2, "--groups", 4)
+    plan = rebalance(LOADS, 16, Topology(4, 2), num_groups=4, max_off_node=0.05)
+    shown = shell.fields(*arguments, "--max-off-node", 0.05)
+    assert shown["after"]["digest"] == plan.digest()
+    assert shown["after"]["off_node"] == plan.off_node(LOADS, 4)
+    assert shown["after"]["off_node"][0] <= 0.05
+    assert (shown["max_off_node"], shown["before"]["off_node"]) == (0.05, [0.0])
+    lines = shell.lines(*arguments, "--max-off-node", 0)
+    assert lines[3].split()[-3:] == ["off", "node", "moves"]
+    assert lines[5].split()[-3:-1] == ["0", "%"]
 
 
 # --- from one placement to the next -----------------------------------------------------------------------------------

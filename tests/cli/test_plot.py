@@ -173,8 +173,14 @@ def test_the_suffix_says_the_format(shell: Shell, windows: Path, tmp_path: Path,
         ("ranks --output x.qqq", "output=`x.qqq` is of no known format, expected a name in .png, .svg, .pdf"),
         ("ranks --output x", "output=`x` is of no known format, expected a name in .png, .svg, .pdf"),
         ("ranks --output /nowhere/x.png", "`/nowhere/x.png`: no such file or directory"),
-        ("moves --output x.png --max-moves 3", "the picture `moves` has no use for --max-moves and --min-gain"),
-        ("slots --output x.png --min-gain 3", "the picture `slots` has no use for --max-moves and --min-gain"),
+        (
+            "moves --output x.png --max-moves 3",
+            "the picture `moves` has no use for --max-moves, --min-gain and --max-off-node",
+        ),
+        (
+            "slots --output x.png --min-gain 3",
+            "the picture `slots` has no use for --max-moves, --min-gain and --max-off-node",
+        ),
         (
             "slots --output x.png --slots-per-rank 6",
             "the picture `slots` varies the number of slots, expected --slots or --redundant for the most, and neither "

@@ -13,6 +13,7 @@ __all__ = [
     "LOADS",
     "LOADS_HELP",
     "MAX_MOVES",
+    "MAX_OFF_NODE",
     "MIN_GAIN",
     "NODES",
     "POLICIES",
@@ -76,5 +77,8 @@ PREVIOUS = typer.Option(
 )
 MAX_MOVES = typer.Option(None, "--max-moves", help="Experts that may come to a rank, in all layers.", metavar="N")
 MIN_GAIN = typer.Option(None, "--min-gain", help="Balancedness that a move must bring at least.", metavar="X")
+MAX_OFF_NODE = typer.Option(
+    None, "--max-off-node", help="Part of the load that may be served off the groups' nodes, 0 to 1.", metavar="X"
+)
 THREADS = typer.Option(1, "--threads", help="Threads that share the layers.", metavar="N")
 AS_JSON = typer.Option(False, "--json", help="Write JSON, always whole.", metavar="")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
 import typer
 
@@ -33,7 +33,8 @@ HELP = "\n\n".join(
         "What is there is the placement of --previous, or else a linear partition of the experts over the ranks. "
         "Balancedness is the sum of the mean times of the ranks over that of the largest ones, in all layers and "
         "windows; the lower bound is one that no placement in these slots can beat. A move is an expert that comes to "
-        "a rank which did not hold it.",
+        "a rank which did not hold it. Where the routing chooses among groups of experts on several nodes, off "
+        "node is the part of the load that is served elsewhere than on the home of its group.",
         "[bold]Examples[/bold]",
         "  expert-placement plan --loads loads.json --ranks 32 --redundant 32 --output placement.json",
         "  expert-placement plan --loads later.json --previous placement.json --max-moves 50 --output next.json",
@@ -60,13 +61,14 @@ def command(
     previous: str | None = options.PREVIOUS,
     max_moves: int | None = options.MAX_MOVES,
     min_gain: float | None = options.MIN_GAIN,
+    max_off_node: float | None = options.MAX_OFF_NODE,
     threads: int = options.THREADS,
     output: str | None = typer.Option(None, "--output", "-o", help="Write the placement to this file.", metavar="FILE"),
     layers: bool = typer.Option(False, "--layers", help="Show every layer, not only the worst ones.", metavar=""),
     as_json: bool = options.AS_JSON,
 ) -> None:
     """The options of `expert-placement plan`."""
-    from expert_placement.cli.planning import Request, need_torch, read_setting
+    from expert_placement.cli.planning import Limits, Request, need_torch, read_setting
 
     need_torch("plan")
     setting = read_setting(
@@ -84,19 +86,15 @@ def command(
             num_threads=threads,
         )
     )
+    limits = Limits(max_moves, min_gain, max_off_node)
     with Progress("planning", 1) as progress:
-        planned = progress.step(
-            lambda: setting.plan(
-                setting.loads, policy, previous=setting.previous, max_moves=max_moves, min_gain=min_gain
-            )
-        )
+        planned = progress.step(lambda: setting.plan(setting.loads, policy, setting.previous, limits))
     comparison = _compare(setting, planned, policy)
     if output is not None:
         with refusing():
             planned.save(output)
     if as_json:
-        fields: dict[str, object] = {"policy": policy, "max_moves": max_moves, "min_gain": min_gain, "output": output}
-        write_json(_fields(comparison, fields))
+        write_json(_fields(comparison, {"policy": policy, **asdict(limits), "output": output}))
     else:
         _write(comparison, Paper(), all_layers=layers)
         if output is not None:
@@ -113,6 +111,17 @@ class _Side:
     score: Score
     rank_loads: npt.NDArray[np.float64]
     """The load of each rank in each window and layer: float64[W, L, R]."""
+    off_node: list[float] | None
+    """The part of each layer's load that is served off the groups' homes, where they have some."""
+
+    def all_off_node(self) -> float:
+        """The same of all layers together."""
+        off_node = (
+            0.0
+            if self.off_node is None
+            else sum(part * layer.mean for part, layer in zip(self.off_node, self.reports, strict=True))
+        )
+        return off_node / self.score.mean if self.score.mean else 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,7 +141,9 @@ def _compare(setting: Setting, planned: Placement, policy: str) -> _Comparison:
 
     def side(name: str, placement: Placement) -> _Side:
         reports = placement.report(setting.loads)
-        return _Side(name, placement, reports, score(reports), placement.rank_loads(setting.loads).numpy())
+        rank_loads = placement.rank_loads(setting.loads).numpy()
+        off_node = placement.off_node(setting.loads, setting.num_groups) if setting.has_homes else None
+        return _Side(name, placement, reports, score(reports), rank_loads, off_node)
 
     return _Comparison(
         setting,
@@ -160,6 +171,7 @@ def _fields(comparison: _Comparison, asked: dict[str, object]) -> dict[str, obje
             "gap": side.score.gap,
             "layers": [report._asdict() for report in side.reports],
             "rank_loads": loads.tolist(),
+            "off_node": side.off_node,
         }
 
     return {
@@ -188,11 +200,13 @@ def _write(comparison: _Comparison, paper: Paper, *, all_layers: bool) -> None:
             amount(side.score.largest),
             amount(side.score.lower_bound),
             percent(side.score.gap),
+            *((percent(side.all_off_node()),) if setting.has_homes else ()),
             f"{moves:,}" if moves is not None else "",
         )
         for when, side, moves in (("before", before, None), ("after", after, sum(comparison.moves)))
     ]
-    paper.table(("", "balancedness", "busiest ranks", "lower bound", "gap", "moves"), rows, left=(0,))
+    off_node = ("off node",) if setting.has_homes else ()
+    paper.table(("", "balancedness", "busiest ranks", "lower bound", "gap", *off_node, "moves"), rows, left=(0,))
     _write_layers(comparison, paper, all_layers=all_layers)
     _write_ranks(comparison, paper)
 
@@ -220,11 +234,13 @@ def _write_layers(comparison: _Comparison, paper: Paper, *, all_layers: bool) ->
             amount(new.largest),
             amount(new.lower_bound),
             percent(new.gap),
+            *(() if after.off_node is None else (percent(after.off_node[layer]),)),
             f"{comparison.moves[layer]:,}",
         )
 
     header = ("layer", *(("of the model",) if renamed else ()), "before", "after", "busiest rank", "lower bound")
-    paper.table((*header, "gap", "moves"), map(row, layers))
+    off_node = () if after.off_node is None else ("off node",)
+    paper.table((*header, "gap", *off_node, "moves"), map(row, layers))
 
 
 def _write_ranks(comparison: _Comparison, paper: Paper) -> None:

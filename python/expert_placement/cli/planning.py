@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from expert_placement import LayerReport
 
-__all__ = ["LINEAR", "Request", "Score", "Setting", "need_torch", "read_placement", "read_setting", "score"]
+__all__ = ["LINEAR", "Limits", "Request", "Score", "Setting", "need_torch", "read_placement", "read_setting", "score"]
 
 # How the placement is called that a plan starts from where none is given.
 LINEAR = "linear partition"
@@ -48,6 +48,15 @@ class Request:
     num_groups: int = 1
     previous: str | None = None
     num_threads: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What a plan may do at most, under the names of `rebalance`."""
+
+    max_moves: int | None = None
+    min_gain: float | None = None
+    max_off_node: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,16 +114,15 @@ class Setting:
         self,
         loads: npt.NDArray[Any],
         policy: str,
-        *,
         previous: Placement | None = None,
-        max_moves: int | None = None,
-        min_gain: float | None = None,
+        limits: Limits | None = None,
     ) -> Placement:
         """A placement for these loads.
 
         Raises:
             Refused: what `rebalance` refuses.
         """
+        limits = limits or Limits()
         with refusing():
             return rebalance(
                 loads,
@@ -124,8 +132,9 @@ class Setting:
                 cast("Literal['balanced', 'deepseek']", policy),
                 self.num_groups,
                 previous,
-                max_moves,
-                min_gain=min_gain,
+                limits.max_moves,
+                min_gain=limits.min_gain,
+                max_off_node=limits.max_off_node,
                 num_threads=self.num_threads,
             )
 
@@ -139,6 +148,11 @@ class Setting:
             return Placement.from_physical_to_logical(
                 self.start.physical_to_logical(), num_experts=self.num_experts, topology=self.topology
             )
+
+    @property
+    def has_homes(self) -> bool:
+        """Whether groups of experts have a node that is their home, so that load can be off it."""
+        return self.num_groups > 1 and self.topology.num_nodes > 1
 
     def described(self) -> str:
         """The sizes, on one line."""

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
     from expert_placement import Placement
-    from expert_placement.cli.planning import Setting
+    from expert_placement.cli.planning import Limits, Setting
     from expert_placement.plot import Curve
 
 __all__ = ["HELP", "PICTURES", "command"]
@@ -83,11 +83,12 @@ def command(
     previous: str | None = options.PREVIOUS,
     max_moves: int | None = options.MAX_MOVES,
     min_gain: float | None = options.MIN_GAIN,
+    max_off_node: float | None = options.MAX_OFF_NODE,
     threads: int = options.THREADS,
     as_json: bool = options.AS_JSON,
 ) -> None:
     """The options of `expert-placement plot`."""
-    from expert_placement.cli.planning import Request, need_torch, read_setting
+    from expert_placement.cli.planning import Limits, Request, need_torch, read_setting
 
     if picture not in PICTURES:
         expected = ", ".join(f"`{name}`" for name in PICTURES)
@@ -112,11 +113,12 @@ def command(
             num_threads=threads,
         )
     )
+    limits = Limits(max_moves, min_gain, max_off_node)
     if picture in ("ranks", "layers"):
-        fields = _draw_ranks(setting, picture, output, policy or options.POLICIES[0], max_moves, min_gain)
+        fields = _draw_ranks(setting, picture, output, policy or options.POLICIES[0], limits)
     else:
-        if max_moves is not None or min_gain is not None:
-            raise Refused(f"the picture `{picture}` has no use for --max-moves and --min-gain")
+        if limits != Limits():
+            raise Refused(f"the picture `{picture}` has no use for --max-moves, --min-gain and --max-off-node")
         policies = options.POLICIES if policy is None else (policy,)
         draw = _draw_moves if picture == "moves" else _draw_slots
         fields = draw(setting, output, policies)
@@ -126,18 +128,12 @@ def command(
         _write(fields, Paper(), setting, output)
 
 
-def _draw_ranks(
-    setting: Setting, picture: str, output: str, policy: str, max_moves: int | None, min_gain: float | None
-) -> dict[str, object]:
+def _draw_ranks(setting: Setting, picture: str, output: str, policy: str, limits: Limits) -> dict[str, object]:
     from expert_placement.cli.panels import placed
     from expert_placement.plot import plot_ranks
 
     with Progress("planning", 1) as progress:
-        planned = progress.step(
-            lambda: setting.plan(
-                setting.loads, policy, previous=setting.previous, max_moves=max_moves, min_gain=min_gain
-            )
-        )
+        planned = progress.step(lambda: setting.plan(setting.loads, policy, setting.previous, limits))
     panels = [
         placed(f"before: {setting.start_in_short}", setting.start, setting.loads),
         placed(f"after: {policy}", planned, setting.loads),
@@ -169,11 +165,11 @@ def _split(setting: Setting) -> tuple[npt.NDArray[Any], npt.NDArray[Any] | None]
 
 
 def _point(setting: Setting, policy: str, previous: Placement | None, max_moves: int | None = None) -> _Point:
-    from expert_placement.cli.planning import score
+    from expert_placement.cli.planning import Limits, score
     from expert_placement.cli.transfers import count_moves
 
     loads, later = _split(setting)
-    planned = setting.plan(loads, policy, previous=previous, max_moves=max_moves)
+    planned = setting.plan(loads, policy, previous, Limits(max_moves))
     scored = score(planned.report(loads))
     return _Point(
         policy,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from functools import partial
 
 import typer
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from expert_placement import Placement
-    from expert_placement.cli.planning import Score, Setting
+    from expert_placement.cli.planning import Limits, Score, Setting
 
 __all__ = ["HELP", "command"]
 
@@ -76,14 +76,16 @@ def command(
     previous: str | None = options.PREVIOUS,
     max_moves: list[int] = _MAX_MOVES,
     min_gain: float | None = options.MIN_GAIN,
+    max_off_node: float | None = options.MAX_OFF_NODE,
     threads: int = options.THREADS,
     as_json: bool = options.AS_JSON,
 ) -> None:
     """The options of `expert-placement simulate`."""
-    from expert_placement.cli.planning import Request, need_torch, read_setting
+    from expert_placement.cli.planning import Limits, Request, need_torch, read_setting
 
     need_torch("simulate")
-    contestants = _contestants(policies, max_moves, min_gain)
+    budgets: list[int | None] = [*max_moves] or [None]
+    contestants = _contestants(policies, [Limits(budget, min_gain, max_off_node) for budget in budgets])
     setting = read_setting(
         Request(
             loads=loads,
@@ -122,15 +124,15 @@ def command(
 
 @dataclass(frozen=True, slots=True)
 class _Contestant:
-    """A policy, and how much it may move."""
+    """A policy, and what it is limited by."""
 
     policy: str
-    max_moves: int | None = None
-    min_gain: float | None = None
+    limits: Limits
 
     @property
     def name(self) -> str:
-        return self.policy if self.max_moves is None else f"{self.policy}, {many(self.max_moves, 'move')}"
+        moves = self.limits.max_moves
+        return self.policy if moves is None else f"{self.policy}, {many(moves, 'move')}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,7 +171,10 @@ class _Run:
         return sum(batches) if len(batches) == len(self.steps) else None
 
 
-def _contestants(policies: Sequence[str], max_moves: Sequence[int], min_gain: float | None) -> list[_Contestant]:
+def _contestants(policies: Sequence[str], limits: Sequence[Limits]) -> list[_Contestant]:
+    """Each policy, and that which can be limited once for each of the limits."""
+    from expert_placement.cli.planning import Limits
+
     known = (options.KEEP, *options.POLICIES)
     for position, policy in enumerate(policies):
         if policy not in known:
@@ -177,16 +182,15 @@ def _contestants(policies: Sequence[str], max_moves: Sequence[int], min_gain: fl
             raise Refused(f"policy=`{printable(policy)}` is unknown, expected one of {expected}")
         if policy in policies[:position]:
             raise Refused(f"policy=`{policy}` is given twice")
-    if (max_moves or min_gain is not None) and _LIMITED not in policies:
-        limit = "--max-moves" if max_moves else "--min-gain"
-        raise Refused(f"{limit} limits the policy `{_LIMITED}`, which is not among those of --policy")
+    if _LIMITED not in policies:
+        for name, limit in asdict(limits[0]).items():
+            if limit is not None:
+                raise Refused(
+                    f"--{name.replace('_', '-')} limits the policy `{_LIMITED}`, which is not among those of --policy"
+                )
     contestants = []
     for policy in policies:
-        if policy == _LIMITED:
-            budgets: list[int | None] = [*max_moves] or [None]
-            contestants += [_Contestant(policy, budget, min_gain) for budget in budgets]
-        else:
-            contestants.append(_Contestant(policy))
+        contestants += [_Contestant(policy, limit) for limit in (limits if policy == _LIMITED else [Limits()])]
     return contestants
 
 
@@ -216,13 +220,7 @@ def _step(
     placement, num_moves = there, 0
     num_batches: int | None = 0
     if contestant.policy != options.KEEP:
-        placement = setting.plan(
-            past,
-            contestant.policy,
-            previous=there,
-            max_moves=contestant.max_moves,
-            min_gain=contestant.min_gain,
-        )
+        placement = setting.plan(past, contestant.policy, there, contestant.limits)
         num_moves, num_batches = sum(count_moves(there, placement)), _num_batches(there, placement)
     scores = score(placement.report(past)), score(placement.report(future))
     return _Step(planned_for, used_in, *scores, num_moves, num_batches), placement
@@ -251,8 +249,7 @@ def _fields(setting: Setting, runs: Sequence[_Run], every: int) -> dict[str, obj
             {
                 "name": run.contestant.name,
                 "policy": run.contestant.policy,
-                "max_moves": run.contestant.max_moves,
-                "min_gain": run.contestant.min_gain,
+                **asdict(run.contestant.limits),
                 "balancedness_planned_for": run.planned_for().balancedness,
                 "balancedness_next": run.next().balancedness,
                 "worst_next": run.worst(),
