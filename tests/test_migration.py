@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from itertools import pairwise
 from typing import Any
 
@@ -17,8 +18,10 @@ torch = pytest.importorskip("torch", reason="tensors need torch")
 Table = npt.NDArray[np.int32]
 
 
-def execute(old: Placement, new: Placement, moves: Any, batches: Any, write_batches: Any) -> None:
-    """Plays a plan on the table itself, and refuses whatever a plan must not do."""
+def execute(
+    old: Placement, new: Placement, moves: Any, batches: Any, write_batches: Any, *, is_limited: bool = False
+) -> int:
+    """Plays a plan on the table itself, refuses whatever a plan must not do, and counts what a rank stages at most."""
     before: Table = old.physical_to_logical().numpy()
     after: Table = new.physical_to_logical().numpy()
     rank_of = np.repeat(np.arange(old.num_ranks), np.diff(old.slot_offsets().numpy()))
@@ -29,6 +32,7 @@ def execute(old: Placement, new: Placement, moves: Any, batches: Any, write_batc
     assert len(moves) == len(changed), "a slot is filled twice"
     now, staged = before.copy(), []
     sends, receives = np.zeros(old.num_ranks, int), np.zeros(old.num_ranks, int)
+    most_staged = 0
     for batch, (first, last) in enumerate(pairwise(batches)):
         senders, receivers = set(), set()
         for index in range(first, last):
@@ -44,6 +48,8 @@ def execute(old: Placement, new: Placement, moves: Any, batches: Any, write_batc
                 sends[sender] += 1
                 receives[receiver] += 1
             staged.append(index)
+        held = np.bincount([rank_of[moves[index][3]] for index in staged], minlength=1)
+        most_staged = max(most_staged, int(held.max()))
         for index in [index for index in staged if write_batches[index] == batch]:
             layer, expert, _, to = moves[index]
             now[layer, to] = expert
@@ -53,7 +59,9 @@ def execute(old: Placement, new: Placement, moves: Any, batches: Any, write_batc
     assert not staged, "something was never written"
     assert (now[after >= 0] == after[after >= 0]).all(), "another placement came out"
     most = max(int(sends.max(initial=0)), int(receives.max(initial=0)))
-    assert len(batches) - 1 == max(most, 1 if len(moves) else 0), "not the least number of batches"
+    least = max(most, 1 if len(moves) else 0)
+    assert len(batches) - 1 == least or (is_limited and len(batches) - 1 > least), "not the least number of batches"
+    return most_staged
 
 
 def executed(old: Placement, new: Placement) -> Migration:
@@ -177,3 +185,107 @@ def test_weights_that_do_not_fit_are_refused() -> None:
     for shape, message in (((3,), "1 dimensions"), ((1, 2), "2 slots, expected at least 3"), ((0, 3), "0 layers")):
         with pytest.raises(ValueError, match=message):
             plan.apply(torch.zeros(shape))
+
+
+@given(pairs(), st.integers(1, 3))
+@settings(max_examples=150, deadline=None)
+def test_transfers_between_nodes_are_limited(placements: tuple[Placement, Placement], most: int) -> None:
+    old, new = placements
+    plan = plan_migration(old, new, max_node_transfers=most)
+    moves, batches = plan.moves.tolist(), plan.batches.tolist()
+    execute(old, new, moves, batches, plan.write_batches.tolist(), is_limited=True)
+    node_of = [old.topology.node_of(rank) for rank in range(old.num_ranks)]
+    between = [(node_of[a], node_of[b]) for a, b in zip(plan.senders.tolist(), plan.receivers.tolist(), strict=True)]
+    for first, last in pairwise(batches):
+        for side in (0, 1):
+            nodes = [pair[side] for pair in between[first:last] if pair[0] != pair[1]]
+            assert max(np.bincount(nodes), default=0) <= most
+    # A batch of d crossings at a node becomes d / most, rounded up, and no more.
+    free = plan_migration(old, new)
+    crossing = 0
+    for first, last in pairwise(free.batches.tolist()):
+        pairs_of = zip(free.senders.tolist()[first:last], free.receivers.tolist()[first:last], strict=True)
+        ends = [(node_of[a], node_of[b]) for a, b in pairs_of if node_of[a] != node_of[b]]
+        degree = max((max(np.bincount(side)) for side in zip(*ends, strict=True)), default=0)
+        crossing += max(1, -(-degree // most))
+    assert plan.num_batches == crossing
+
+
+def least_staged(old: Placement, new: Placement, most: int) -> int:
+    """How many experts the first layer stages that stages more than `most`, as the error says; 0 where none does."""
+    try:
+        plan_migration(old, new, max_staged=most)
+    except ValueError as error:
+        found = re.match(rf"max_staged={most} is out of range, expected (\d+)\.\.=", str(error))
+        return int(found[1]) if found else -1
+    return 0
+
+
+@given(pairs())
+@settings(max_examples=100, deadline=None)
+def test_staging_is_limited(placements: tuple[Placement, Placement]) -> None:
+    old, new = placements
+    free = plan_migration(old, new)
+    for most in range(free.num_staged + 1):
+        named = least_staged(old, new, most)
+        if named:
+            assert most < named <= free.num_staged + old.num_slots
+            # What is named is enough for that layer; a later one may need more.
+            assert least_staged(old, new, named) in (0, *range(named + 1, old.num_slots + 1))
+            continue
+        plan = plan_migration(old, new, max_staged=most)
+        staged = execute(
+            old, new, plan.moves.tolist(), plan.batches.tolist(), plan.write_batches.tolist(), is_limited=True
+        )
+        assert staged == plan.num_staged <= most
+        assert plan.is_interruption_safe
+
+
+def test_a_dense_reshuffle_stages_no_more_than_its_limit() -> None:
+    rng = np.random.default_rng(0)
+    first, second = (rebalance(rng.random((20, 64)), 80, Topology(8, 2)) for _ in range(2))
+    free = plan_migration(first, second)
+    assert free.num_staged > 10
+    plan = plan_migration(first, second, max_staged=10)
+    assert plan.num_staged <= 10
+    assert plan.num_batches > free.num_batches
+    assert sorted(plan.moves.tolist()) == sorted(free.moves.tolist())
+
+
+def test_traffic_is_counted_in_bytes() -> None:
+    old, new = (
+        Placement.from_physical_to_logical(rows, num_experts=4, topology=Topology(2))
+        for rows in ([[0, 1, 2, 3], [0, 1, 2, 3]], [[2, 1, 0, 3], [1, 0, 2, 3]])
+    )
+    plan = plan_migration(old, new)
+    assert plan.senders.tolist() == [1, 0, 0, 0]
+    assert plan.receivers.tolist() == [0, 1, 0, 0]
+    # Layer 1 moves inside a rank alone, which costs nothing.
+    sent, received = plan.traffic([100, 7])
+    assert sent.tolist() == [[100, 100]]
+    assert received.tolist() == [[100, 100]]
+    assert sent.dtype == received.dtype == torch.int64
+    assert plan.traffic(2**40).sent.sum() == 2**41
+    for sizes, message in (
+        ([1], "bytes_per_expert has length 1, expected 2, one for each layer"),
+        (-1, "bytes_per_expert=-1 is out of range, expected 0..="),
+        ([1, 2**64], "bytes_per_expert=18446744073709551616 is out of range"),
+        (2**63 - 1, "bytes_per_expert add up to too much, expected at most"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            plan.traffic(sizes)
+    with pytest.raises(TypeError, match="bytes_per_expert must be an int or a sequence of them"):
+        plan.traffic(1.5)  # type: ignore[arg-type]
+
+
+def test_wrong_limits_are_refused() -> None:
+    old = rebalance([[1, 2, 3, 4]], 4, Topology(2))
+    for limits, message in (
+        ({"max_node_transfers": 0}, "max_node_transfers=0 is out of range, expected 1..="),
+        ({"max_node_transfers": -1}, "max_node_transfers=-1 is out of range"),
+        ({"max_staged": -1}, "max_staged=-1 is out of range"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            plan_migration(old, old, **limits)
+    with pytest.raises(TypeError, match="old must be a Placement"):
+        plan_migration("old", old)  # type: ignore[arg-type]

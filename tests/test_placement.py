@@ -168,7 +168,7 @@ REFUSED: list[tuple[Any, str]] = [
     (lambda: make().rank_loads([[[1, 1]], [[1, float("inf")]]]), r"loads\[1, 0, 1\]=inf is out of range"),
     (lambda: make().rank_loads([[1, 1, 1]]), "loads has num_experts=3, expected 2"),
     (lambda: make().rank_loads([1, 1]), "loads has 1 dimensions"),
-    (lambda: make().rank_loads([[1e308, 1e308]]), "add up to infinity"),
+    (lambda: make().rank_loads([[1e308, 1e308]]), "loads add up to too much, expected a finite sum"),
     (lambda: Topology(0), "num_ranks=0 is out of range"),
     (lambda: Topology(2, 3), r"num_nodes=3 is out of range, expected 1..=2"),
     (lambda: Topology(2, slots_per_rank=[1]), "slots_per_rank has length 1, expected 2"),

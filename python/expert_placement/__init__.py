@@ -17,7 +17,8 @@ from expert_placement.partition import Partition
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from expert_placement.balance import rebalance
-    from expert_placement.migration import Migration, plan_migration
+    from expert_placement.capacity import Capacity, capacity_curve, least_slots
+    from expert_placement.migration import Migration, Traffic, plan_migration
     from expert_placement.placement import LayerReport, Placement
 
 __version__ = _core.VERSION
@@ -25,23 +26,31 @@ __version__ = _core.VERSION
 __all__ = [
     "MAX_NUM_EXPERTS",
     "STRATEGIES",
+    "Capacity",
     "ExpertMap",
     "LayerReport",
     "Migration",
     "Partition",
     "Placement",
     "Topology",
+    "Traffic",
     "__version__",
     "build_info",
+    "capacity_curve",
+    "least_slots",
     "plan_migration",
     "rebalance",
 ]
 
 # What is loaded when it is first asked for: a partition needs none of it.
 _LATER = {
+    "Capacity": "capacity",
     "LayerReport": "placement",
     "Migration": "migration",
     "Placement": "placement",
+    "Traffic": "migration",
+    "capacity_curve": "capacity",
+    "least_slots": "capacity",
     "plan_migration": "migration",
     "rebalance": "balance",
 }

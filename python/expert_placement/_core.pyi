@@ -32,6 +32,8 @@ __all__ = [
     "Partition",
     "Placement",
     "Topology",
+    "_capacity",
+    "_least_slots",
     "_plan_migration",
     "_rebalance",
     "build_info",
@@ -179,6 +181,10 @@ class Placement:
 class Migration:
     def __new__(cls, plan: Migration) -> Self: ...
     @property
+    def num_layers(self) -> int: ...
+    @property
+    def num_ranks(self) -> int: ...
+    @property
     def num_moves(self) -> int: ...
     @property
     def num_transfers(self) -> int: ...
@@ -189,6 +195,11 @@ class Migration:
     @property
     def is_interruption_safe(self) -> bool: ...
     def _moves(self, device: _Device | None) -> torch.Tensor: ...
+    def _senders(self, device: _Device | None) -> torch.Tensor: ...
+    def _receivers(self, device: _Device | None) -> torch.Tensor: ...
+    def _traffic(
+        self, bytes_per_expert: SupportsIndex | Iterable[SupportsIndex]
+    ) -> tuple[torch.Tensor, torch.Tensor]: ...
     def _batches(self, device: _Device | None) -> torch.Tensor: ...
     def _write_batches(self, device: _Device | None) -> torch.Tensor: ...
 
@@ -206,7 +217,30 @@ def _rebalance(
     active: Iterable[bool] | None,
     num_threads: SupportsIndex | None,
 ) -> Placement: ...
-def _plan_migration(old: Placement, new: Placement) -> Migration: ...
+def _capacity(
+    loads: _Integers,
+    shape: tuple[int, int, int],
+    num_slots: SupportsIndex,
+    topology: Topology,
+    policy: _Policy,
+    num_groups: SupportsIndex,
+    max_off_node: float | None,
+    num_threads: SupportsIndex | None,
+) -> tuple[int, float, float]: ...
+def _least_slots(
+    loads: _Integers,
+    shape: tuple[int, int, int],
+    balancedness: float,
+    span: tuple[int, int, int],
+    topology: Topology,
+    policy: _Policy,
+    num_groups: SupportsIndex,
+    max_off_node: float | None,
+    num_threads: SupportsIndex | None,
+) -> tuple[tuple[int, float, float], bool]: ...
+def _plan_migration(
+    old: Placement, new: Placement, max_node_transfers: SupportsIndex | None, max_staged: SupportsIndex | None
+) -> Migration: ...
 
 @final
 class ExpertMap:

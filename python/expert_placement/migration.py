@@ -2,13 +2,27 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 from expert_placement import _core
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from typing import SupportsIndex
+
     import torch
 
     from expert_placement.placement import Placement
+
+
+class Traffic(NamedTuple):
+    """What a migration sends, in bytes; copies inside a rank are not sent."""
+
+    sent: torch.Tensor
+    """int64[B, R]: what each rank sends in each batch."""
+    received: torch.Tensor
+    """int64[B, R]: what each rank receives in each batch."""
 
 
 class Migration(_core.Migration):
@@ -27,6 +41,16 @@ class Migration(_core.Migration):
         return self._moves(None).view(self.num_moves, 4)
 
     @property
+    def senders(self) -> torch.Tensor:
+        """int32[M]: the rank that each move's source is on."""
+        return self._senders(None)
+
+    @property
+    def receivers(self) -> torch.Tensor:
+        """int32[M]: the rank that each move's destination is on; a move inside a rank is a copy, and not sent."""
+        return self._receivers(None)
+
+    @property
     def batches(self) -> torch.Tensor:
         """int32[B + 1]: where each batch begins among the moves, and M last."""
         return self._batches(None)
@@ -38,6 +62,19 @@ class Migration(_core.Migration):
         Its own batch, unless what the destination holds is still to be read, or is its expert's last valid replica.
         """
         return self._write_batches(None)
+
+    def traffic(self, bytes_per_expert: SupportsIndex | Sequence[SupportsIndex]) -> Traffic:
+        """How many bytes each rank sends and receives in each batch.
+
+        Args:
+            bytes_per_expert: the size of an expert's weights, scales included: one number, or L of them; at least 0.
+
+        Raises:
+            ValueError: another number of sizes, a negative one, or sums beyond 64 bits.
+        """
+        shape = (self.num_batches, self.num_ranks)
+        sent, received = self._traffic(bytes_per_expert)
+        return Traffic(sent.view(shape), received.view(shape))
 
     def apply(self, weights: torch.Tensor) -> torch.Tensor:
         """Rearranges weights in one process, batch by batch: the reference for the distributed execution.
@@ -80,7 +117,13 @@ class Migration(_core.Migration):
         return result
 
 
-def plan_migration(old: Placement, new: Placement) -> Migration:
+def plan_migration(
+    old: Placement,
+    new: Placement,
+    *,
+    max_node_transfers: SupportsIndex | None = None,
+    max_staged: SupportsIndex | None = None,
+) -> Migration:
     """Plans the way from one placement to the next.
 
     Every slot that comes to hold another expert is filled from a slot that holds that expert in `old`, on a rank that
@@ -91,8 +134,14 @@ def plan_migration(old: Placement, new: Placement) -> Migration:
     Args:
         old: where the experts are.
         new: where they shall be; of the same layers, experts, ranks and slots.
+        max_node_transfers: how many transfers between nodes may leave a node, and how many may enter it, in one batch,
+            at least 1. Batches with more are split, each into as few as it can be.
+        max_staged: how many experts a rank may have to keep beside its slots. Where the whole plan stages more, layers
+            are planned one part after the other, which takes more batches.
 
     Raises:
-        ValueError: placements of different shapes, or an expert that `old` holds nowhere.
+        ValueError: placements of different shapes, an expert that `old` holds nowhere, or a `max_staged` that the moves
+            of a single layer exceed; the error names the least.
+        TypeError: an argument of another type.
     """
-    return Migration(_core._plan_migration(old, new))
+    return Migration(_core._plan_migration(old, new, max_node_transfers, max_staged))

@@ -38,7 +38,8 @@ def choose(condition: Any, then: Any, otherwise: Any) -> Any:
 def divides(divisor: Any, number: Any) -> Any:
     """Whether a number is a multiple of another; of 1 each is, and no array has to be divided to know it."""
     if isinstance(divisor, int) and divisor == 1:
-        return number == number  # noqa: PLR0124 - true in the shape, or the sort, of the number
+        # True, in the shape or the sort of the number.
+        return number == number
     return number % divisor == 0
 
 

@@ -158,6 +158,24 @@ pub(crate) fn numbers(parameter: &str, values: &Bound<'_, PyAny>) -> PyResult<Ve
     Ok(numbers)
 }
 
+/// One number of bytes, or a sequence or an array of them; whether it was a sequence.
+pub(crate) fn sizes(parameter: &str, value: &Bound<'_, PyAny>) -> PyResult<(Vec<u64>, bool)> {
+    let size = |value: &Bound<'_, PyAny>| {
+        match integer(parameter, value)? {
+            Integer::Small(small) if small >= 0 => Ok(u64::try_from(small)?),
+            Integer::Small(small) => Err(small.to_string()),
+            Integer::Huge(text) => Err(text),
+        }
+        .map_err(|text| PyValueError::new_err(format!("{parameter}={text} is out of range, expected 0..={}", i64::MAX)))
+    };
+    if is_integer(value)? {
+        return Ok((vec![size(value)?], false));
+    }
+    let refuse = |_| wrong_type(parameter, "an int or a sequence of them", value);
+    let all = value.try_iter().map_err(refuse)?.map(|one| size(&one?)).collect::<PyResult<_>>()?;
+    Ok((all, true))
+}
+
 /// The truth values of a sequence or an array.
 pub(crate) fn flags(parameter: &str, values: &Bound<'_, PyAny>) -> PyResult<Vec<bool>> {
     let refuse = |value: &Bound<'_, PyAny>| wrong_type(parameter, "a sequence of bools", value);

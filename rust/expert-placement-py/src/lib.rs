@@ -3,6 +3,7 @@
 //! The module is `expert_placement._core`; users import `expert_placement`, whose stub documents it.
 
 mod argument;
+mod capacity;
 mod dlpack;
 mod expert_map;
 mod migration;
@@ -19,6 +20,8 @@ mod _core {
     use pyo3::prelude::*;
     use pyo3::types::PyDict;
 
+    #[pymodule_export]
+    use crate::capacity::{_capacity, _least_slots};
     #[pymodule_export]
     use crate::dlpack::Int32Exporter;
     #[pymodule_export]

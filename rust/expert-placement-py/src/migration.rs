@@ -1,11 +1,11 @@
 //! `plan_migration`'s compiled half. SPEC.md, "Migration".
 
 use expert_placement as core;
+use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 
 use crate::partition::{Device, Tensor};
-use crate::placement::Placement;
-use crate::{tensor, to_py_err};
+use crate::{argument, placement, tensor, to_py_err};
 
 /// The compiled base of `expert_placement.Migration`.
 #[pyclass(frozen, subclass, module = "expert_placement._core")]
@@ -32,10 +32,10 @@ impl Migration {
         self.0.num_transfers()
     }
 
-    /// How many batches there are: the most that any rank sends or receives.
+    /// How many batches there are: without limits the most that any rank sends or receives.
     #[getter]
     fn num_batches(&self) -> usize {
-        self.0.batches().len().saturating_sub(1)
+        self.0.num_batches()
     }
 
     /// How many experts a rank has to keep beside its slots at most: those that it has read and not yet written, counted
@@ -49,6 +49,45 @@ impl Migration {
     #[getter]
     fn is_interruption_safe(&self) -> bool {
         self.0.is_interruption_safe()
+    }
+
+    /// How many layers there are, L.
+    #[getter]
+    fn num_layers(&self) -> usize {
+        self.0.num_layers()
+    }
+
+    /// How many ranks there are, R.
+    #[getter]
+    fn num_ranks(&self) -> usize {
+        self.0.num_ranks()
+    }
+
+    fn _senders<'py>(&self, py: Python<'py>, device: Device<'_, 'py>) -> Tensor<'py> {
+        copied(py, self.0.senders(), device)
+    }
+
+    fn _receivers<'py>(&self, py: Python<'py>, device: Device<'_, 'py>) -> Tensor<'py> {
+        copied(py, self.0.receivers(), device)
+    }
+
+    /// What every rank sends, and what it receives, in every batch: two int64 tensors.
+    fn _traffic<'py>(
+        &self,
+        py: Python<'py>,
+        bytes_per_expert: &Bound<'py, PyAny>,
+    ) -> PyResult<(Bound<'py, PyAny>, Bound<'py, PyAny>)> {
+        let (sizes, is_sequence) = argument::sizes("bytes_per_expert", bytes_per_expert)?;
+        let layers = self.0.num_layers();
+        if is_sequence && sizes.len() != layers {
+            let message = format!("bytes_per_expert has length {}, expected {layers}, one for each layer", sizes.len());
+            return Err(PyValueError::new_err(message));
+        }
+        let core::Traffic { sent, received, .. } = self.0.traffic(&sizes).map_err(to_py_err)?;
+        let tensor = |bytes: Vec<u64>| {
+            tensor::longs(py, bytes.into_iter().map(|bytes| i64::try_from(bytes).unwrap_or(i64::MAX)))
+        };
+        Ok((tensor(sent)?, tensor(received)?))
     }
 
     fn _moves<'py>(&self, py: Python<'py>, device: Device<'_, 'py>) -> Tensor<'py> {
@@ -84,9 +123,16 @@ fn copied<'py>(py: Python<'py>, values: &[u32], device: Device<'_, 'py>) -> Tens
 #[pyfunction]
 pub(crate) fn _plan_migration(
     py: Python<'_>,
-    old: &Bound<'_, Placement>,
-    new: &Bound<'_, Placement>,
+    old: &Bound<'_, PyAny>,
+    new: &Bound<'_, PyAny>,
+    max_node_transfers: Option<&Bound<'_, PyAny>>,
+    max_staged: Option<&Bound<'_, PyAny>>,
 ) -> PyResult<Migration> {
-    let (old, new) = (&old.get().0, &new.get().0);
-    py.detach(|| core::plan_migration(old, new)).map(Migration).map_err(to_py_err)
+    let (old, new) = (placement::shared("old", old)?, placement::shared("new", new)?);
+    let natural =
+        |name, value: Option<&Bound<'_, PyAny>>| value.map(|value| argument::natural(name, value)).transpose();
+    let mut limits = core::MigrationLimits::default();
+    limits.max_node_transfers = natural("max_node_transfers", max_node_transfers)?;
+    limits.max_staged = natural("max_staged", max_staged)?;
+    py.detach(|| core::plan_migration_within(&old, &new, limits)).map(Migration).map_err(to_py_err)
 }

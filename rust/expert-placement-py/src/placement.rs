@@ -315,10 +315,33 @@ impl Placement {
 }
 
 /// Loads from the bits of a float64 array, which DLPack's integers carry as they are.
-fn read_loads(bits: &Bound<'_, PyAny>, windows: usize, layers: usize, experts: usize) -> PyResult<core::Loads> {
+pub(crate) fn read_loads(
+    bits: &Bound<'_, PyAny>,
+    windows: usize,
+    layers: usize,
+    experts: usize,
+) -> PyResult<core::Loads> {
     let elements = tensor::integers("loads", bits)?.to_elements()?;
     let values = elements.iter().map(|bits| f64::from_ne_bytes(bits.to_ne_bytes())).collect();
     core::Loads::new(windows, layers, experts, values).map_err(to_py_err)
+}
+
+/// The options that every plan has.
+pub(crate) fn options_from<'a>(
+    policy: &Bound<'_, PyAny>,
+    num_groups: &Bound<'_, PyAny>,
+    max_off_node: Option<&Bound<'_, PyAny>>,
+    num_threads: Option<&Bound<'_, PyAny>>,
+) -> PyResult<core::Options<'a>> {
+    let mut options = core::Options::default();
+    options.policy = match policy.cast::<PyString>() {
+        Ok(name) => name.to_string_lossy().parse().map_err(to_py_err)?,
+        Err(_) => return Err(argument::wrong_type("policy", "a str", policy)),
+    };
+    options.num_groups = argument::natural("num_groups", num_groups)?;
+    options.max_off_node = max_off_node.map(|part| argument::number("max_off_node", part)).transpose()?;
+    options.num_threads = topology::num_threads(num_threads)?;
+    Ok(options)
 }
 
 /// Plans a placement; the loads are the bits of a float64 array of `shape`, windows x layers x experts.
@@ -342,28 +365,20 @@ pub(crate) fn _rebalance(
 ) -> PyResult<Placement> {
     let slots = argument::count(core::limits::NUM_SLOTS, num_slots)?;
     let topology = topology::with_active(Topology::from_argument(topology)?, active)?;
-    let policy: core::Policy = match policy.cast::<PyString>() {
-        Ok(name) => name.to_string_lossy().parse().map_err(to_py_err)?,
-        Err(_) => return Err(argument::wrong_type("policy", "a str", policy)),
-    };
-    let mut options = core::Options::default();
-    options.policy = policy;
-    options.num_groups = argument::natural("num_groups", num_groups)?;
-    let previous = previous.map(shared_placement).transpose()?;
+    let mut options = options_from(policy, num_groups, max_off_node, num_threads)?;
+    let previous = previous.map(|previous| shared("previous", previous)).transpose()?;
     options.previous = previous.as_deref();
     options.max_moves = max_moves.map(|moves| argument::natural("max_moves", moves).map(u64::from)).transpose()?;
     options.min_gain = min_gain.map(|gain| argument::number("min_gain", gain)).transpose()?;
-    options.max_off_node = max_off_node.map(|part| argument::number("max_off_node", part)).transpose()?;
-    options.num_threads = topology::num_threads(num_threads)?;
     let loads = read_loads(loads, shape.0, shape.1, shape.2)?;
     let made = py.detach(|| core::rebalance(&loads, slots.into(), &topology, &options)).map_err(to_py_err)?;
     Ok(Placement(Arc::new(made)))
 }
 
 /// The placement of an argument.
-fn shared_placement(value: &Bound<'_, PyAny>) -> PyResult<Arc<core::Placement>> {
+pub(crate) fn shared(parameter: &str, value: &Bound<'_, PyAny>) -> PyResult<Arc<core::Placement>> {
     match value.cast::<Placement>() {
         Ok(placement) => Ok(Arc::clone(&placement.get().0)),
-        Err(_) => Err(argument::wrong_type("previous", "a Placement", value)),
+        Err(_) => Err(argument::wrong_type(parameter, "a Placement", value)),
     }
 }

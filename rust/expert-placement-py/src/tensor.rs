@@ -46,16 +46,29 @@ pub(crate) fn filled<'py>(
 
 /// A fresh float64 tensor of shape `[length]` with these values.
 pub(crate) fn doubles<'py>(py: Python<'py>, values: &[f64]) -> PyResult<Bound<'py, PyAny>> {
-    // The same memory under another dtype: two int32 for each float64, which the buffer's alignment allows.
+    wide(py, values.iter().map(|value| value.to_ne_bytes()), "float64")
+}
+
+/// A fresh int64 tensor of shape `[length]` with these values.
+pub(crate) fn longs(py: Python<'_>, values: impl ExactSizeIterator<Item = i64> + Send) -> PyResult<Bound<'_, PyAny>> {
+    wide(py, values.map(i64::to_ne_bytes), "int64")
+}
+
+/// A tensor of eight bytes an element: the buffer's memory under another dtype, which its alignment allows.
+fn wide<'py>(
+    py: Python<'py>,
+    values: impl ExactSizeIterator<Item = [u8; 8]> + Send,
+    dtype: &str,
+) -> PyResult<Bound<'py, PyAny>> {
     let halves = filled(py, u64::try_from(values.len())? * 2, None, |out| {
-        for (pair, value) in out.chunks_exact_mut(2).zip(values) {
-            for (half, part) in pair.iter_mut().zip(value.to_ne_bytes().chunks_exact(4)) {
+        for (pair, bytes) in out.chunks_exact_mut(2).zip(values) {
+            for (half, part) in pair.iter_mut().zip(bytes.chunks_exact(4)) {
                 *half = part.try_into().map_or(0, i32::from_ne_bytes);
             }
         }
         Ok(())
     })?;
-    halves.call_method1("view", (torch(py)?.getattr("float64")?,))
+    halves.call_method1("view", (torch(py)?.getattr(dtype)?,))
 }
 
 /// Moves a tensor without waiting for the device where that is safe: CUDA stages pageable memory before it returns.

@@ -117,6 +117,16 @@ impl<'a> Colouring<'a> {
         }
     }
 
+    /// Colours every edge in its order, each with the lowest colour that is free, or one that can be freed.
+    pub(crate) fn colour_all(&mut self) {
+        for edge in 0..self.edges.len() as u32 {
+            match self.common_free(&[edge], 0) {
+                Some(colour) => self.put(edge, colour),
+                None => self.force(edge, |_, _, _| true),
+            }
+        }
+    }
+
     /// Colours an edge that has no colour free at both ends: one that is free at its sender is freed at its receiver.
     ///
     /// Of the pairs of colours that would do, the first is taken for which `spares` says that it harms nothing, or else the
@@ -208,12 +218,7 @@ mod tests {
             let edges: Vec<(u32, u32)> =
                 (0..random(60)).map(|_| (random(vertices.into()), random(vertices.into()))).collect();
             let mut colouring = Colouring::new(&edges, vertices as usize);
-            for edge in 0..edges.len() as u32 {
-                match colouring.common_free(&[edge], 0) {
-                    Some(colour) => colouring.put(edge, colour),
-                    None => colouring.force(edge, |_, _, _| true),
-                }
-            }
+            colouring.colour_all();
             let mut used = std::collections::BTreeSet::new();
             for (&(sender, receiver), &colour) in edges.iter().zip(&colouring.colours) {
                 assert!((colour as usize) < colouring.degree, "{edges:?}");

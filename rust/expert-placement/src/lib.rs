@@ -65,6 +65,8 @@ mod arithmetic;
 mod balance;
 mod batch;
 #[cfg(feature = "placement")]
+mod capacity;
+#[cfg(feature = "placement")]
 mod coloring;
 mod error;
 #[cfg(feature = "alloc")]
@@ -101,6 +103,8 @@ mod readme {
 #[cfg(feature = "placement")]
 pub use balance::{MAX_OFF_NODE, Options, Policy, rebalance};
 pub use batch::{ABSENT, with_redundant_experts};
+#[cfg(feature = "placement")]
+pub use capacity::{Capacity, capacity, least_slots};
 pub use error::Error;
 #[cfg(feature = "alloc")]
 pub use expert_map::ExpertMap;
@@ -109,7 +113,7 @@ pub use legal_ranks::legal_ranks;
 #[cfg(feature = "placement")]
 pub use loads::Loads;
 #[cfg(feature = "placement")]
-pub use migration::{Migration, Move, plan_migration};
+pub use migration::{Migration, MigrationLimits, Move, Traffic, plan_migration, plan_migration_within};
 pub use partition::{Experts, Partition, Strategy};
 #[cfg(feature = "placement")]
 pub use placement::{EMPTY, Placement};

@@ -54,7 +54,7 @@ impl Loads {
         if total.is_finite() {
             Ok(Self { windows, layers, experts, values })
         } else {
-            Err(Error::refused(Refusal::Overflow { parameter: "loads" }))
+            Err(Error::refused(Refusal::Overflow { parameter: "loads", expected: "a finite sum" }))
         }
     }
 

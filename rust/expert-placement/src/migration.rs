@@ -12,7 +12,7 @@ use crate::coloring::{Colouring, NONE};
 use crate::error::Error;
 use crate::partition::to_usize;
 use crate::placement::{EMPTY, Placement};
-use crate::refusal::Refusal;
+use crate::refusal::{Place, Refusal};
 
 /// One slot that comes to hold another expert.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -36,7 +36,10 @@ pub struct Migration {
     moves: Vec<Move>,
     batches: Vec<u32>,
     write_batches: Vec<u32>,
-    num_transfers: usize,
+    senders: Vec<u32>,
+    receivers: Vec<u32>,
+    num_layers: usize,
+    num_ranks: usize,
     num_staged: usize,
     is_interruption_safe: bool,
 }
@@ -61,10 +64,76 @@ impl Migration {
         &self.write_batches
     }
 
+    /// How many batches there are.
+    #[must_use]
+    pub fn num_batches(&self) -> usize {
+        self.batches.len().saturating_sub(1)
+    }
+
+    /// Number of layers, L.
+    #[must_use]
+    pub const fn num_layers(&self) -> usize {
+        self.num_layers
+    }
+
+    /// Number of ranks, R.
+    #[must_use]
+    pub const fn num_ranks(&self) -> usize {
+        self.num_ranks
+    }
+
+    /// For each move the rank that its source is on.
+    #[must_use]
+    pub fn senders(&self) -> &[u32] {
+        &self.senders
+    }
+
+    /// For each move the rank that its destination is on.
+    #[must_use]
+    pub fn receivers(&self) -> &[u32] {
+        &self.receivers
+    }
+
     /// How many moves go from one rank to another.
     #[must_use]
-    pub const fn num_transfers(&self) -> usize {
-        self.num_transfers
+    pub fn num_transfers(&self) -> usize {
+        self.transfers().count()
+    }
+
+    /// The places of the moves that go from one rank to another.
+    fn transfers(&self) -> impl Iterator<Item = usize> + '_ {
+        (0..self.moves.len()).filter(|index| self.senders[*index] != self.receivers[*index])
+    }
+
+    /// What every rank sends and receives in every batch, `[num_batches, num_ranks]`, copies inside a rank left out.
+    ///
+    /// `bytes_per_expert` holds how large an expert is in each layer, or one number for all of them.
+    ///
+    /// # Errors
+    /// Another number of sizes, or more than 2^63 - 1 bytes in all.
+    pub fn traffic(&self, bytes_per_expert: &[u64]) -> Result<Traffic, Error> {
+        if bytes_per_expert.len() != 1 && bytes_per_expert.len() != self.num_layers {
+            let expected = u64::try_from(self.num_layers).unwrap_or(u64::MAX);
+            return Err(Error::wrong_length("bytes_per_expert", bytes_per_expert.len(), expected));
+        }
+        let size = |layer: u32| bytes_per_expert[if bytes_per_expert.len() == 1 { 0 } else { layer as usize }];
+        let total = self.transfers().try_fold(0_u64, |sum, index| sum.checked_add(size(self.moves[index].layer)));
+        if total.is_none_or(|total| i64::try_from(total).is_err()) {
+            let (parameter, expected) = ("bytes_per_expert", "at most 2^63 - 1 bytes in all");
+            return Err(Error::refused(Refusal::Overflow { parameter, expected }));
+        }
+        let empty = vec![0; self.num_batches() * self.num_ranks];
+        let mut traffic = Traffic { sent: empty.clone(), received: empty };
+        for (batch, (start, end)) in self.batches.iter().zip(self.batches.iter().skip(1)).enumerate() {
+            for index in to_usize(*start)..to_usize(*end) {
+                let (from, to) = (self.senders[index], self.receivers[index]);
+                if from != to {
+                    traffic.sent[batch * self.num_ranks + from as usize] += size(self.moves[index].layer);
+                    traffic.received[batch * self.num_ranks + to as usize] += size(self.moves[index].layer);
+                }
+            }
+        }
+        Ok(traffic)
     }
 
     /// How many experts a rank has to keep beside its slots at most: those that it has read and not yet written, counted
@@ -81,6 +150,26 @@ impl Migration {
     }
 }
 
+/// Bytes, `[num_batches, num_ranks]` each.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Traffic {
+    /// What each rank sends in each batch.
+    pub sent: Vec<u64>,
+    /// What each rank receives in each batch.
+    pub received: Vec<u64>,
+}
+
+/// What a migration is held to.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct MigrationLimits {
+    /// How many transfers between nodes may leave a node, and how many may enter it, in one batch.
+    pub max_node_transfers: Option<u32>,
+    /// How many experts a rank may keep beside its slots.
+    pub max_staged: Option<u32>,
+}
+
 /// Plans the way from `old` to `new`.
 ///
 /// The number of batches is the largest number of transfers that any rank sends or receives, and no plan has fewer.
@@ -88,15 +177,134 @@ impl Migration {
 /// # Errors
 /// Placements of different layers, experts, slots or ranks, or an expert that `old` holds nowhere: nothing moves then.
 pub fn plan_migration(old: &Placement, new: &Placement) -> Result<Migration, Error> {
+    plan_migration_within(old, new, MigrationLimits::default())
+}
+
+/// As [`plan_migration`], within limits, which cost batches.
+///
+/// # Errors
+/// Those of [`plan_migration`], a limit of 0 transfers, or one on staging that a single layer exceeds.
+pub fn plan_migration_within(old: &Placement, new: &Placement, limits: MigrationLimits) -> Result<Migration, Error> {
+    if limits.max_node_transfers == Some(0) {
+        return Err(Error::refused(Refusal::OutOfRange {
+            place: Place::of("max_node_transfers"),
+            value: 0,
+            min: 1,
+            max: i64::from(u32::MAX),
+            because: "",
+        }));
+    }
     expect_same_shape(old, new)?;
     let moves = choose_sources(old, new)?;
     let ranks = Ranks::of(old);
-    let hazards = Hazards::of(&moves, old.num_slots());
-    let colours = order(&moves, &ranks, &hazards);
-    let written = write_batches(&colours, &hazards);
-    let mut plan = arranged(&moves, &colours, &written, &ranks);
-    plan.is_interruption_safe = keeps_every_expert(old, new, &moves, &written, &ranks);
+    let schedule = scheduled(&moves, old.num_slots(), &ranks, limits)?;
+    let mut plan = arranged(&moves, &schedule, &ranks);
+    plan.num_layers = old.num_layers();
+    plan.is_interruption_safe = keeps_every_expert(old, new, &moves, &schedule.written, &ranks);
     Ok(plan)
+}
+
+/// When each move is read and when it is written.
+#[derive(Default)]
+struct Schedule {
+    batches: Vec<u32>,
+    written: Vec<u32>,
+}
+
+impl Schedule {
+    /// Moves of whole layers, planned together.
+    fn of(moves: &[Move], num_slots: usize, ranks: &Ranks, limits: MigrationLimits) -> Self {
+        let hazards = Hazards::of(moves, num_slots);
+        let mut batches = order(moves, ranks, &hazards);
+        if let Some(most) = limits.max_node_transfers {
+            split_batches(moves, ranks, most, &mut batches);
+        }
+        let written = write_batches(&batches, &hazards);
+        Self { batches, written }
+    }
+
+    fn num_batches(&self) -> usize {
+        self.batches.iter().max().map_or(0, |last| *last as usize + 1)
+    }
+
+    /// Appends what comes after everything that is there.
+    fn extend(&mut self, next: &Self) {
+        let first = self.num_batches() as u32;
+        self.batches.extend(next.batches.iter().map(|batch| first + batch));
+        self.written.extend(next.written.iter().map(|batch| first + batch));
+    }
+}
+
+/// All layers together or, where that stages too much, as many at a time as the limit allows.
+fn scheduled(moves: &[Move], num_slots: usize, ranks: &Ranks, limits: MigrationLimits) -> Result<Schedule, Error> {
+    let plan = |moves: &[Move]| {
+        let schedule = Schedule::of(moves, num_slots, ranks, limits);
+        let staged = limits.max_staged.map_or(0, |_| most_staged(moves, &schedule, ranks));
+        (schedule, staged)
+    };
+    let most = limits.max_staged.map_or(usize::MAX, to_usize);
+    let (whole, staged) = plan(moves);
+    if staged <= most {
+        return Ok(whole);
+    }
+    let layers: Vec<&[Move]> = moves.chunk_by(|left, right| left.layer == right.layer).collect();
+    let mut schedule = Schedule::default();
+    let (mut next, mut first) = (0, 0);
+    while next < layers.len() {
+        let mut end = first + layers[next].len();
+        let (mut best, staged) = plan(&moves[first..end]);
+        if staged > most {
+            return Err(Error::refused(Refusal::OutOfRange {
+                place: Place::of("max_staged"),
+                value: i128::try_from(most).unwrap_or(i128::MAX),
+                min: i64::try_from(staged).unwrap_or(i64::MAX),
+                max: i64::from(u32::MAX),
+                because: "the moves of a single layer stage that many on a rank",
+            }));
+        }
+        next += 1;
+        while let Some(layer) = layers.get(next) {
+            let (more, staged) = plan(&moves[first..end + layer.len()]);
+            if staged > most {
+                break;
+            }
+            best = more;
+            end += layer.len();
+            next += 1;
+        }
+        schedule.extend(&best);
+        first = end;
+    }
+    Ok(schedule)
+}
+
+/// Splits batches in which more transfers between nodes leave a node, or enter it, than `most`.
+///
+/// A batch of up to d of them at a node becomes d / `most` batches, rounded up, which is the fewest for what it holds:
+/// between nodes, too, as many colours as the largest degree suffice, and `most` colours make a batch.
+fn split_batches(moves: &[Move], ranks: &Ranks, most: u32, batches: &mut [u32]) {
+    let num_nodes = ranks.node_of_rank.iter().max().map_or(0, |last| *last as usize + 1);
+    let num_batches = batches.iter().max().map_or(0, |last| *last as usize + 1);
+    let mut members: Vec<Vec<usize>> = vec![Vec::new(); num_batches];
+    for (index, &batch) in batches.iter().enumerate() {
+        members[batch as usize].push(index);
+    }
+    let mut first = 0;
+    for members in members {
+        let between = |index: &usize| ranks.node(moves[*index].source) != ranks.node(moves[*index].destination);
+        let crossing: Vec<usize> = members.iter().copied().filter(between).collect();
+        let ends = |index: &usize| (ranks.node(moves[*index].source), ranks.node(moves[*index].destination));
+        let edges: Vec<(u32, u32)> = crossing.iter().map(ends).collect();
+        let mut colouring = Colouring::new(&edges, num_nodes);
+        colouring.colour_all();
+        for &index in &members {
+            batches[index] = first;
+        }
+        for (index, colour) in crossing.iter().zip(&colouring.colours) {
+            batches[*index] = first + colour / most;
+        }
+        first += colouring.degree.div_ceil(most as usize).max(1) as u32;
+    }
 }
 
 fn expect_same_shape(old: &Placement, new: &Placement) -> Result<(), Error> {
@@ -468,10 +676,10 @@ impl Batches<'_> {
 }
 
 /// The moves in the order of their batches, and when each is written.
-fn arranged(moves: &[Move], batch_of: &[u32], written: &[u32], ranks: &Ranks) -> Migration {
-    let num_batches = batch_of.iter().max().map_or(0, |last| *last as usize + 1);
+fn arranged(moves: &[Move], schedule: &Schedule, ranks: &Ranks) -> Migration {
+    let num_batches = schedule.num_batches();
     let mut batches = vec![0_u32; num_batches + 1];
-    for &batch in batch_of {
+    for &batch in &schedule.batches {
         batches[batch as usize + 1] += 1;
     }
     for batch in 0..num_batches {
@@ -479,16 +687,20 @@ fn arranged(moves: &[Move], batch_of: &[u32], written: &[u32], ranks: &Ranks) ->
     }
     // Moves are in the order of layers and destinations already, and stay in it inside a batch.
     let (mut next, mut order) = (batches.clone(), vec![0_u32; moves.len()]);
-    for (index, &batch) in (0..).zip(batch_of) {
+    for (index, &batch) in (0..).zip(&schedule.batches) {
         order[next[batch as usize] as usize] = index;
         next[batch as usize] += 1;
     }
+    let ordered: Vec<Move> = order.iter().map(|index| moves[*index as usize]).collect();
     Migration {
-        moves: order.iter().map(|index| moves[*index as usize]).collect(),
+        write_batches: order.iter().map(|index| schedule.written[*index as usize]).collect(),
+        senders: ordered.iter().map(|one| ranks.rank(one.source)).collect(),
+        receivers: ordered.iter().map(|one| ranks.rank(one.destination)).collect(),
+        moves: ordered,
         batches,
-        write_batches: order.iter().map(|index| written[*index as usize]).collect(),
-        num_transfers: moves.iter().filter(|one| ranks.is_transfer(one)).count(),
-        num_staged: most_staged(moves, batch_of, written, ranks, num_batches),
+        num_layers: 0,
+        num_ranks: ranks.node_of_rank.len(),
+        num_staged: most_staged(moves, schedule, ranks),
         is_interruption_safe: false,
     }
 }
@@ -511,11 +723,11 @@ fn write_batches(batch_of: &[u32], hazards: &Hazards) -> Vec<u32> {
 }
 
 /// The most experts that any rank has read and not written, between the reads and the writes of a batch.
-fn most_staged(moves: &[Move], batch_of: &[u32], written: &[u32], ranks: &Ranks, num_batches: usize) -> usize {
+fn most_staged(moves: &[Move], schedule: &Schedule, ranks: &Ranks) -> usize {
     // What begins and ends to be staged with each batch, rank by rank.
-    let width = num_batches + 1;
+    let width = schedule.num_batches() + 1;
     let mut changes = vec![0_i32; ranks.node_of_rank.len() * width];
-    for ((one, &batch), &write) in moves.iter().zip(batch_of).zip(written) {
+    for ((one, &batch), &write) in moves.iter().zip(&schedule.batches).zip(&schedule.written) {
         let first = ranks.rank(one.destination) as usize * width;
         changes[first + batch as usize] += 1;
         changes[first + write as usize + 1] -= 1;

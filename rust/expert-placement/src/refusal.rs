@@ -51,8 +51,8 @@ pub(crate) enum Refusal {
     OutOfRange { place: Place, value: i128, min: i64, max: i64, because: &'static str },
     /// A number that is no legal load, speed or gain; its bits, so that the type stays comparable.
     BadNumber { place: Place, bits: u64, expected: &'static str },
-    /// A sum of loads that no float holds.
-    Overflow { parameter: &'static str },
+    /// Numbers whose sum no type holds.
+    Overflow { parameter: &'static str, expected: &'static str },
     /// An expert that a table leaves out.
     Missing { layer: usize, expert: u32 },
     /// Content on a rank that is not active.
@@ -85,7 +85,7 @@ impl fmt::Display for Refusal {
             Self::BadNumber { place, bits, expected } => {
                 write!(f, "{place}={} is out of range, expected {expected}", f64::from_bits(bits))
             }
-            Self::Overflow { parameter } => write!(f, "{parameter} add up to infinity, expected a finite sum"),
+            Self::Overflow { parameter, expected } => write!(f, "{parameter} add up to too much, expected {expected}"),
             Self::Missing { layer, expert } => {
                 write!(f, "expert {expert} has no slot in layer {layer}, expected every expert in at least one")
             }

@@ -35,7 +35,7 @@ def checked_loads(loads: Any, num_experts: int | None = None, num_layers: int | 
                 if not (math.isfinite(load) and load >= 0):
                     raise ValueError(f"loads has {load}, expected finite numbers of at least 0")
     if not math.isfinite(sum(sum(map(sum, window)) for window in values)):
-        raise ValueError("loads add up to infinity, expected a finite sum")
+        raise ValueError("loads add up to too much, expected a finite sum")
     return values
 
 

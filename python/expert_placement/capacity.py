@@ -1,0 +1,124 @@
+"""How many slots a wanted balance takes, and what more of them bring. SPEC.md, "Capacity"."""
+
+from __future__ import annotations
+
+from operator import index
+from typing import NamedTuple
+
+from expert_placement import _core
+from expert_placement._loads import as_bits
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+    from typing import SupportsIndex
+
+    from expert_placement._core import Topology
+    from expert_placement._loads import LoadsLike
+
+
+class Capacity(NamedTuple):
+    """What a number of slots makes of measured loads."""
+
+    num_slots: int
+    """Number of slots of a layer, P."""
+    balancedness: float
+    """The sum of the mean rank times over that of the largest, under the plan for so many slots."""
+    most: float
+    """What no placement in so many slots exceeds: the sum of the means over that of the lower bounds."""
+
+
+def capacity_curve(
+    loads: LoadsLike,
+    num_slots: Iterable[SupportsIndex],
+    topology: Topology,
+    policy: _core._Policy = "balanced",
+    num_groups: SupportsIndex = 1,
+    *,
+    max_off_node: float | None = None,
+    num_threads: SupportsIndex = 1,
+    looked: Callable[[Capacity], object] = lambda point: None,
+) -> list[Capacity]:
+    """How balanced plans are that have so many slots, for each number of slots given.
+
+    Args:
+        loads: `[L, E]`, or `[W, L, E]` for W windows.
+        num_slots: numbers of physical slots of a layer, P, each at least E, in any order.
+        topology: the ranks, without slots of their own.
+        policy: which rule plans, as for `rebalance`.
+        num_groups: groups of experts that routing chooses among, G.
+        max_off_node: as for `rebalance`.
+        num_threads: how many threads share the layers.
+        looked: is called with each point as soon as it is known, for instance to move a progress bar.
+
+    Returns:
+        One point for each number of slots, in their order.
+
+    Raises:
+        ValueError: what `rebalance` refuses.
+    """
+    bits, shape, _ = as_bits(loads)
+    points = []
+    for slots in num_slots:
+        row = _core._capacity(bits, shape, slots, topology, policy, num_groups, max_off_node, num_threads)
+        points.append(Capacity(*row))
+        looked(points[-1])
+    return points
+
+
+def least_slots(
+    loads: LoadsLike,
+    balancedness: float,
+    topology: Topology,
+    policy: _core._Policy = "balanced",
+    num_groups: SupportsIndex = 1,
+    *,
+    max_slots: SupportsIndex | None = None,
+    step: SupportsIndex | None = None,
+    max_off_node: float | None = None,
+    num_threads: SupportsIndex = 1,
+) -> Capacity:
+    """The least number of slots of a layer whose plan is at least so balanced.
+
+    Numbers of slots are looked at in ascending order, from the least multiple of `step` that holds every expert on.
+
+    Args:
+        loads: `[L, E]`, or `[W, L, E]` for W windows.
+        balancedness: what is wanted, in 0.0..=1.0.
+        topology: the ranks, without slots of their own.
+        policy: which rule plans, as for `rebalance`.
+        num_groups: groups of experts that routing chooses among, G.
+        max_slots: the most that may be had; twice as many as experts, or one a rank, without other word.
+        step: what slots come in; R without other word, so that all ranks have equally many.
+        max_off_node: as for `rebalance`.
+        num_threads: how many threads share the layers.
+
+    Returns:
+        The number of slots, and how balanced the plan with them is.
+
+    Raises:
+        ValueError: no number of slots up to `max_slots` is enough; the error names the best. And what `rebalance`
+            refuses.
+    """
+    bits, shape, _ = as_bits(loads)
+    by = topology.num_ranks if step is None else index(step)
+    if by < 1:
+        raise ValueError(f"step={by} is out of range, expected at least 1")
+    # Inactive ranks have slots too, which hold nothing.
+    live = topology.num_ranks if topology.active is None else sum(topology.active)
+    needed = -(-shape[2] * topology.num_ranks // live)
+    first = max(-(-needed // by), 1) * by
+    last = max(2 * first, topology.num_ranks) if max_slots is None else index(max_slots)
+    if last < first:
+        raise ValueError(f"max_slots={last} is out of range, expected at least {first}, which hold {shape[2]} experts")
+    span = (first, last, by)
+    row, is_enough = _core._least_slots(
+        bits, shape, balancedness, span, topology, policy, num_groups, max_off_node, num_threads
+    )
+    best = Capacity(*row)
+    if not is_enough:
+        raise ValueError(
+            f"balancedness={balancedness} is out of reach with up to max_slots={last} slots; the most is "
+            f"{best.balancedness:.6f}, with {best.num_slots}"
+        )
+    return best

@@ -1,0 +1,94 @@
+//! `capacity_curve`'s and `least_slots`' compiled half. SPEC.md, "Capacity".
+
+use std::num::NonZeroU64;
+
+use expert_placement as core;
+use pyo3::exceptions::PyValueError;
+use pyo3::prelude::*;
+
+use crate::placement::{options_from, read_loads};
+use crate::topology::Topology;
+use crate::{argument, to_py_err};
+
+/// Slots, balancedness, and the most that any placement reaches.
+type Row = (u64, f64, f64);
+
+fn row(found: &core::Capacity) -> Row {
+    (found.num_slots, found.balancedness, found.most)
+}
+
+/// What one number of slots makes of the loads.
+#[pyfunction]
+#[expect(clippy::too_many_arguments, reason = "the public function gives names to all of them")]
+pub(crate) fn _capacity(
+    py: Python<'_>,
+    loads: &Bound<'_, PyAny>,
+    shape: (usize, usize, usize),
+    num_slots: &Bound<'_, PyAny>,
+    topology: &Bound<'_, PyAny>,
+    policy: &Bound<'_, PyAny>,
+    num_groups: &Bound<'_, PyAny>,
+    max_off_node: Option<&Bound<'_, PyAny>>,
+    num_threads: Option<&Bound<'_, PyAny>>,
+) -> PyResult<Row> {
+    let slots = argument::count(core::limits::NUM_SLOTS, num_slots)?;
+    let topology = Topology::from_argument(topology)?;
+    let options = options_from(policy, num_groups, max_off_node, num_threads)?;
+    let loads = read_loads(loads, shape.0, shape.1, shape.2)?;
+    let found = py.detach(|| core::capacity(&loads, slots.into(), &topology, &options));
+    found.map(|found| row(&found)).map_err(to_py_err)
+}
+
+/// Why a search ends early.
+enum Stop {
+    Refused(core::Error),
+    Raised(PyErr),
+}
+
+impl From<core::Error> for Stop {
+    fn from(error: core::Error) -> Self {
+        Self::Refused(error)
+    }
+}
+
+/// The least number of slots from `first` on, in steps, that is balanced enough, or the best of all, and whether it is
+/// enough.
+#[pyfunction]
+#[expect(clippy::too_many_arguments, reason = "the public function gives names to all of them")]
+pub(crate) fn _least_slots(
+    py: Python<'_>,
+    loads: &Bound<'_, PyAny>,
+    shape: (usize, usize, usize),
+    balancedness: &Bound<'_, PyAny>,
+    span: (u64, u64, u64),
+    topology: &Bound<'_, PyAny>,
+    policy: &Bound<'_, PyAny>,
+    num_groups: &Bound<'_, PyAny>,
+    max_off_node: Option<&Bound<'_, PyAny>>,
+    num_threads: Option<&Bound<'_, PyAny>>,
+) -> PyResult<(Row, bool)> {
+    let (first, last, step) = span;
+    let wanted = argument::number("balancedness", balancedness)?;
+    let topology = Topology::from_argument(topology)?;
+    let options = options_from(policy, num_groups, max_off_node, num_threads)?;
+    let loads = read_loads(loads, shape.0, shape.1, shape.2)?;
+    let step = NonZeroU64::new(step).ok_or_else(|| PyValueError::new_err("step=0 is out of range, expected 1.."))?;
+    let mut best: Option<core::Capacity> = None;
+    #[expect(clippy::redundant_closure_for_method_calls, reason = "the method is of one lifetime, the closure of all")]
+    let looked = |found: &core::Capacity| {
+        if best.is_none_or(|best| found.balancedness > best.balancedness) {
+            best = Some(*found);
+        }
+        Python::attach(|py| py.check_signals()).map_err(Stop::Raised)
+    };
+    let found = py.detach(|| core::least_slots(&loads, wanted, first..=last, step, &topology, &options, looked));
+    match found {
+        Ok(Some(found)) => Ok((row(&found), true)),
+        Ok(None) => match best {
+            Some(best) => Ok((row(&best), false)),
+            None => Err(PyValueError::new_err(format!("max_slots={last} is out of range, expected at least {first}"))),
+        },
+        Err(Stop::Refused(error)) => Err(to_py_err(error)),
+        Err(Stop::Raised(error)) => Err(error),
+    }
+}
