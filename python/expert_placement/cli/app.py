@@ -10,12 +10,10 @@ from typing import Annotated
 import typer
 
 from expert_placement import __version__
-from expert_placement.cli import check, convert, migrate, plan, plot, show, simulate
+from expert_placement.cli import INTERRUPTED, check, convert, migrate, plan, plot, show, simulate
 from expert_placement.cli.errors import Refused, describe
 
 __all__ = ["Refused", "app", "describe", "run"]
-
-_INTERRUPTED = 130
 
 app = typer.Typer(
     help="Which rank owns which expert of a mixture-of-experts model.",
@@ -37,7 +35,7 @@ def run(arguments: list[str]) -> int:
     try:
         code = command.main(args=arguments, prog_name="expert-placement", standalone_mode=False)
     except typer.Abort:
-        return _INTERRUPTED
+        return INTERRUPTED
     except SystemExit as stop:
         # typer and rich end the process where a pipe breaks, each in its own way.
         if isinstance(stop.__context__, BrokenPipeError):

@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import atexit
+import os
 import sys
-from threading import Thread
+from contextlib import suppress
+from threading import Event, Thread
+
+from expert_placement.cli import INTERRUPTED
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -63,18 +68,34 @@ class Progress:
         """
         results: list[_Result] = []
         errors: list[BaseException] = []
+        # Of a thread whose `join` was interrupted some versions of Python say that it has ended.
+        is_done = Event()
 
         def run() -> None:
             try:
                 results.append(work())
             except BaseException as error:
                 errors.append(error)
+            finally:
+                is_done.set()
 
-        thread = Thread(target=run, daemon=True)
-        thread.start()
-        thread.join()
+        try:
+            Thread(target=run, daemon=True).start()
+            is_done.wait()
+        except KeyboardInterrupt:
+            atexit.register(_end_without, is_done)
+            raise
         if self._bar is not None:
             self._bar.advance(self._task)
         if errors:
             raise errors[0]
         return results[0]
+
+
+def _end_without(is_done: Event) -> None:
+    """Ends the process at once where work is not done: the core must not come back to an interpreter that is gone."""
+    if not is_done.is_set():
+        for stream in (sys.stdout, sys.stderr):
+            with suppress(OSError, ValueError, AttributeError):
+                stream.flush()
+        os._exit(INTERRUPTED)
