@@ -624,10 +624,15 @@ def test_an_unknown_strategy_is_named_beside_the_known_ones(name: Any, shown: st
     assert str(caught.value) == f"strategy=`{shown}` is unknown, expected one of {known}"
 
 
-def test_a_strategy_with_a_lone_surrogate_is_unknown_too() -> None:
-    strategy: Any = "\ud800"
-    with pytest.raises(ValueError, match=r"^strategy=`.*` is unknown, expected one of "):
-        Partition(30, 8, strategy)
+@pytest.mark.parametrize(
+    ("name", "shown"),
+    [("\ud800", "\\ud800"), ("lin\udfffear\n", "lin\\udfffear\\n"), ("\ud800" * 7, "\\ud800" * 6 + "\\ud8...")],
+    ids=ascii,
+)
+def test_a_strategy_with_a_lone_surrogate_is_printed_escaped(name: Any, shown: str) -> None:
+    with pytest.raises(ValueError) as caught:  # noqa: PT011 - the whole message is compared
+        Partition(30, 8, name)
+    assert str(caught.value).startswith(f"strategy=`{shown}` is unknown, expected one of ")
 
 
 @pytest.mark.parametrize("strategy", [b"linear", 0, True, None, ["linear"], object()], ids=kind)

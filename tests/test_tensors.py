@@ -716,12 +716,60 @@ def test_other_dtypes_of_numpy_are_type_errors(query: str, dtype: str) -> None:
 @each_query
 @pytest.mark.parametrize(
     "ids",
-    [[1.0, 2.0], [True, False], 1.5, True, [2**63], [1, 2.5], None, "1", ["1"], [None], b"1", {1, 2}, {1: 2}, [10**30]],
+    [[1.0, 2.0], [True, False], 1.5, True, [2**63, 0.5], [1, 2.5], None, "1", ["1"], [None], b"1", {1, 2}, {1: 2}],
     ids=repr,
 )
 def test_what_holds_no_integers_is_a_type_error(query: str, ids: object) -> None:
     with pytest.raises(TypeError, match=rf"^{parameter_of(query)} must "):
         ask(query, ids)
+
+
+@each_query
+@pytest.mark.parametrize(
+    ("ids", "value", "position"),
+    [
+        (2**63, 2**63, 0),
+        (-(2**70), -(2**70), 0),
+        ([1, 2**63], 2**63, 1),
+        ([-1, 2**64], 2**64, 1),
+        ([[1, 2], [3, 10**40]], 10**40, 3),
+        ([2**63, 2**70], 2**63, 0),
+    ],
+    ids=repr,
+)
+def test_ids_beyond_64_bits_are_out_of_range_like_others(query: str, ids: Any, value: int, position: int) -> None:
+    parameter = parameter_of(query)
+    end = {"experts": 30, "ranks": 8}[parameter]
+    with pytest.raises(IndexError) as caught:
+        ask(query, ids)
+    expected = f"{parameter[:-1]}={value} is out of range, expected 0..{end} (at position {position})"
+    assert str(caught.value) == expected
+
+
+def test_integers_that_python_does_not_print_are_out_of_range_too() -> None:
+    with pytest.raises(IndexError, match=r"^expert=a huge integer is out of range, expected 0\.\.30"):
+        ask("owner_of", [10**5000])
+    with pytest.raises(ValueError, match=r"^expert_map holds 18446744073709551616 at position 1, expected integers of 64"):
+        ExpertMap.from_index_map([0, 2**64])
+
+
+@each_query
+@pytest.mark.filterwarnings("ignore:Sparse|The PyTorch API of nested tensors:UserWarning")
+def test_a_tensor_without_dense_values_is_a_type_error(query: str) -> None:
+    ids = torch.tensor([[1, 0], [0, 1]])
+    nested = torch.nested.nested_tensor
+    for wrong, reason in (
+        (ids.to_sparse(), "its layout is torch.sparse_coo"),
+        (ids.to_sparse_csr(), "its layout is torch.sparse_csr"),
+        (ids.to("meta"), "on the device `meta` it has no values"),
+        (nested([ids[0], ids[1]]), "it is nested"),
+        (nested([ids[0], ids[1]], layout=torch.jagged), "it is nested"),
+    ):
+        with pytest.raises(TypeError) as caught:
+            ask(query, wrong)
+        assert str(caught.value) == f"{parameter_of(query)} must be a dense tensor of int32 or int64: {reason}"
+    with pytest.raises(TypeError, match=rf"^{parameter_of(query)} must be a dense tensor of int32 or int64: "):
+        torch.vmap(lambda row: ask(query, row))(ids)
 
 
 @each_query
@@ -924,13 +972,38 @@ def test_a_default_device_does_not_change_a_table() -> None:
     assert owners.tolist() == [0, 7]
 
 
-def test_an_unknown_device_is_an_error_of_torch() -> None:
-    p = Partition(30, 8)
-    with pytest.raises(RuntimeError, match="device"):
-        p.counts(device="nowhere")
-    wrong: Any = 3.5
-    with pytest.raises(TypeError):
-        p.counts(device=wrong)
+@each_table
+@pytest.mark.parametrize(
+    ("device", "reason"),
+    [
+        ("nowhere", "Expected one of cpu, cuda"),
+        ("", "Device string must not be empty"),
+        ("cuda:x", "Invalid device string: 'cuda:x'"),
+        (-1, "Device index must not be negative"),
+        (10**30, ""),
+        ("xpu", ""),
+        ("two\nlines", "Invalid device string: 'two"),
+        ("\ud800", ""),
+    ],
+)
+def test_a_device_that_torch_does_not_have_is_named_with_its_reason(name: str, device: Any, reason: str) -> None:
+    if device == "xpu" and torch.xpu.is_available():
+        pytest.skip("there is such a device")
+    with pytest.raises(ValueError) as caught:  # noqa: PT011 - the whole message is compared
+        seed_table(name)(device=device)
+    shown = {"two\nlines": "two\\nlines", "\ud800": "\\ud800"}.get(device, device)
+    expected = f"device=`{shown}` cannot be used, expected one that torch has here, such as `cpu` or `cuda:0`: {reason}"
+    assert str(caught.value).startswith(expected)
+    assert "\n" not in str(caught.value)
+    assert isinstance(caught.value.__cause__, Exception)
+
+
+def test_what_names_no_device_is_a_type_error() -> None:
+    wrong: Any
+    for wrong in (3.5, True, object(), [], torch.int32):
+        with pytest.raises(TypeError) as caught:
+            Partition(30, 8).counts(device=wrong)
+        assert str(caught.value) == f"device must be a torch.device, a str or an int, got `{type(wrong).__name__}`"
 
 
 needs_cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")

@@ -22,17 +22,33 @@ fn integer(parameter: &str, value: &Bound<'_, PyAny>) -> PyResult<Integer> {
         match value.extract::<i64>() {
             Ok(small) => return Ok(Integer::Small(small)),
             Err(error) if error.is_instance_of::<PyOverflowError>(value.py()) => {
-                // Python refuses to print integers of thousands of digits.
-                let printed = value.call_method0("__index__")?.str();
-                return Ok(Integer::Huge(
-                    printed.map_or_else(|_| "a huge integer".to_owned(), |text| text.to_string()),
-                ));
+                return Ok(Integer::Huge(digits(&value.call_method0("__index__")?)));
             }
             Err(error) if !error.is_instance_of::<PyTypeError>(value.py()) => return Err(error),
             Err(_) => {}
         }
     }
     Err(wrong_type(parameter, "an int", value))
+}
+
+/// An int as text; Python refuses to print integers of thousands of digits.
+fn digits(value: &Bound<'_, PyAny>) -> String {
+    value.str().map_or_else(|_| "a huge integer".to_owned(), |text| text.to_string())
+}
+
+/// The first of some values that fits no machine integer, as text with its position; `None` where not all are ints.
+pub(crate) fn first_huge(values: &Bound<'_, PyAny>) -> PyResult<Option<(String, usize)>> {
+    let mut found = None;
+    for (position, value) in values.try_iter()?.enumerate() {
+        let value = value?;
+        if !value.is_instance_of::<PyInt>() || value.is_instance_of::<PyBool>() {
+            return Ok(None);
+        }
+        if found.is_none() && value.extract::<i64>().is_err() {
+            found = Some((digits(&value), position));
+        }
+    }
+    Ok(found)
 }
 
 /// Whether a value is a truth value, of Python or of an array library; some of these pass for integers.
@@ -93,10 +109,38 @@ impl<'a, 'py> FromPyObject<'a, 'py> for StrategyArgument {
 
     fn extract(value: Borrowed<'a, 'py, PyAny>) -> Result<Self, Infallible> {
         Ok(Self(match value.cast::<PyString>() {
-            Ok(name) => name.to_string_lossy().parse().map_err(to_py_err),
+            Ok(name) => strategy(name),
             Err(_) => Err(wrong_type("strategy", "a str", &value)),
         }))
     }
+}
+
+fn strategy(name: Borrowed<'_, '_, PyString>) -> PyResult<Strategy> {
+    if let Ok(name) = name.to_str() {
+        return name.parse().map_err(to_py_err);
+    }
+    // Half a surrogate pair is no text for the crate, which sees its escape, and escapes the backslash of that.
+    let refuse = |error: expert_placement::Error| PyValueError::new_err(error.to_string().replace(r"\\", r"\"));
+    escaped(&name)?.parse().map_err(refuse)
+}
+
+/// A text in which each half of a surrogate pair, which is no character, stands as its escape.
+pub(crate) fn escaped(text: &Bound<'_, PyString>) -> PyResult<String> {
+    text.call_method1("encode", ("utf-8", "backslashreplace"))?.call_method0("decode")?.extract()
+}
+
+/// A text of others for a message: no control characters, and no longer than a few lines.
+pub(crate) fn printable(text: &str) -> String {
+    const MOST: usize = 240;
+    let mut printed = String::new();
+    for character in text.chars().take(MOST) {
+        if character.is_control() {
+            printed.extend(character.escape_debug());
+        } else {
+            printed.push(character);
+        }
+    }
+    if text.chars().nth(MOST).is_some() { printed + "..." } else { printed }
 }
 
 impl StrategyArgument {

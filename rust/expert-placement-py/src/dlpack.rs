@@ -436,7 +436,7 @@ impl Integers {
         let size = self.len().checked_mul(usize::from(bits / 8));
         if tensor.data.is_null() || size.is_none_or(|size| size > usize::MAX / 2) {
             let text = format!("{parameter} has no memory that can be read, as a fake or traced tensor has none");
-            return Err(PyBufferError::new_err(text));
+            return Err(PyTypeError::new_err(text));
         }
         Ok(())
     }

@@ -193,7 +193,7 @@ impl Partition {
 
     /// `owner(e)` for each element of an array, flattened; the Python layer gives it its shape back.
     fn _owner_of<'py>(&self, experts: &Bound<'py, PyAny>) -> Tensor<'py> {
-        each("experts", experts, |ids, out| match ids {
+        each("experts", "expert", self.0.num_experts(), experts, |ids, out| match ids {
             Elements::Int32(ids) => self.0.write_owners_of(ids, out),
             Elements::Int64(ids) => self.0.write_owners_of(ids, out),
         })
@@ -201,7 +201,7 @@ impl Partition {
 
     /// `local_index(e)` for each element of an array, flattened.
     fn _local_index_of<'py>(&self, experts: &Bound<'py, PyAny>) -> Tensor<'py> {
-        each("experts", experts, |ids, out| match ids {
+        each("experts", "expert", self.0.num_experts(), experts, |ids, out| match ids {
             Elements::Int32(ids) => self.0.write_local_indices_of(ids, out),
             Elements::Int64(ids) => self.0.write_local_indices_of(ids, out),
         })
@@ -209,7 +209,7 @@ impl Partition {
 
     /// `count(r)` for each element of an array, flattened.
     fn _count_of<'py>(&self, ranks: &Bound<'py, PyAny>) -> Tensor<'py> {
-        each("ranks", ranks, |ids, out| match ids {
+        each("ranks", "rank", self.0.num_ranks(), ranks, |ids, out| match ids {
             Elements::Int32(ids) => self.0.write_counts_of(ids, out),
             Elements::Int64(ids) => self.0.write_counts_of(ids, out),
         })
@@ -217,7 +217,7 @@ impl Partition {
 
     /// `start(r)` for each element of an array, flattened.
     fn _start_of<'py>(&self, ranks: &Bound<'py, PyAny>) -> Tensor<'py> {
-        each("ranks", ranks, |ids, out| match ids {
+        each("ranks", "rank", self.0.num_ranks(), ranks, |ids, out| match ids {
             Elements::Int32(ids) => self.0.write_starts_of(ids, out),
             Elements::Int64(ids) => self.0.write_starts_of(ids, out),
         })
@@ -247,12 +247,14 @@ impl Partition {
 /// The longest list of rank counts handed to Python; only `num_experts` = 0 has as many.
 const MOST_LISTED: usize = 1 << 24;
 
-/// A tensor with one answer for each id of an array.
+/// A tensor with one answer for each id of an array, in `0 .. end`.
 fn each<'py>(
     parameter: &str,
+    id: &str,
+    end: u32,
     ids: &Bound<'py, PyAny>,
     write: impl Fn(&Elements, &mut [i32]) -> Result<(), core::Error> + Send,
 ) -> Tensor<'py> {
-    let elements = tensor::integers(parameter, ids)?.to_elements()?;
+    let elements = tensor::ids(parameter, id, end, ids)?.to_elements()?;
     tensor::filled(ids.py(), u64::try_from(elements.len())?, None, move |out| write(&elements, out))
 }

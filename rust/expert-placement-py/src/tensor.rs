@@ -2,11 +2,14 @@
 //!
 //! SPEC.md does not speak of tensors; DLPack's own documents do, and `dlpack` holds every unsafe line.
 
-use pyo3::exceptions::{PyAttributeError, PyImportError, PyModuleNotFoundError, PyTypeError, PyValueError};
+use pyo3::exceptions::{
+    PyAttributeError, PyImportError, PyIndexError, PyModuleNotFoundError, PyRuntimeError, PyTypeError, PyValueError,
+};
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
 use pyo3::types::{PyDict, PyString};
 
+use crate::argument::{self, wrong_type};
 use crate::dlpack::{ExchangeApi, Int32Buffer, Int32Exporter, Integers};
 use crate::to_py_err;
 
@@ -74,20 +77,69 @@ fn wide<'py>(
 /// Moves a tensor without waiting for the device where that is safe: CUDA stages pageable memory before it returns.
 fn move_to<'py>(tensor: &Bound<'py, PyAny>, device: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny>> {
     let py = tensor.py();
-    let device = torch(py)?.getattr("device")?.call1((device,))?;
+    let torch = torch(py)?;
+    let place = torch.getattr("device")?.call1((device,)).map_err(|error| {
+        if error.is_instance_of::<PyTypeError>(py) {
+            wrong_type("device", "a torch.device, a str or an int", device)
+        } else {
+            unusable(device, error)
+        }
+    })?;
     let options = PyDict::new(py);
-    options.set_item("non_blocking", device.getattr("type")?.cast::<PyString>()? == "cuda")?;
-    tensor.call_method("to", (device,), Some(&options))
+    options.set_item("non_blocking", place.getattr("type")?.cast::<PyString>()? == "cuda")?;
+    tensor.call_method("to", (&place,), Some(&options)).map_err(|error| {
+        // Where even nothing can be put on the device it is the device that is at fault, and not what was moved.
+        let nothing = PyDict::new(py);
+        let probe = nothing.set_item("device", &place).and_then(|()| torch.call_method("empty", (0,), Some(&nothing)));
+        if probe.is_err() { unusable(device, error) } else { error }
+    })
 }
+
+/// The error for a device that torch does not know or cannot reach, with torch's own reason and its error as the cause.
+fn unusable(device: &Bound<'_, PyAny>, reason: PyErr) -> PyErr {
+    let py = device.py();
+    let text = |value: &Bound<'_, PyAny>| value.str().and_then(|text| argument::escaped(&text)).unwrap_or_default();
+    let value = argument::printable(&text(device));
+    let why = argument::printable(text(reason.value(py)).lines().next().unwrap_or_default());
+    let error = PyValueError::new_err(format!(
+        "device=`{value}` cannot be used, expected one that torch has here, such as `cpu` or `cuda:0`: {why}"
+    ));
+    error.set_cause(py, Some(reason));
+    error
+}
+
+/// What `integers` says of an integer beyond 64 bits, given as text with its position.
+type Refusal<'a> = &'a dyn Fn(&str, usize) -> PyErr;
 
 /// Borrows the integers of a torch tensor on any device, a numpy array, or a sequence of ints, in row-major order.
 pub(crate) fn integers(parameter: &str, value: &Bound<'_, PyAny>) -> PyResult<Integers> {
+    integers_or(parameter, value, &|text, position| {
+        PyValueError::new_err(format!("{parameter} holds {text} at position {position}, expected integers of 64 bits"))
+    })
+}
+
+/// As `integers`, where each is an id in `0 .. end`, and is called `id` in errors.
+pub(crate) fn ids(parameter: &str, id: &str, end: u32, value: &Bound<'_, PyAny>) -> PyResult<Integers> {
+    integers_or(parameter, value, &|text, position| {
+        PyIndexError::new_err(format!("{id}={text} is out of range, expected 0..{end} (at position {position})"))
+    })
+}
+
+fn integers_or(parameter: &str, value: &Bound<'_, PyAny>, refuse_huge: Refusal<'_>) -> PyResult<Integers> {
     let py = value.py();
     if value.hasattr("detach")? {
         expect_integers(parameter, value)?;
+        expect_dense(parameter, value)?;
         // Lazy negation is a flag that DLPack does not carry.
         let plain = value.call_method0("detach")?.call_method0("cpu")?.call_method0("resolve_neg")?;
-        return Integers::read(parameter, &plain.call_method0("contiguous")?);
+        return Integers::read(parameter, &plain.call_method0("contiguous")?).map_err(|error| {
+            // A tensor inside of a transformation such as vmap is a name for values that nobody has.
+            if error.is_instance_of::<PyRuntimeError>(py) {
+                not_dense(parameter, &error.value(py).to_string())
+            } else {
+                error
+            }
+        });
     }
     let numpy = py.import("numpy")?;
     if numpy.getattr("ma")?.call_method1("isMaskedArray", (value,))?.is_truthy()? {
@@ -103,12 +155,39 @@ pub(crate) fn integers(parameter: &str, value: &Bound<'_, PyAny>) -> PyResult<In
             error
         }
     })?;
-    // An empty sequence says nothing of its dtype, and numpy would take it for floats.
-    if !value.hasattr("dtype")? && array.getattr("size")?.extract::<usize>()? == 0 {
-        array = array.call_method1("astype", ("int64",))?;
+    if !value.hasattr("dtype")? {
+        if array.getattr("size")?.extract::<usize>()? == 0 {
+            // An empty sequence says nothing of its dtype, and numpy would take it for floats.
+            array = array.call_method1("astype", ("int64",))?;
+        } else if let Err(error) = expect_integers(parameter, &array) {
+            // Integers beyond 64 bits have no dtype of their own: numpy takes them for objects or floats.
+            let objects = numpy.call_method1("asarray", (value, "object"))?.call_method0("ravel")?;
+            let huge = argument::first_huge(&objects)?;
+            return Err(huge.map_or(error, |(text, position)| refuse_huge(&text, position)));
+        }
     }
     expect_integers(parameter, &array)?;
     Integers::read(parameter, &array)
+}
+
+/// Refuses a tensor that is not one block of values in memory: sparse, nested, or on the device `meta`.
+fn expect_dense(parameter: &str, tensor: &Bound<'_, PyAny>) -> PyResult<()> {
+    let is = |name: &str| tensor.getattr_opt(name)?.map_or(Ok(false), |flag| flag.is_truthy());
+    let layout = tensor.getattr_opt("layout")?.map(|layout| layout.str()).transpose()?.map(|layout| layout.to_string());
+    if is("is_nested")? {
+        Err(not_dense(parameter, "it is nested"))
+    } else if let Some(layout) = layout.filter(|layout| layout != "torch.strided") {
+        Err(not_dense(parameter, &format!("its layout is {layout}")))
+    } else if is("is_meta")? {
+        Err(not_dense(parameter, "on the device `meta` it has no values"))
+    } else {
+        Ok(())
+    }
+}
+
+fn not_dense(parameter: &str, reason: &str) -> PyErr {
+    let reason = argument::printable(reason.lines().next().unwrap_or_default());
+    PyTypeError::new_err(format!("{parameter} must be a dense tensor of int32 or int64: {reason}"))
 }
 
 /// Refuses an array of another dtype, by the name that its own library has for it.
