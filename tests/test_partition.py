@@ -430,6 +430,42 @@ def test_an_attribute_that_leads_back_is_the_copy() -> None:
     assert first is second
 
 
+class Reducing(Tagged):
+    """A subclass that says itself how it is made again."""
+
+    def __reduce__(self) -> Any:
+        return Reducing.made, (self.num_experts, self.num_ranks, self.tags)
+
+    @classmethod
+    def made(cls, num_experts: int, num_ranks: int, tags: list[str]) -> Reducing:
+        return cls(num_experts, num_ranks, tags=[*tags, "made"])
+
+
+class ReducingEx(Tagged):
+    """The same by `__reduce_ex__`, whose third part is the state."""
+
+    def __reduce_ex__(self, protocol: Any) -> Any:
+        make, arguments, _ = super().__reduce__()
+        return make, arguments, {"tags": [*self.tags, "made"]}
+
+
+@pytest.mark.parametrize("duplicate", [copy.copy, copy.deepcopy, pickled])
+@pytest.mark.parametrize("subclass", [Reducing, ReducingEx])
+def test_a_subclass_that_says_how_it_is_made_again_is_copied_so(
+    duplicate: Callable[[Any], Any], subclass: type[Tagged]
+) -> None:
+    twin = duplicate(subclass(30, 8, tags=["a"]))
+    assert (type(twin), twin, twin.tags) == (subclass, Partition(30, 8), ["a", "made"])
+
+
+def test_a_subclass_may_define_its_own_copy() -> None:
+    class Copied(Partition):
+        def __copy__(self) -> str:
+            return "a copy"
+
+    assert copy.copy(Copied(30, 8)) == "a copy"
+
+
 def test_a_slot_without_a_value_stays_empty() -> None:
     for duplicate in (copy.copy, copy.deepcopy, pickled):
         twin = duplicate(Slotted(30, 8))

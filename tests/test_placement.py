@@ -105,6 +105,36 @@ def test_a_placement_is_a_value(p: Placement) -> None:
     assert eval(repr(p.topology)) == p.topology
 
 
+class Tagged(Placement):
+    """A subclass with an attribute that its `__new__` demands."""
+
+    tags: list[str]
+
+    def __new__(cls, placement: Any, tags: list[str]) -> Tagged:
+        self = super().__new__(cls, placement)
+        self.tags = tags
+        return self
+
+
+class Reducing(Tagged):
+    """A subclass that says itself how it is made again."""
+
+    def __reduce__(self) -> Any:
+        return Reducing, (Placement.from_physical_to_logical([0, 1], 2, Topology(2)), [*self.tags, "made"])
+
+
+@pytest.mark.parametrize("duplicate", [copy.copy, copy.deepcopy, lambda p: pickle.loads(pickle.dumps(p))])
+def test_a_copy_of_a_subclass_has_attributes_of_its_own(duplicate: Any) -> None:
+    plain = Placement.from_physical_to_logical([0, 1], 2, Topology(2))
+    p = Tagged(plain, ["a"])
+    twin = duplicate(p)
+    assert (type(twin), twin, twin.tags) == (Tagged, plain, ["a"])
+    assert twin is not p
+    assert (twin.tags is p.tags) == (duplicate is copy.copy)
+    assert duplicate(Reducing(plain, ["a"])).tags == ["a", "made"]
+    assert (duplicate(plain) is plain) == (duplicate in (copy.copy, copy.deepcopy))
+
+
 def test_a_digest_tells_contents_apart_and_nothing_else() -> None:
     def digest(row: list[int], num_experts: int = 3, **options: Any) -> str:
         topology = Topology(2, **options)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from expert_placement import _core
+from expert_placement._copying import ItselfAsCopy, attributes, set_attributes
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -120,39 +121,20 @@ class Partition(_core.Partition):
             f"strategy={self.strategy!r})"
         )
 
-    # A partition is its own copy. A subclass may hold attributes beside the three fields: its copy has its own, and a
-    # pickle carries them.
+    # A subclass may hold attributes beside the three fields: a copy of one has its own, and a pickle carries them.
 
-    def __copy__(self) -> Self:
-        if type(self) is Partition:
-            return self
-        make, arguments, attributes = Partition.__reduce__(self)
-        return _with_attributes(make(*arguments), attributes)
-
-    def __deepcopy__(self, memo: dict[int, object]) -> Self:
-        if type(self) is Partition:
-            return self
-        from copy import deepcopy
-
-        make, arguments, attributes = Partition.__reduce__(self)
-        memo[id(self)] = partition = make(*arguments)  # An attribute may lead back to the partition that holds it.
-        return _with_attributes(partition, deepcopy(attributes, memo))
+    __copy__ = ItselfAsCopy()
+    __deepcopy__ = ItselfAsCopy()
 
     def __reduce__(self) -> tuple[Callable[..., Self], tuple[type[Self], int, int, str], dict[str, object] | None]:
         return _without_attributes, (type(self), self.num_experts, self.num_ranks, self.strategy), self.__getstate__()
 
     def __getstate__(self) -> dict[str, object] | None:
         """The attributes that a subclass added, by name, whether in `__dict__` or in slots; None without any."""
-        slots = {name: getattr(self, name) for name in _slots(type(self)) if hasattr(self, name)}
-        return getattr(self, "__dict__", {}) | slots or None
+        return attributes(self, Partition)
 
-    def __setstate__(self, attributes: dict[str, object]) -> None:
-        slots = _slots(type(self))
-        for name, value in attributes.items():
-            if name in slots:
-                object.__setattr__(self, name, value)
-            else:
-                self.__dict__[name] = value
+    def __setstate__(self, named: dict[str, object]) -> None:
+        set_attributes(self, Partition, named)
 
 
 def _without_attributes(
@@ -163,18 +145,3 @@ def _without_attributes(
     The `__new__` of the subclass is left out, since it may ask for more than the three fields.
     """
     return _core.Partition.__new__(subclass, num_experts, num_ranks, strategy)
-
-
-def _with_attributes(partition: _SomePartition, attributes: dict[str, object] | None) -> _SomePartition:
-    """A partition that has just been made, with its attributes."""
-    if attributes is not None:
-        partition.__setstate__(attributes)
-    return partition
-
-
-def _slots(subclass: type) -> set[str]:
-    """The names of the slots that a subclass of `Partition` and the classes between them declare."""
-    from types import MemberDescriptorType
-
-    between = (cls for cls in subclass.__mro__ if not issubclass(Partition, cls))
-    return {name for cls in between for name, slot in vars(cls).items() if isinstance(slot, MemberDescriptorType)}

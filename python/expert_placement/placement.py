@@ -5,12 +5,13 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from expert_placement import _core
+from expert_placement._copying import ItselfAsCopy, attributes, set_attributes
 from expert_placement._loads import LoadBits, as_bits
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     import os
-    from typing import SupportsIndex
+    from typing import SupportsIndex, TypeVar
 
     import torch
     from typing_extensions import Self
@@ -18,6 +19,8 @@ if TYPE_CHECKING:
     from expert_placement._core import Topology
     from expert_placement._loads import LoadsLike
     from expert_placement.partition import Partition
+
+    _SomePlacement = TypeVar("_SomePlacement", bound="Placement")
 
 
 class LayerReport(NamedTuple):
@@ -208,18 +211,27 @@ class Placement(_core.Placement):
             f"on {self.num_ranks} ranks, digest {self.digest()[:12]}>"
         )
 
-    def __reduce__(self) -> tuple[object, tuple[object, ...]]:
+    # As for a partition: a subclass may hold attributes, which its copies and pickles have too.
+
+    __copy__ = ItselfAsCopy()
+    __deepcopy__ = ItselfAsCopy()
+
+    def __reduce__(self) -> tuple[object, tuple[object, ...], dict[str, object] | None]:
         table = self._physical_to_logical(None).numpy()
-        return _rebuilt, (type(self), table, self.num_layers, self.num_experts, self.topology)
+        content = (table, self.num_layers, self.num_experts, self.topology)
+        return _without_attributes, (type(self), *content), self.__getstate__()
 
-    def __copy__(self) -> Self:
-        return self
+    def __getstate__(self) -> dict[str, object] | None:
+        """The attributes that a subclass added, by name, whether in `__dict__` or in slots; None without any."""
+        return attributes(self, Placement)
 
-    def __deepcopy__(self, memo: dict[int, object]) -> Self:
-        return self
+    def __setstate__(self, named: dict[str, object]) -> None:
+        set_attributes(self, Placement, named)
 
 
-def _rebuilt(
-    cls: type[Placement], table: _core._Integers, num_layers: int, num_experts: int, topology: Topology
-) -> Placement:
-    return cls(_core.Placement._from_table(table, num_layers, num_experts, topology))
+def _without_attributes(
+    subclass: type[_SomePlacement], table: _core._Integers, num_layers: int, num_experts: int, topology: Topology
+) -> _SomePlacement:
+    """A placement of a subclass whose attributes are still to come, without a call of the subclass's `__new__`."""
+    placement = _core.Placement._from_table(table, num_layers, num_experts, topology)
+    return _core.Placement.__new__(subclass, placement)
