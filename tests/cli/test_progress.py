@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 import time
+from functools import partial
 
 import pytest
 from expert_placement.cli.progress import Progress
@@ -15,7 +16,7 @@ def test_results_and_errors_come_through() -> None:
         raise ValueError("no result")
 
     with Progress("counting", 3) as progress:
-        assert [progress.step(lambda number=number: number**2) for number in range(3)] == [0, 1, 4]
+        assert [progress.step(partial(pow, number, 2)) for number in range(3)] == [0, 1, 4]
         with pytest.raises(ValueError, match="no result"):
             progress.step(fail)
 

@@ -157,12 +157,14 @@ def _compare(setting: Setting, planned: Placement, policy: str) -> _Comparison:
 
 
 def _fields(comparison: _Comparison, asked: dict[str, object]) -> dict[str, object]:
+    from expert_placement.cli.planning import LINEAR
+
     setting = comparison.setting
 
-    def side(side: _Side) -> dict[str, object]:
+    def fields(name: str, side: _Side) -> dict[str, object]:
         loads = side.rank_loads if setting.is_windowed else side.rank_loads[0]
         return {
-            "name": side.name.strip("`"),
+            "name": name,
             "digest": side.placement.digest(),
             "balancedness": side.score.balancedness,
             "mean": side.score.mean,
@@ -177,8 +179,8 @@ def _fields(comparison: _Comparison, asked: dict[str, object]) -> dict[str, obje
     return {
         **setting.fields(),
         **asked,
-        "before": side(comparison.before),
-        "after": side(comparison.after),
+        "before": fields(setting.start_file or LINEAR, comparison.before),
+        "after": fields(comparison.after.name, comparison.after),
         "num_moves": sum(comparison.moves),
         "moves_of_layers": comparison.moves,
         "physical_to_logical": comparison.after.placement.physical_to_logical().tolist(),

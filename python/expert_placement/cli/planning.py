@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from importlib.util import find_spec
+from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
@@ -74,8 +75,7 @@ class Setting:
         num_threads: threads for a plan.
         start: where the experts are: the placement that was given, or one replica of each, as a linear partition of
             the experts over the active ranks, without use of the redundant slots.
-        start_name: how `start` is called.
-        previous: `start` where it was given.
+        start_file: the file that `start` is from, where it was given.
     """
 
     name: str
@@ -87,13 +87,22 @@ class Setting:
     num_groups: int
     num_threads: int
     start: Placement
-    start_name: str
-    previous: Placement | None
+    start_file: str | None
+
+    @property
+    def previous(self) -> Placement | None:
+        """The start, where it was given."""
+        return None if self.start_file is None else self.start
+
+    @property
+    def start_name(self) -> str:
+        """What the start is called."""
+        return LINEAR if self.start_file is None else f"`{printable(self.start_file)}`"
 
     @property
     def start_in_short(self) -> str:
-        """What `start` is called where there is little room: a file without its folder."""
-        return self.start_name if self.previous is None else self.start_name.strip("`").rpartition("/")[2]
+        """What the start is called where there is little room: a file without its folder."""
+        return LINEAR if self.start_file is None else printable(Path(self.start_file).name)
 
     @property
     def num_windows(self) -> int:
@@ -280,8 +289,7 @@ def read_setting(request: Request) -> Setting:
         num_groups=request.num_groups,
         num_threads=request.num_threads,
         start=start,
-        start_name=LINEAR if previous is None else f"`{printable(str(request.previous))}`",
-        previous=None if previous is None else start,
+        start_file=request.previous,
     )
 
 

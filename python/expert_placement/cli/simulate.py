@@ -35,7 +35,7 @@ HELP = "\n\n".join(
         "for the windows that were planned for and for those that came next, which is what a user gets.",
         "[bold]Examples[/bold]",
         "  expert-placement simulate --loads windows.json --ranks 8 --redundant 8",
-        "  expert-placement simulate --loads loads.json --ranks 8 --slots 72 --every 4 --policy none --policy deepseek",
+        "  expert-placement simulate --loads windows.json --ranks 8 --redundant 8 --every 4 --policy deepseek",
         "  expert-placement simulate --loads windows.json --previous placement.json --max-moves 20 --max-moves 100",
     )
 )
@@ -240,10 +240,12 @@ def _num_batches(old: Placement, new: Placement) -> int | None:
 
 
 def _fields(setting: Setting, runs: Sequence[_Run], every: int) -> dict[str, object]:
+    from expert_placement.cli.planning import LINEAR
+
     return {
         **setting.fields(),
         "every": every,
-        "start": setting.start_name.strip("`"),
+        "start": setting.start_file or LINEAR,
         "best_next": runs[0].next().best,
         "policies": [
             {
