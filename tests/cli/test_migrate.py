@@ -11,7 +11,7 @@ import pytest
 pytest.importorskip("torch", reason="placements need torch")
 
 from expert_placement import Placement, Topology, formats, plan_migration, rebalance
-from expert_placement.cli.transfers import count_moves, traffic, transfers
+from expert_placement.cli.transfers import count_moves, sent
 
 from tests.cli.running import program, write
 
@@ -49,8 +49,8 @@ def test_the_tables_say_what_is_sent(shell: Shell, files: tuple[Path, Path]) -> 
         "moves, slots that get another expert       4",
         "copies inside a rank                       1",
         "transfers between ranks                    3         120 MB",
-        "  of these between nodes                   1          40 MB",
-        "staged on a rank at most                   1          40 MB",
+        "  of these between nodes                   1",
+        "staged on a rank at most                   1",
         "batches                                    2",
         "time at 50 GB/s, copies not counted                  1.6 ms",
         "",
@@ -77,9 +77,8 @@ def test_json_is_what_the_library_says(shell: Shell, files: tuple[Path, Path]) -
         "is_interruption_safe": True,
         "sent_experts": [1, 1, 1, 0],
         "received_experts": [0, 1, 0, 2],
-        "bytes_per_expert": 1000,
+        "bytes_per_expert": [1000],
         "num_bytes": 3000,
-        "num_staged_bytes": 1000 * plan.num_staged,
         "sent_bytes": [1000, 1000, 1000, 0],
         "received_bytes": [0, 1000, 0, 2000],
         "bandwidth_gb_per_s": 0.5,
@@ -97,20 +96,52 @@ def test_what_is_sent_adds_up_over_ranks_and_batches() -> None:
         num_ranks = int(RANDOM.integers(1, 6))
         loads = RANDOM.integers(1, 100, (2, 3, 10))
         old, new = (rebalance(load, 6 * num_ranks + 10, Topology(num_ranks)) for load in loads)
-        plan = transfers(old, new)
         migration = plan_migration(old, new)
         # A second replica on a rank is a move that nothing is sent for.
-        assert plan.num_transfers == migration.num_transfers <= sum(count_moves(old, new))
-        sent = traffic(plan, 7)
-        assert sent.sent.sum() == sent.received.sum() == 7 * plan.num_transfers
-        offsets = old.slot_offsets().tolist()
-        for batch, (first, last) in enumerate(pairwise(migration.batches.tolist())):
-            between = 0
-            for _, _, source, destination in migration.moves[first:last].tolist():
-                ranks = [sum(slot >= start for start in offsets) for slot in (source, destination)]
-                between += ranks[0] != ranks[1]
-            assert sent.by_batch[batch] == (7 if between else 0)
-        assert sent.seconds(14) == sent.by_batch.sum() / 14
+        assert migration.num_transfers <= sum(count_moves(old, new))
+        sizes = [7, 11, 13]
+        found = sent(migration, sizes)
+        senders, receivers = migration.senders.tolist(), migration.receivers.tolist()
+        moved = [
+            (sizes[layer], batch, sender, receiver)
+            for batch, (first, last) in enumerate(pairwise(migration.batches.tolist()))
+            for (layer, *_), sender, receiver in zip(
+                migration.moves[first:last].tolist(), senders[first:last], receivers[first:last], strict=True
+            )
+            if sender != receiver
+        ]
+        assert found.total == sum(size for size, *_ in moved)
+        assert found.sent.tolist() == [sum(m[0] for m in moved if m[2] == rank) for rank in range(num_ranks)]
+        assert found.received.tolist() == [sum(m[0] for m in moved if m[3] == rank) for rank in range(num_ranks)]
+        # In a batch no rank sends twice or receives twice.
+        largest = [max((m[0] for m in moved if m[1] == batch), default=0) for batch in range(migration.num_batches)]
+        assert found.by_batch.tolist() == largest
+        assert found.seconds(14) == sum(largest) / 14
+        assert sent(migration).total == migration.num_transfers
+
+
+def test_layers_may_have_sizes_of_their_own(shell: Shell, tmp_path: Path) -> None:
+    old, new = tmp_path / "old.json", tmp_path / "new.json"
+    placement([0, 1], [0, 1], num_experts=2, topology=Topology(2)).save(old)
+    placement([1, 0], [1, 0], num_experts=2, topology=Topology(2)).save(new)
+    shown = shell.fields("migrate", old, new, "--bytes-per-expert", "1kB,3kB", "--bandwidth", 1)
+    assert (shown["num_bytes"], shown["num_batches"], shown["seconds"]) == (8000, 2, pytest.approx(4e-6))
+    assert "2" in shell.refused("migrate", old, new, "--bytes-per-expert", "1,2,3")
+
+
+def test_batches_are_kept_within_limits(shell: Shell, tmp_path: Path) -> None:
+    topology = Topology(4, 2)
+    old, new = tmp_path / "old.json", tmp_path / "new.json"
+    placement(*[[0, 1, 2, 3]] * 3, num_experts=4, topology=topology).save(old)
+    placement(*[[2, 3, 0, 1]] * 3, num_experts=4, topology=topology).save(new)
+    for limits in ({}, {"max_node_transfers": 1}, {"max_staged": 1}):
+        plan = plan_migration(Placement.load(old), Placement.load(new), **limits)
+        options = [word for name, limit in limits.items() for word in (f"--{name.replace('_', '-')}", limit)]
+        shown = shell.fields("migrate", old, new, *options)
+        assert (shown["num_batches"], shown["num_staged"]) == (plan.num_batches, plan.num_staged)
+        assert shown["moves"] == plan.moves.tolist()
+    assert "max_staged=0" in shell.refused("migrate", old, new, "--max-staged", 0)
+    assert "max_node_transfers=0" in shell.refused("migrate", old, new, "--max-node-transfers", 0)
 
 
 def test_moves_are_experts_that_are_new_to_a_rank() -> None:
@@ -140,7 +171,7 @@ def test_nothing_to_do_is_said(shell: Shell, files: tuple[Path, Path]) -> None:
     ],
 )
 def test_sizes_have_units(shell: Shell, files: tuple[Path, Path], text: str, size: int) -> None:
-    assert shell.fields("migrate", *files, "--bytes-per-expert", text)["bytes_per_expert"] == size
+    assert shell.fields("migrate", *files, "--bytes-per-expert", text)["bytes_per_expert"] == [size]
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+from dataclasses import dataclass
 from fractions import Fraction
 
 import typer
@@ -17,9 +18,10 @@ from expert_placement.formats.json_object import printable
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
-    from expert_placement.cli.transfers import Transfers
+    from expert_placement import Migration, Placement
+    from expert_placement.cli.transfers import Sent
 
 __all__ = ["HELP", "command"]
 
@@ -32,6 +34,7 @@ HELP = "\n\n".join(
         "[bold]Examples[/bold]",
         "  expert-placement migrate old.json new.json",
         "  expert-placement migrate old.json new.json --bytes-per-expert 44MB --bandwidth 50",
+        "  expert-placement migrate old.json new.json --max-staged 16 --max-node-transfers 8",
         "  expert-placement migrate old.json new.json --json | jq .num_batches",
     )
 )
@@ -50,23 +53,29 @@ def command(
     bytes_per_expert: str | None = typer.Option(
         None,
         "--bytes-per-expert",
-        help="Weights of one expert in one layer, as 44040192, 44MB or 42MiB.",
-        metavar="BYTES",
+        help="Weights of one expert in one layer, as 44040192, 44MB or 42MiB, or those of each layer, as 44MB,22MB.",
+        metavar="BYTES,..",
     ),
     bandwidth: float | None = typer.Option(
         None, "--bandwidth", help="What a rank sends and receives at once, each, in GB/s.", metavar="GB/S"
     ),
+    max_node_transfers: int | None = typer.Option(
+        None, "--max-node-transfers", help="Transfers that leave a node, or enter it, in one batch.", metavar="N"
+    ),
+    max_staged: int | None = typer.Option(
+        None, "--max-staged", help="Experts that a rank may keep beside its slots at a time.", metavar="N"
+    ),
     as_json: bool = options.AS_JSON,
 ) -> None:
     """The options of `expert-placement migrate`."""
+    from expert_placement import plan_migration
     from expert_placement.cli.planning import need_torch, read_placement
-    from expert_placement.cli.transfers import transfers
 
-    size = None if bytes_per_expert is None else _bytes(bytes_per_expert)
+    sizes = None if bytes_per_expert is None else [_bytes(text) for text in bytes_per_expert.split(",")]
     if bandwidth is not None:
         if not (math.isfinite(bandwidth) and bandwidth > 0):
             raise Refused(f"bandwidth={bandwidth:g} is out of range, expected a finite number of GB/s above 0")
-        if size is None:
+        if sizes is None:
             raise Refused("--bandwidth gives a time for --bytes-per-expert, which is not given")
     need_torch("migrate")
     if nodes is not None and ranks is None:
@@ -78,11 +87,51 @@ def command(
         _expect(path, "num_experts", placement.num_experts, experts)
         _expect(path, "num_ranks", placement.num_ranks, ranks)
         _expect(path, "num_nodes", placement.topology.num_nodes, nodes)
-    plan = transfers(*placements)
+    with refusing():
+        migration = plan_migration(*placements, max_node_transfers=max_node_transfers, max_staged=max_staged)
+        plan = _counted(migration, placements[1], sizes, bandwidth)
     if as_json:
-        write_json(_fields(plan, size, bandwidth))
+        write_json(_fields(plan))
     else:
-        _write(plan, size, bandwidth, f"from `{printable(old)}` to `{printable(new)}`", Paper())
+        _write(plan, f"from `{printable(old)}` to `{printable(new)}`", Paper())
+
+
+@dataclass(frozen=True, slots=True)
+class _Plan:
+    """A migration, and what it sends."""
+
+    migration: Migration
+    num_nodes: int
+    num_between_nodes: int
+    sizes: list[int] | None
+    """Bytes of an expert, in each layer where there are several numbers."""
+    experts: Sent
+    bytes: Sent | None
+    bandwidth: float | None
+
+    @property
+    def num_copies(self) -> int:
+        return self.migration.num_moves - self.migration.num_transfers
+
+    @property
+    def seconds(self) -> float | None:
+        if self.bytes is None or self.bandwidth is None:
+            return None
+        return self.bytes.seconds(self.bandwidth * 1e9)
+
+
+def _counted(migration: Migration, new: Placement, sizes: list[int] | None, bandwidth: float | None) -> _Plan:
+    from expert_placement.cli.transfers import count_transfers_between_nodes, sent
+
+    return _Plan(
+        migration,
+        new.topology.num_nodes,
+        count_transfers_between_nodes(migration, new),
+        sizes,
+        sent(migration),
+        None if sizes is None else sent(migration, sizes[0] if len(sizes) == 1 else sizes),
+        bandwidth,
+    )
 
 
 def _expect(path: str, name: str, found: int, asked: int | None) -> None:
@@ -102,44 +151,36 @@ def _bytes(text: str) -> int:
     return int(size)
 
 
-def _fields(plan: Transfers, size: int | None, bandwidth: float | None) -> dict[str, object]:
-    from expert_placement.cli.transfers import traffic
-
+def _fields(plan: _Plan) -> dict[str, object]:
     migration = plan.migration
-    experts = traffic(plan)
     fields: dict[str, object] = {
         "num_moves": migration.num_moves,
-        "num_transfers": plan.num_transfers,
+        "num_transfers": migration.num_transfers,
         "num_transfers_between_nodes": plan.num_between_nodes,
-        "num_copies": migration.num_moves - plan.num_transfers,
+        "num_copies": plan.num_copies,
         "num_batches": migration.num_batches,
         "num_staged": migration.num_staged,
         "is_interruption_safe": migration.is_interruption_safe,
-        "sent_experts": experts.sent.tolist(),
-        "received_experts": experts.received.tolist(),
+        "sent_experts": plan.experts.sent.tolist(),
+        "received_experts": plan.experts.received.tolist(),
     }
-    if size is not None:
-        carried = traffic(plan, size)
+    if plan.bytes is not None:
         fields |= {
-            "bytes_per_expert": size,
-            "num_bytes": plan.num_transfers * size,
-            "num_staged_bytes": migration.num_staged * size,
-            "sent_bytes": carried.sent.tolist(),
-            "received_bytes": carried.received.tolist(),
+            "bytes_per_expert": plan.sizes,
+            "num_bytes": plan.bytes.total,
+            "sent_bytes": plan.bytes.sent.tolist(),
+            "received_bytes": plan.bytes.received.tolist(),
         }
-        if bandwidth is not None:
-            fields |= {"bandwidth_gb_per_s": bandwidth, "seconds": carried.seconds(bandwidth * 1e9)}
-    fields |= {
-        "moves": plan.moves.tolist(),
+    if plan.seconds is not None:
+        fields |= {"bandwidth_gb_per_s": plan.bandwidth, "seconds": plan.seconds}
+    return fields | {
+        "moves": migration.moves.tolist(),
         "batches": migration.batches.tolist(),
         "write_batches": migration.write_batches.tolist(),
     }
-    return fields
 
 
-def _write(plan: Transfers, size: int | None, bandwidth: float | None, names: str, paper: Paper) -> None:
-    from expert_placement.cli.transfers import traffic
-
+def _write(plan: _Plan, names: str, paper: Paper) -> None:
     migration = plan.migration
     paper.line(f"migration {names}")
     if migration.num_moves == 0:
@@ -151,43 +192,39 @@ def _write(plan: Transfers, size: int | None, bandwidth: float | None, names: st
         else "Not safe to interrupt: after some batch an expert is in no slot, only staged."
     )
     paper.line()
-
-    def in_bytes(count: int) -> str:
-        return "" if size is None else bytes_as_text(count * size)
-
-    between_nodes = plan.num_between_nodes
     rows = [
-        ("moves, slots that get another expert", migration.num_moves, ""),
-        ("copies inside a rank", migration.num_moves - plan.num_transfers, ""),
-        ("transfers between ranks", plan.num_transfers, in_bytes(plan.num_transfers)),
-        *([("  of these between nodes", between_nodes, in_bytes(between_nodes))] if plan.node.max() else []),
-        ("staged on a rank at most", migration.num_staged, in_bytes(migration.num_staged)),
-        ("batches", migration.num_batches, ""),
+        ("moves, slots that get another expert", f"{migration.num_moves:,}", ""),
+        ("copies inside a rank", f"{plan.num_copies:,}", ""),
+        (
+            "transfers between ranks",
+            f"{migration.num_transfers:,}",
+            "" if plan.bytes is None else bytes_as_text(plan.bytes.total),
+        ),
+        *([("  of these between nodes", f"{plan.num_between_nodes:,}", "")] if plan.num_nodes > 1 else []),
+        ("staged on a rank at most", f"{migration.num_staged:,}", ""),
+        ("batches", f"{migration.num_batches:,}", ""),
     ]
-    cells = [(name, f"{count:,}", text) for name, count, text in rows]
-    if size is not None and bandwidth is not None:
-        seconds = traffic(plan, size).seconds(bandwidth * 1e9)
-        cells.append((f"time at {bandwidth:g} GB/s, copies not counted", "", seconds_as_text(seconds)))
-    paper.table(("", "count", "" if size is None else "size or time"), cells, left=(0,))
-    paper.heading("what each rank sends and receives, in experts" + ("" if size is None else " and bytes"))
-    paper.table(("rank", "sends", "receives", *(() if size is None else ("sends", "receives"))), _rank_rows(plan, size))
+    if plan.seconds is not None:
+        rows.append((f"time at {plan.bandwidth:g} GB/s, copies not counted", "", seconds_as_text(plan.seconds)))
+    paper.table(("", "count", "" if plan.bytes is None else "size or time"), rows, left=(0,))
+    units = (plan.experts,) if plan.bytes is None else (plan.experts, plan.bytes)
+    paper.heading("what each rank sends and receives, in experts" + ("" if plan.bytes is None else " and bytes"))
+    paper.table(("rank", *("sends", "receives") * len(units)), _rank_rows(units))
 
 
-def _rank_rows(plan: Transfers, size: int | None) -> Iterator[tuple[str, ...]]:
-    from expert_placement.cli.transfers import traffic
+def _rank_rows(units: Sequence[Sent]) -> Iterator[tuple[str, ...]]:
+    """A row for each rank, and one for the most, with what is sent and received in experts and perhaps in bytes."""
+    columns = [column for unit in units for column in (unit.sent, unit.received)]
+    ranks = list(enumerate(zip(*(column.tolist() for column in columns), strict=True)))
 
-    experts = traffic(plan)
-    counts = list(zip(experts.sent.tolist(), experts.received.tolist(), strict=True))
+    def row(name: str, numbers: Sequence[int]) -> tuple[str, ...]:
+        return (name, *map("{:,}".format, numbers[:2]), *map(bytes_as_text, numbers[2:]))
 
-    def row(name: str, sent: int, received: int) -> tuple[str, ...]:
-        in_bytes = () if size is None else (bytes_as_text(sent * size), bytes_as_text(received * size))
-        return (name, f"{sent:,}", f"{received:,}", *in_bytes)
-
-    head, left_out, tail = middle_left_out(list(enumerate(counts)))
-    for rank, (sent, received) in head:
-        yield row(str(rank), sent, received)
+    head, left_out, tail = middle_left_out(ranks)
+    for rank, numbers in head:
+        yield row(str(rank), numbers)
     if left_out:
         yield ("...", f"{many(left_out, 'more rank')}, all of them with --json")
-    for rank, (sent, received) in tail:
-        yield row(str(rank), sent, received)
-    yield row("most", int(experts.sent.max()), int(experts.received.max()))
+    for rank, numbers in tail:
+        yield row(str(rank), numbers)
+    yield row("most", [int(column.max()) for column in columns])

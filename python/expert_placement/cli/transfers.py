@@ -1,13 +1,10 @@
-"""What a migration sends: between which ranks, in which batch, and how many bytes."""
+"""What moves from one placement to the next, as the ranks see it."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
 import numpy as np
-
-from expert_placement import plan_migration
-from expert_placement.cli.errors import refusing
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -17,7 +14,7 @@ if TYPE_CHECKING:
 
     _Integers = npt.NDArray[np.int64]
 
-__all__ = ["Traffic", "Transfers", "count_moves", "traffic", "transfers"]
+__all__ = ["Sent", "count_moves", "count_transfers_between_nodes", "sent"]
 
 
 def count_moves(old: Placement, new: Placement) -> list[int]:
@@ -29,7 +26,7 @@ def count_moves(old: Placement, new: Placement) -> list[int]:
     rank_of_slot = np.repeat(np.arange(new.num_ranks), np.diff(first_slots))
     rows = zip(old.physical_to_logical().numpy(), new.physical_to_logical().numpy(), strict=True)
 
-    def held(row: npt.NDArray[np.int32]) -> npt.NDArray[np.int64]:
+    def held(row: npt.NDArray[np.int32]) -> _Integers:
         """How often each rank holds each expert: int64[R * E]."""
         pairs = (rank_of_slot * new.num_experts + row)[row >= 0]
         return np.bincount(pairs, minlength=new.num_ranks * new.num_experts)
@@ -37,67 +34,14 @@ def count_moves(old: Placement, new: Placement) -> list[int]:
     return [int(np.maximum(held(after) - held(before), 0).sum()) for before, after in rows]
 
 
-@dataclass(frozen=True, slots=True)
-class Transfers:
-    """The moves of a migration, as the ranks see them. A move inside a rank is a copy; any other is a transfer.
-
-    Attributes:
-        migration: the plan.
-        moves: int64[M, 4]: layer, expert, source slot, destination slot.
-        batch: int64[M]: the batch of each move.
-        sender: int64[M]: the rank of its source.
-        receiver: int64[M]: the rank of its destination.
-        is_transfer: bool[M]: whether it goes from one rank to another.
-        num_ranks: R.
-        node: int64[R]: the node of each rank.
-    """
-
-    migration: Migration
-    moves: _Integers
-    batch: _Integers
-    sender: _Integers
-    receiver: _Integers
-    is_transfer: npt.NDArray[np.bool_]
-    num_ranks: int
-    node: _Integers
-
-    @property
-    def num_transfers(self) -> int:
-        """How many experts come to a rank from another one."""
-        return int(self.is_transfer.sum())
-
-    @property
-    def num_between_nodes(self) -> int:
-        """How many of the transfers go from one node to another."""
-        return int((self.node[self.sender] != self.node[self.receiver]).sum())
-
-
-def transfers(old: Placement, new: Placement) -> Transfers:
-    """Plans the migration from one placement to the next.
-
-    Raises:
-        Refused: placements of different shapes, or an expert that `old` holds nowhere that is in service.
-    """
-    with refusing():
-        migration = plan_migration(old, new)
-    moves = migration.moves.numpy().astype(np.int64)
-    batches = migration.batches.numpy().astype(np.int64)
-    rank_of_slot = np.repeat(np.arange(new.num_ranks), np.diff(new.slot_offsets().numpy()))
-    sender, receiver = rank_of_slot[moves[:, 2]], rank_of_slot[moves[:, 3]]
-    return Transfers(
-        migration=migration,
-        moves=moves,
-        batch=np.repeat(np.arange(batches.size - 1), np.diff(batches)),
-        sender=sender,
-        receiver=receiver,
-        is_transfer=sender != receiver,
-        num_ranks=new.num_ranks,
-        node=np.array([new.topology.node_of(rank) for rank in range(new.num_ranks)]),
-    )
+def count_transfers_between_nodes(migration: Migration, new: Placement) -> int:
+    """How many of the transfers go from one node to another."""
+    node = np.array([new.topology.node_of(rank) for rank in range(new.num_ranks)])
+    return int((node[migration.senders.numpy()] != node[migration.receivers.numpy()]).sum())
 
 
 @dataclass(frozen=True, slots=True)
-class Traffic:
+class Sent:
     """How much is sent, in experts or in bytes.
 
     Attributes:
@@ -110,18 +54,22 @@ class Traffic:
     received: _Integers
     by_batch: _Integers
 
+    @property
+    def total(self) -> int:
+        """What all ranks send."""
+        return int(self.sent.sum())
+
     def seconds(self, bytes_per_second: float) -> float:
         """How long the batches take, one after the other, where each is as long as its busiest rank needs."""
         return float(self.by_batch.sum()) / bytes_per_second
 
 
-def traffic(plan: Transfers, unit: int = 1) -> Traffic:
-    """What ranks send and receive, where a transfer is worth `unit`: 1, or the bytes of an expert of a layer."""
-    sender, receiver = plan.sender[plan.is_transfer], plan.receiver[plan.is_transfer]
-    # In a batch no rank sends twice or receives twice.
-    busy = np.bincount(plan.batch[plan.is_transfer], minlength=plan.migration.num_batches) > 0
-    return Traffic(
-        sent=np.bincount(sender, minlength=plan.num_ranks) * unit,
-        received=np.bincount(receiver, minlength=plan.num_ranks) * unit,
-        by_batch=busy * unit,
-    )
+def sent(migration: Migration, unit: int | list[int] = 1) -> Sent:
+    """What ranks send and receive, where an expert is worth `unit`: 1, its bytes, or those of each layer.
+
+    Raises:
+        ValueError: another number of sizes than layers.
+    """
+    sends, receives = (table.numpy() for table in migration.traffic(unit))
+    busiest = np.maximum(sends.max(axis=1, initial=0), receives.max(axis=1, initial=0))
+    return Sent(sends.sum(axis=0), receives.sum(axis=0), busiest)
