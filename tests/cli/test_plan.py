@@ -17,8 +17,9 @@ import pytest
 
 pytest.importorskip("torch", reason="placements need torch")
 
-from expert_placement import Partition, Placement, Topology, formats, rebalance
+from expert_placement import Partition, Placement, Topology, formats, least_slots, rebalance
 from expert_placement.cli.planning import Request, Score, read_setting
+from expert_placement.formats.loads import read_loads
 
 from tests.cli.running import GPT_OSS, MIXTRAL, OLMOE, PROGRAM, program, write
 
@@ -154,6 +155,21 @@ def test_slots_are_told_in_any_of_three_ways(shell: Shell, loads: Path) -> None:
     ways = (("--slots", 12), ("--redundant", 4), ("--slots-per-rank", 3), ("--slots-per-rank", "3,3,3,3"))
     digests = {shell.fields("plan", "--loads", loads, "--ranks", 4, *way)["after"]["digest"] for way in ways}
     assert digests == {rebalance(LOADS, 12, Topology(4)).digest()}
+
+
+def test_a_wanted_balance_tells_the_slots(shell: Shell) -> None:
+    table = read_loads(GPT_OSS)
+    found = least_slots(table, 0.999, Topology(7))
+    shown = shell.fields("plan", "--loads", GPT_OSS, "--ranks", 7, "--balancedness", 0.999)
+    assert shown["num_slots"] == found.num_slots > 35
+    assert shown["after"]["balancedness"] == found.balancedness >= 0.999
+    arguments = ("plan", "--loads", GPT_OSS, "--ranks", 7)
+    assert "out of reach" in shell.refused(*arguments, "--balancedness", 1.0)
+    assert "balancedness=1.5 is out of range" in shell.refused(*arguments, "--balancedness", 1.5)
+    for option in ("--slots", "--redundant", "--slots-per-rank"):
+        assert shell.refused(*arguments, "--balancedness", 0.9, option, 40) == (
+            f"both --balancedness and {option} are given, expected one of them"
+        )
 
 
 def test_unequal_ranks_get_what_they_can_carry(shell: Shell, loads: Path) -> None:

@@ -39,6 +39,7 @@ HELP = "\n\n".join(
         "  expert-placement plan --loads loads.json --ranks 32 --redundant 32 --output placement.json",
         "  expert-placement plan --loads later.json --previous placement.json --max-moves 50 --output next.json",
         "  expert-placement plan --loads later.json --previous placement.json --inactive 3",
+        "  expert-placement plan --loads loads.json --ranks 32 --balancedness 0.98",
         "  expert-placement plan --loads loads.json --ranks 32 --slots 288 --json | jq .physical_to_logical",
     )
 )
@@ -52,6 +53,12 @@ def command(
     ranks: int | None = options.RANKS,
     slots: int | None = options.SLOTS,
     redundant: int | None = options.REDUNDANT,
+    balancedness: float | None = typer.Option(
+        None,
+        "--balancedness",
+        help="The least number of slots whose plan is so balanced, up to twice as many as experts.",
+        metavar="X",
+    ),
     nodes: int | None = options.NODES,
     groups: int = options.GROUPS,
     slots_per_rank: str | None = options.SLOTS_PER_RANK,
@@ -68,7 +75,7 @@ def command(
     as_json: bool = options.AS_JSON,
 ) -> None:
     """The options of `expert-placement plan`."""
-    from expert_placement.cli.planning import Limits, Request, need_torch, read_setting
+    from expert_placement.cli.planning import Limits, Request, Wanted, need_torch, read_setting
 
     need_torch("plan")
     setting = read_setting(
@@ -84,6 +91,7 @@ def command(
             num_groups=groups,
             previous=previous,
             num_threads=threads,
+            wanted=None if balancedness is None else Wanted(balancedness, policy, max_off_node),
         )
     )
     limits = Limits(max_moves, min_gain, max_off_node)

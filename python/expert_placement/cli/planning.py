@@ -9,8 +9,9 @@ from typing import Any, cast
 
 import numpy as np
 
-from expert_placement import Partition, Placement, Topology, formats, rebalance
+from expert_placement import Partition, Placement, Topology, formats, least_slots, rebalance
 from expert_placement.cli.errors import Refused, refusing
+from expert_placement.cli.progress import Progress
 from expert_placement.cli.words import many
 from expert_placement.formats.json_object import printable
 
@@ -23,7 +24,18 @@ if TYPE_CHECKING:
 
     from expert_placement import LayerReport
 
-__all__ = ["LINEAR", "Limits", "Request", "Score", "Setting", "need_torch", "read_placement", "read_setting", "score"]
+__all__ = [
+    "LINEAR",
+    "Limits",
+    "Request",
+    "Score",
+    "Setting",
+    "Wanted",
+    "need_torch",
+    "read_placement",
+    "read_setting",
+    "score",
+]
 
 # How the placement is called that a plan starts from where none is given.
 LINEAR = "linear partition"
@@ -49,6 +61,16 @@ class Request:
     num_groups: int = 1
     previous: str | None = None
     num_threads: int = 1
+    wanted: Wanted | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """A balance, in place of a number of slots."""
+
+    balancedness: float
+    policy: str
+    max_off_node: float | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -267,7 +289,7 @@ def read_setting(request: Request) -> Setting:
         ranks = None if request.num_ranks is None else _topology(request, None)
         previous = read_placement(request.previous, num_experts, ranks)
     topology = _topology(request, previous)
-    num_slots = _num_slots(request, num_experts, topology, previous)
+    num_slots = _num_slots(request, loads, topology, previous)
     if not 0 <= num_slots <= _MAX_TABLE // num_layers:
         raise Refused(
             f"num_slots={num_slots} is out of range, expected 0..={_MAX_TABLE // num_layers} for "
@@ -353,7 +375,7 @@ def _active(inactive: Sequence[str], num_ranks: int) -> list[bool] | None:
     return active
 
 
-def _num_slots(request: Request, num_experts: int, topology: Topology, previous: Placement | None) -> int:
+def _num_slots(request: Request, loads: npt.NDArray[Any], topology: Topology, previous: Placement | None) -> int:
     """P, from the one option that tells it."""
     given = {
         "--slots": request.num_slots,
@@ -363,17 +385,41 @@ def _num_slots(request: Request, num_experts: int, topology: Topology, previous:
     }
     if request.num_slots is not None and request.num_redundant is not None:
         raise Refused("both --slots and --redundant are given, expected one of them")
+    if request.wanted is not None:
+        for option, value in given.items():
+            if value is not None:
+                raise Refused(f"both --balancedness and {option} are given, expected one of them")
+        return _least_slots(request, request.wanted, loads, topology)
     if request.num_slots is not None:
         return request.num_slots
     if request.num_redundant is not None:
         if request.num_redundant < 0:
             raise Refused(f"redundant={request.num_redundant} is out of range, expected 0 or more")
-        return num_experts + request.num_redundant
+        return int(loads.shape[2]) + request.num_redundant
     if previous is not None:
         return previous.num_slots
     if topology.slots_per_rank is None:
         raise Refused(f"the number of slots is not known, expected one of {', '.join(given)}")
     return sum(_slots(topology, 0))
+
+
+def _least_slots(request: Request, wanted: Wanted, loads: npt.NDArray[Any], topology: Topology) -> int:
+    """The least P, equally many for each rank, whose plan is as balanced as is wanted."""
+
+    def look() -> int:
+        with refusing():
+            return least_slots(
+                loads,
+                wanted.balancedness,
+                topology,
+                cast("Literal['balanced', 'deepseek']", wanted.policy),
+                request.num_groups,
+                max_off_node=wanted.max_off_node,
+                num_threads=request.num_threads,
+            ).num_slots
+
+    with Progress("looking for the least number of slots", 1) as progress:
+        return progress.step(look)
 
 
 def _slots(topology: Topology, num_slots: int) -> list[int]:
