@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-from expert_placement_spec.outcome import RAISED
+from expert_placement_spec.outcome import in_words
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,9 @@ class Model:
     def _plan_has(self, name: str) -> bool:
         try:
             return hasattr(self._plan, name)
-        except RAISED:
+        except KeyboardInterrupt:
+            raise
+        except BaseException:
             # That no plan can be had breaks the laws about plans, and is not a matter of what is offered.
             return True
 
@@ -70,6 +72,10 @@ def load_model(name: str) -> Model:
         raise ValueError(f"implementation `{name}`: there is no module `{error.name}`") from error
     except (ValueError, TypeError) as error:
         raise ValueError(f"implementation `{name}` is not of the form `module` or `module:attribute`") from error
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:
+        raise ValueError(f"implementation `{name}`: its import raised {in_words(error)}") from error
     for part in filter(None, attribute.split(".")):
         if not hasattr(made, part):
             raise ValueError(f"implementation `{name}`: `{made.__name__}` has no attribute `{part}`")

@@ -13,8 +13,8 @@ from hypothesis.errors import NoSuchExample
 from expert_placement_spec.adapter import load_model
 from expert_placement_spec.cases import first_violation
 from expert_placement_spec.chapters import CHAPTERS, chapter_of
-from expert_placement_spec.outcome import RAISED
 from expert_placement_spec.outcome import Outcome as AnyOutcome
+from expert_placement_spec.outcome import in_words
 from expert_placement_spec.processes import run_all
 
 if TYPE_CHECKING:
@@ -67,6 +67,9 @@ class Task:
     domain: str
     block: Any
 
+    def __str__(self) -> str:
+        return f"implementation `{self.implementation}` in the chapter {self.chapter}, cases {self.block}"
+
 
 def offered_laws(chapter: Chapter, model: Model) -> list[Law]:
     """The laws that can be observed.
@@ -94,9 +97,10 @@ def check_cases(chapter: Chapter, model: Model, laws: list[Law], cases: Iterable
                 if point is not None:
                     values = tuple(zip(law.quantifiers, point, strict=True))
                     broken = CaseCounterexample(model.name, law.name, case, values)
-            except RAISED as error:
-                message = f"{type(error).__name__}: {error}"
-                broken = CaseCounterexample(model.name, law.name, case, message=message)
+            except KeyboardInterrupt:
+                raise
+            except BaseException as error:
+                broken = CaseCounterexample(model.name, law.name, case, message=in_words(error))
                 outcome.cases += 1
             outcome.seconds += time.perf_counter() - begin
             if broken is not None:
@@ -253,6 +257,8 @@ def evaluate_case(implementation: str, invariant: str, *, at: dict[str, int] | N
         if point in view.points(law.quantifiers):
             is_spoken_of = law.requires is None or law.requires(view, *point)
             return not is_spoken_of or bool(law.predicate(view, *point))
-    except RAISED:
+    except KeyboardInterrupt:
+        raise
+    except BaseException:
         return False
     raise ValueError(f"there is no point {at} in this case")

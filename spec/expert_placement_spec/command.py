@@ -234,7 +234,7 @@ def show(
         if part:
             console.print(as_table(part, title))
     for one in broken:
-        reason = f"  # {one.message}" if one.message else ""
+        reason = f"  # {' '.join(one.message.split())}" if one.message else ""
         console.print(f"counterexample: {one.call()}{reason}", markup=False, highlight=False, soft_wrap=True)
     cases = sum(one.cases for one in everything)
     held = sum(one.result == "holds" for one in everything)

@@ -7,11 +7,12 @@ from typing import TYPE_CHECKING
 from expert_placement_spec.grid import Block
 from expert_placement_spec.implementation import load
 from expert_placement_spec.invariants import INVARIANTS
-from expert_placement_spec.outcome import RAISED
 from expert_placement_spec.reference import CONTIGUOUS, MAX
 from expert_placement_spec.single import One, can_sample
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from expert_placement_spec.implementation import Implementation
     from expert_placement_spec.invariants import Invariant
 
@@ -20,7 +21,15 @@ LARGEST_TABLES = 4096
 
 
 def evaluate(
-    implementation: str, invariant: str, *, num_experts: int, num_ranks: int, strategy: str = "linear", **values: int
+    implementation: str,
+    invariant: str,
+    *,
+    num_experts: int,
+    num_ranks: int,
+    strategy: str = "linear",
+    device: str = "cpu",
+    together: Sequence[tuple[int, int]] = (),
+    **values: int,
 ) -> bool:
     """Whether one invariant holds at one point, by the tables and, where the law allows it, by single queries.
 
@@ -30,35 +39,46 @@ def evaluate(
         num_experts: E.
         num_ranks: R.
         strategy: the strategy.
-        values: a value for each of the invariant's quantifiers.
+        device: where an implementation with torch arrays is evaluated.
+        together: (E, R) of the partitions that are asked at once, this one among them, as a check over a domain asks;
+            then tables alone are looked at. Without it this partition is asked by itself.
+        values: a value for each of the invariant's quantifiers; without any, every point of the partition is looked at.
 
     Returns:
         False where the law is broken, or where the implementation raises.
 
     Raises:
-        ValueError: an unknown name, other quantifiers than the invariant's, or a point that does not exist.
+        ValueError: an unknown name, other quantifiers than the invariant's, a point that does not exist, or
+            partitions that are asked together without this one.
     """
     law = INVARIANTS.get(invariant)
     if law is None:
         raise ValueError(f"invariant `{invariant}` is unknown, expected one of {', '.join(INVARIANTS)}")
-    if set(values) != set(law.quantifiers):
+    if values and set(values) != set(law.quantifiers):
         raise ValueError(f"{invariant} is about {', '.join(law.quantifiers) or 'p alone'}, got {', '.join(values)}")
     if strategy not in law.strategies:
         raise ValueError(f"strategy=`{strategy}`: {invariant} is about {', '.join(law.strategies)}")
-    for name, number, least in (("num_experts", num_experts, 0), ("num_ranks", num_ranks, 1)):
-        if not isinstance(number, int) or not least <= number <= MAX:
-            raise ValueError(f"{name}={number} is out of range, expected {least}..={MAX}")
-    loaded = load(implementation)
     shape = (num_experts, num_ranks)
+    asked = [shape, *together]
+    for name, numbers, least in zip(("num_experts", "num_ranks"), zip(*asked, strict=True), (0, 1), strict=True):
+        for number in numbers:
+            if not isinstance(number, int) or not least <= number <= MAX:
+                raise ValueError(f"{name}={number} is out of range, expected {least}..={MAX}")
+    if together and shape not in asked[1:]:
+        raise ValueError(f"together={list(together)} lacks {shape}, the partition that is looked at")
+    loaded = load(implementation, device)
     holds = True
     try:
-        if can_sample(law):
-            holds = holds_alone(loaded, law, shape, strategy, values)
-        if holds and max(shape) <= LARGEST_TABLES:
-            holds = holds_in_tables(loaded, law, shape, strategy, values)
+        with loaded.arrays.placed():
+            if not together and can_sample(law) and len(values) == len(law.quantifiers):
+                holds = holds_alone(loaded, law, shape, strategy, values)
+            if holds and (together or max(shape) <= LARGEST_TABLES):
+                holds = holds_in_tables(loaded, law, shape, strategy, values, asked[1:] or [shape])
     except NoSuchPointError as error:
         raise ValueError(str(error)) from None
-    except RAISED:
+    except KeyboardInterrupt:
+        raise
+    except BaseException:
         return False
     return holds
 
@@ -81,19 +101,25 @@ def holds_alone(
 
 
 def holds_in_tables(
-    loaded: Implementation, law: Invariant, shape: tuple[int, int], strategy: str, values: dict[str, int]
+    loaded: Implementation,
+    law: Invariant,
+    shape: tuple[int, int],
+    strategy: str,
+    values: dict[str, int],
+    asked: list[tuple[int, int]],
 ) -> bool:
-    """Whether the law holds as tables and maps answer it."""
+    """Whether the law holds as tables and maps answer it, where these partitions are asked at once."""
     subjects = loaded.offered_subjects() if law.subject == "answers" else {law.subject, "rule"}
-    block = Block(loaded, strategy, [shape], subjects - (set() if strategy in CONTIGUOUS else {"offsets"}))
+    block = Block(loaded, strategy, asked, subjects - (set() if strategy in CONTIGUOUS else {"offsets"}))
     block.build()
     points = block.points(law.quantifiers)
+    points = points.where(points.partition == asked.index(shape))
     for name, value in values.items():
         points = points.where(points.values[name] == value)
-    if not len(points):
+    if values and not len(points):
         raise NoSuchPointError(
             f"there is no point {values} in the partition of {shape[0]} experts over {shape[1]} ranks"
         )
-    if law.requires is not None and not bool(law.requires(points, *points.values.values()).all()):
-        return True
-    return bool(law.predicate(points, *points.values.values()).all())
+    if law.requires is not None and len(points):
+        points = points.where(law.requires(points, *points.values.values()))
+    return not len(points) or bool(law.predicate(points, *points.values.values()).all())

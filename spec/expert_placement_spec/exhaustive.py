@@ -6,6 +6,7 @@ import gc
 import time
 from contextlib import closing
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import groupby
 from operator import itemgetter
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
@@ -13,10 +14,11 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 from expert_placement_spec.grid import Block, violations
 from expert_placement_spec.implementation import Implementation, load
 from expert_placement_spec.invariants import INVARIANTS, Invariant
-from expert_placement_spec.outcome import RAISED
 from expert_placement_spec.outcome import Outcome as AnyOutcome
+from expert_placement_spec.outcome import in_words
 from expert_placement_spec.processes import run_all
 from expert_placement_spec.reference import CONTIGUOUS, STRATEGIES
+from expert_placement_spec.reproduction import reproduced
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -94,6 +96,9 @@ class Counterexample:
     strategy: str
     values: tuple[tuple[str, int], ...] = ()
     message: str = ""
+    device: str = "cpu"
+    together: tuple[tuple[int, int], ...] = ()
+    """The partitions that were asked at once, where asking this one by itself does not show it."""
 
     @property
     def size(self) -> tuple[int, ...]:
@@ -104,6 +109,8 @@ class Counterexample:
     def call(self) -> str:
         """An expression that evaluates the invariant at this point, to be pasted."""
         values = "".join(f", {name}={value}" for name, value in self.values)
+        values += f', device="{self.device}"' if self.device != "cpu" else ""
+        values += f", together={list(self.together)}" if self.together else ""
         return (
             f'expert_placement_spec.evaluate("{self.implementation}", "{self.invariant}", '
             f'num_experts={self.num_experts}, num_ranks={self.num_ranks}, strategy="{self.strategy}"{values})'
@@ -112,7 +119,8 @@ class Counterexample:
     def point(self) -> dict[str, Any]:
         """The point as plain values, for JSON."""
         shape = {"num_experts": self.num_experts, "num_ranks": self.num_ranks, "strategy": self.strategy}
-        return shape | dict(self.values)
+        asked = {"device": self.device, "together": list(self.together)}
+        return shape | dict(self.values) | asked
 
 
 Outcome: TypeAlias = AnyOutcome[Counterexample]
@@ -129,6 +137,12 @@ class Task:
     shapes: list[tuple[int, int]] = field(repr=False)
     scope: Scope
     points: int
+
+    def __str__(self) -> str:
+        (experts, ranks), number = zip(*self.shapes, strict=True), len(self.shapes)
+        spans = f"E in {min(experts)}..={max(experts)}, R in {min(ranks)}..={max(ranks)}"
+        about = f"implementation `{self.implementation}`, strategy {self.strategy}, scope {self.scope}"
+        return f"{about}, {spans} ({number} partition{'s' if number != 1 else ''})"
 
 
 def scope_of(law: Invariant) -> Scope:
@@ -231,21 +245,28 @@ def check_part(implementation: Implementation, task: Task) -> list[Outcome]:
             block = answered_block(implementation, task.strategy, shapes, needed, outcomes)
             for law in laws if block.shapes else ():
                 begin = time.perf_counter()
+                example = partial(
+                    Counterexample,
+                    task.implementation,
+                    law.name,
+                    strategy=task.strategy,
+                    device=task.device,
+                    together=tuple(block.shapes),
+                )
                 try:
                     cases, values, place = violations(law, block)
-                except RAISED as error:
+                except KeyboardInterrupt:
+                    raise
+                except BaseException as error:
                     # What was answered is of no shape that the law can be read on.
-                    message = f"{type(error).__name__}: {error}"
-                    shape = block.shapes[0]
-                    broken = Counterexample(task.implementation, law.name, *shape, task.strategy, message=message)
+                    broken = example(*block.shapes[0], message=in_words(error))
                     outcomes[law.name].add(Outcome(task.implementation, law.name, cases=1, counterexample=broken))
                     continue
                 outcome = outcomes[law.name]
                 outcome.cases += cases
                 outcome.seconds += time.perf_counter() - begin
                 if values is not None and place is not None:
-                    shape = block.shapes[place]
-                    broken = Counterexample(task.implementation, law.name, *shape, task.strategy, tuple(values.items()))
+                    broken = example(*block.shapes[place], values=tuple(values.items()))
                     outcome.add(Outcome(task.implementation, law.name, counterexample=broken))
     finally:
         gc.enable()
@@ -263,12 +284,17 @@ def answered_block(
     block = Block(implementation, strategy, shapes, subjects)
     try:
         block.build()
-    except RAISED:
+    except KeyboardInterrupt:
+        raise
+    except BaseException:
         answering = []
         law = "answers_every_query"
 
-        def refuse(shape: tuple[int, int], message: str) -> None:
-            broken = Counterexample(implementation.name, law, *shape, strategy, message=message)
+        def refuse(shape: tuple[int, int], error: BaseException, asked: list[tuple[int, int]]) -> None:
+            message, device = in_words(error), implementation.device
+            broken = Counterexample(
+                implementation.name, law, *shape, strategy, message=message, device=device, together=tuple(asked)
+            )
             refused = Outcome(implementation.name, law, cases=1, counterexample=broken)
             outcomes.setdefault(law, Outcome(implementation.name, law)).add(refused)
 
@@ -276,17 +302,19 @@ def answered_block(
             try:
                 Block(implementation, strategy, [shape], subjects).build()
                 answering.append(shape)
-            except RAISED as error:
-                silent = silent_shape(implementation, strategy, shape, subjects)
-                refuse(silent, f"{type(error).__name__}: {error}")
+            except KeyboardInterrupt:
+                raise
+            except BaseException as error:
+                refuse(silent_shape(implementation, strategy, shape, subjects), error, [])
         block = Block(implementation, strategy, answering, subjects)
         try:
             # Where nobody answers there is nothing to ask.
             if answering:
                 block.build()
-        except RAISED as error:
-            together = f"asked together with {len(answering) - 1} other partitions"
-            refuse(answering[0], f"{type(error).__name__}, {together}: {error}")
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:
+            refuse(answering[0], error, answering)
             block = Block(implementation, strategy, [], subjects)
     return block
 
@@ -297,7 +325,9 @@ def silent_shape(
     """Which partition does not answer: this one, or the one with an expert more that it is compared with."""
     try:
         Block(implementation, strategy, [shape], subjects - {"rule"}).build()
-    except RAISED:
+    except KeyboardInterrupt:
+        raise
+    except BaseException:
         return shape
     return shape[0] + 1, shape[1]
 
@@ -320,7 +350,11 @@ def check(
         progress: called with the points done and their total.
 
     Returns:
-        One outcome for each implementation and invariant, in the order of the names.
+        One outcome for each implementation and invariant, in the order of the names. A counterexample says whether it
+        shows where its partition is asked alone, and which others have to be asked with it where it does not.
+
+    Raises:
+        ValueError: an implementation that can not be had, or that ended the process that asked it.
     """
     outcomes = {}
     for name in implementations:
@@ -335,4 +369,7 @@ def check(
                 outcomes[outcome.implementation, outcome.invariant].add(outcome)
             done += task.points
             progress(done, total)
+    for outcome in outcomes.values():
+        if outcome.counterexample is not None:
+            outcome.counterexample = reproduced(outcome.counterexample)
     return list(outcomes.values())

@@ -764,6 +764,8 @@ def refuses(query: Callable[[int], Any], bad: int) -> bool:
     """Whether a query raises an IndexError or a ValueError for an id out of range."""
     try:
         query(bad)
-    except Exception as error:
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:
         return isinstance(error, (IndexError, ValueError))
     return False

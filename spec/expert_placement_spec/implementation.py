@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from expert_placement_spec.arrays import Arrays, NumpyArrays, arrays_of
+from expert_placement_spec.outcome import in_words
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -43,10 +44,20 @@ class Implementation:
     make: Callable[[int, int, str], Any]
     elementwise: Any = None
     arrays: Arrays = field(default_factory=NumpyArrays)
+    device: str = "cpu"
 
     def offers(self, *methods: str) -> bool:
         """Whether its partitions have all of these methods."""
-        return all(hasattr(self._sample, method) for method in methods)
+        return all(map(self._has, methods))
+
+    def _has(self, method: str) -> bool:
+        try:
+            return hasattr(self._sample, method)
+        except KeyboardInterrupt:
+            raise
+        except BaseException:
+            # That a property raises breaks laws, and is not a matter of what is offered.
+            return True
 
     def ask(self, function: str, *arguments: Any) -> Any:
         """What an elementwise function answers for arrays, and words such as the strategy, as an array.
@@ -89,8 +100,7 @@ class Implementation:
         except KeyboardInterrupt:
             raise
         except BaseException as error:
-            # A SystemExit, too, which would make the run look finished.
-            raised = f"it raised {type(error).__name__}: {error}"
+            raised = f"it raised {in_words(error)}"
             raise ValueError(f"implementation `{self.name}`: asked for 3 experts over 2 ranks, {raised}") from error
 
 
@@ -110,7 +120,7 @@ def load(name: str, device: str = "cpu") -> Implementation:
     except KeyboardInterrupt:
         raise
     except BaseException as error:
-        raise ValueError(f"implementation `{name}`: its import raised {type(error).__name__}: {error}") from error
+        raise ValueError(f"implementation `{name}`: its import raised {in_words(error)}") from error
     for part in attribute.split("."):
         if not hasattr(made, part):
             raise ValueError(f"implementation `{name}`: `{made.__name__}` has no attribute `{part}`")
@@ -119,7 +129,7 @@ def load(name: str, device: str = "cpu") -> Implementation:
     if library not in ("numpy", "torch"):
         raise ValueError(f"implementation `{name}`: arrays is `{library}`, expected `numpy` or `torch`")
     arrays = arrays_of(library, device)
-    implementation = Implementation(name, made, getattr(made, "elementwise", None), arrays)
+    implementation = Implementation(name, made, getattr(made, "elementwise", None), arrays, device)
     if implementation.elementwise is None and not (implementation.offers(*TABLES) or implementation.offers(*SCALARS)):
         raise ValueError(f"implementation `{name}` offers neither {', '.join(TABLES)} nor {', '.join(SCALARS)}")
     return implementation

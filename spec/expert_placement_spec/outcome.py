@@ -5,8 +5,20 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Generic, Protocol, TypeVar
 
-RAISED = (Exception, SystemExit, GeneratorExit)
-"""Whatever an implementation may raise, also to make the run look finished; only Ctrl-C is the user's."""
+
+def in_words(error: BaseException) -> str:
+    """What an implementation raised, on one line.
+
+    An implementation may raise anything, also what makes a run look finished, or what is no `Exception` and passes by
+    most handlers. Checkers catch all of it: only `KeyboardInterrupt` is the user's.
+    """
+    try:
+        text = " ".join(str(error).split())
+    except KeyboardInterrupt:
+        raise
+    except BaseException as other:
+        text = f"its text raised {type(other).__name__}"
+    return f"{type(error).__name__}: {text}"
 
 
 class Example(Protocol):

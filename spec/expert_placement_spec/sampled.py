@@ -17,8 +17,9 @@ from hypothesis.errors import NoSuchExample
 from expert_placement_spec.exhaustive import Counterexample, Outcome
 from expert_placement_spec.implementation import Implementation, load
 from expert_placement_spec.invariants import INVARIANTS, Invariant
-from expert_placement_spec.outcome import RAISED
+from expert_placement_spec.outcome import in_words
 from expert_placement_spec.reference import MAX
+from expert_placement_spec.reproduction import reproduced
 from expert_placement_spec.single import One, can_sample
 
 if TYPE_CHECKING:
@@ -52,8 +53,11 @@ def points(draw: st.DrawFn, implementation: Implementation, law: Invariant) -> P
         if name == "i":
             try:
                 count = One(implementation, num_experts, num_ranks, strategy).count(values["r"])
-            except RAISED as error:
-                return Point(num_experts, num_ranks, strategy, {}, f"{type(error).__name__}: {error}")
+            except KeyboardInterrupt:
+                raise
+            except BaseException as error:
+                # Whatever i is, the count is asked for first.
+                return Point(num_experts, num_ranks, strategy, {**values, name: 0}, in_words(error))
             extent = min(count, num_experts)
         if extent <= 0:
             return None
@@ -101,13 +105,15 @@ def sample_one(implementation: Implementation, law: Invariant, examples: int) ->
     def is_broken(point: Point | None) -> bool:
         if point is None:
             return False
+        if point.message:
+            silent[point] = point.message
+            return True
         try:
-            if point.message:
-                raise RuntimeError(point.message)
             return not holds_at(implementation, law, point, outcome)
-        except RAISED as error:
-            message = point.message or f"{type(error).__name__}: {error}"
-            silent[point] = message
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:
+            silent[point] = in_words(error)
             return True
 
     options = settings(
@@ -124,15 +130,11 @@ def sample_one(implementation: Implementation, law: Invariant, examples: int) ->
         return outcome
     if found is not None:
         # A partition that raises is shown as what it is, under the law that it was asked for.
-        outcome.counterexample = Counterexample(
-            implementation.name,
-            law.name,
-            found.num_experts,
-            found.num_ranks,
-            found.strategy,
-            tuple(found.values.items()),
-            silent.get(found, ""),
+        shape, values = (found.num_experts, found.num_ranks), tuple(found.values.items())
+        broken = Counterexample(
+            implementation.name, law.name, *shape, found.strategy, values, silent.get(found, ""), implementation.device
         )
+        outcome.counterexample = reproduced(broken)
     return outcome
 
 

@@ -9,9 +9,13 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 from expert_placement.cli import main
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 pytest.importorskip("torch", reason="tensors need torch")
 
@@ -22,6 +26,11 @@ MUTANT = "tests.spec.mutants:RestOnLastRank"
 
 def spec(*arguments: str) -> subprocess.CompletedProcess[str]:
     program = [sys.executable, "-m", "expert_placement_spec", *arguments]
+    return subprocess.run(program, capture_output=True, text=True, cwd=ROOT, check=False, timeout=300)
+
+
+def run_package(*arguments: str) -> subprocess.CompletedProcess[str]:
+    program = [sys.executable, "-m", "expert_placement.cli", *arguments]
     return subprocess.run(program, capture_output=True, text=True, cwd=ROOT, check=False, timeout=300)
 
 
@@ -78,6 +87,21 @@ def test_wrong_usage_is_one_line_and_2(
     assert error.count("\n") == 1
     result = spec("check", *arguments)
     assert (result.returncode, result.stderr) == (2, error)
+
+
+@pytest.mark.parametrize("program", [spec, run_package], ids=["spec", "package"])
+def test_a_worker_that_dies_is_one_line_that_names_its_work_and_2(
+    program: Callable[..., subprocess.CompletedProcess[str]],
+) -> None:
+    """Whichever of the partitions is being asked when the first worker dies, its strategy and shapes are named."""
+    domain = ("--experts", "0..=6", "--ranks", "1..=6", "--samples", "0", "--processes", "2")
+    result = program("check", *domain, "--implementation", "tests.spec.odd:EndsWorkers")
+    assert (result.returncode, result.stdout, result.stderr.count("\n")) == (2, "", 1)
+    assert result.stderr.startswith(
+        "error: a worker process ended with exit code 0 while it checked implementation `tests.spec.odd:EndsWorkers`, "
+        "strategy "
+    )
+    assert "scope alone, E in 0..=6, R in 1..=6 (42 partitions)" in result.stderr
 
 
 def test_no_command_prints_the_help_and_is_bad_usage() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from types import SimpleNamespace
 from typing import Any, ClassVar
 
@@ -104,3 +105,116 @@ class Exits(Odd):
 
     def __post_init__(self) -> None:
         raise SystemExit(0)
+
+
+class Fatal(BaseException):
+    """What most handlers let pass."""
+
+
+class RaisesBeyondException(Odd):
+    """Raises what is no `Exception` where E = R = 3, and has no text."""
+
+    def owner(self, expert: int) -> int:
+        """The owner, from `Silence` where E = R = 3."""
+        if self.num_experts == self.num_ranks == 3:
+            raise Silence
+        return super().owner(expert)
+
+
+class Silence(Fatal):
+    """An exception that fails to say what it is about."""
+
+    def __str__(self) -> str:
+        raise Fatal("no words")
+
+
+class RefusesWithMore(Odd):
+    """Refuses wrong ids with what is no `Exception`."""
+
+    def count(self, rank: int) -> int:
+        """The count, or `Fatal` for a wrong rank."""
+        if not 0 <= rank < self.num_ranks:
+            raise Fatal("wrong rank")
+        return super().count(rank)
+
+
+class UniformRaises(Odd):
+    """A property that raises."""
+
+    @property
+    def is_uniform(self) -> bool:
+        """Not to be had."""
+        raise OSError("not today")
+
+
+class EndsWorkers(Odd):
+    """Ends the process that asks for the partition of five experts over three ranks."""
+
+    def __post_init__(self) -> None:
+        if (self.num_experts, self.num_ranks) == (5, 3):
+            os._exit(0)
+
+
+def together_wrong(answers: Any) -> Any:
+    """Wrong for the last of several partitions, among which are two of three experts or more."""
+
+    def count(experts: Any, ranks: Any, rank: Any, strategy: str) -> Any:
+        right = reference.count(experts, ranks, rank, strategy)
+        known = np.unique(np.broadcast_to(np.asarray(experts), np.shape(right)))
+        return right + (np.asarray(experts) == known[-1]) * int((known >= 3).sum() >= 2) * answers
+
+    return functions(count=count)
+
+
+class WrongTogether(Odd):
+    """Right for each partition that is asked alone, and wrong in company."""
+
+    elementwise = together_wrong(1)
+
+
+class SilentTogether(Odd):
+    """Answers each partition that is asked alone, and none in company."""
+
+    elementwise = functions(
+        owner=lambda experts, ranks, expert, strategy: (
+            1 // 0 if len(np.unique(np.asarray(experts))) > 2 else reference.owner(experts, ranks, expert, strategy)
+        )
+    )
+
+
+class WrongOnce(Odd):
+    """Wrong for the first partition of two experts over three ranks that is asked for, and never again."""
+
+    elementwise = None
+    asked: ClassVar[int] = 0
+
+    def starts(self) -> list[int]:
+        """The starts, once wrong."""
+        right = super().starts()
+        if (self.num_experts, self.num_ranks) == (2, 3):
+            WrongOnce.asked += 1
+            return [right[0] + (WrongOnce.asked == 1), *right[1:]]
+        return right
+
+
+class WrongOnDevices:
+    """Nothing but functions in torch, wrong on tensors that torch has made itself, as on a named device."""
+
+    def __init__(self, num_experts: int, num_ranks: int, strategy: str) -> None:
+        """Keeps nothing."""
+
+    arrays: ClassVar[str] = "torch"
+
+    class Elementwise:
+        """The model's functions in torch."""
+
+        @staticmethod
+        def count(experts: Any, ranks: Any, rank: Any, strategy: str) -> Any:
+            """The count, off by one where the memory is not numpy's."""
+            return reference.count(experts, ranks, rank, strategy) + int(experts.untyped_storage().resizable())
+
+        start = staticmethod(reference.start)
+        owner = staticmethod(reference.owner)
+        local_index = staticmethod(reference.local_index)
+
+    elementwise: ClassVar[Any] = Elementwise

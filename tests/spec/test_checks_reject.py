@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any
 
 import expert_placement_spec
@@ -12,7 +13,7 @@ from expert_placement_spec.implementation import REFERENCE, load
 from expert_placement_spec.prove import Symbolic, Term, prove
 from expert_placement_spec.sampled import sample, sample_one
 
-from tests.spec import mutants
+from tests.spec import mutants, odd
 
 SMALL = Domain(range(10), range(1, 7), wide=9)
 
@@ -221,7 +222,7 @@ def test_evaluate_refuses_what_it_does_not_know() -> None:
     with pytest.raises(ValueError, match="invariant `nonsense` is unknown"):
         evaluate(REFERENCE, "nonsense", num_experts=1, num_ranks=1)
     with pytest.raises(ValueError, match="contiguous is about r"):
-        evaluate(REFERENCE, "contiguous", num_experts=1, num_ranks=1)
+        evaluate(REFERENCE, "contiguous", num_experts=1, num_ranks=1, s=0)
     with pytest.raises(ValueError, match="there is no point"):
         evaluate(REFERENCE, "contiguous", num_experts=1, num_ranks=1, r=1)
 
@@ -260,6 +261,85 @@ def test_right_answers_of_other_integer_types_are_right(name: str) -> None:
 def test_an_implementation_that_exits_is_an_error() -> None:
     with pytest.raises(ValueError, match="it raised SystemExit: 0"):
         load("tests.spec.odd:Exits")
+
+
+def pasted(example: expert_placement_spec.Counterexample) -> Any:
+    return eval(example.call(), {"expert_placement_spec": expert_placement_spec})
+
+
+ALL_ODD = [
+    name for name, value in vars(odd).items() if isinstance(value, type) and issubclass(value, reference.Partition)
+]
+
+
+@pytest.mark.parametrize("name", sorted({*ALL_ODD} - {"Odd", "Exits", "EndsWorkers", "WrongOnce"}))
+def test_every_counterexample_of_an_odd_implementation_can_be_pasted(name: str) -> None:
+    domain = Domain(range(6), range(1, 6), wide=6)
+    for outcome in [*check([f"tests.spec.odd:{name}"], domain), *sample([f"tests.spec.odd:{name}"], 5)]:
+        if outcome.counterexample is not None:
+            assert pasted(outcome.counterexample) is False, outcome.counterexample.call()
+
+
+def test_what_is_wrong_only_together_is_pasted_with_the_fewest_others() -> None:
+    example = outcomes_of("tests.spec.odd:WrongTogether")["counts_total_num_experts"]
+    assert len(example.together) == 2
+    assert (example.num_experts, example.num_ranks) in example.together
+    assert f", together={list(example.together)})" in example.call()
+    assert example.point()["together"] == list(example.together)
+    assert pasted(example) is False
+    assert pasted(dataclasses.replace(example, together=())) is True
+
+
+def test_what_is_silent_only_together_is_pasted_with_the_fewest_others() -> None:
+    example = outcomes_of("tests.spec.odd:SilentTogether")["answers_every_query"]
+    assert (len(example.together), example.message.partition(":")[0]) == (3, "ZeroDivisionError")
+    assert pasted(example) is False
+
+
+def test_what_is_wrong_once_says_so() -> None:
+    odd.WrongOnce.asked = 0
+    example = outcomes_of("tests.spec.odd:WrongOnce", Domain(range(2, 3), range(3, 4), wide=9))[
+        "starts_follow_the_rule"
+    ]
+    assert example.message == "seen once and not again, so that answers depend on what was asked before"
+
+
+def test_what_is_wrong_on_a_device_is_pasted_with_it() -> None:
+    pytest.importorskip("torch", reason="tensors need torch")
+    name = "tests.spec.odd:WrongOnDevices"
+    assert outcomes_of(name) == {}
+    example = outcomes_of(name, device="cpu:0")["counts_total_num_experts"]
+    assert example.call().endswith('num_experts=0, num_ranks=1, strategy="linear", device="cpu:0")')
+    assert example.point()["device"] == "cpu:0"
+    assert pasted(example) is False
+    sampled = sample_one(load(name, "cpu:0"), INVARIANTS["ends_meet"], 50).counterexample
+    assert sampled is not None
+    assert sampled.device == "cpu:0"
+    assert pasted(sampled) is False
+
+
+def test_what_is_no_exception_is_a_counterexample_too() -> None:
+    example = outcomes_of("tests.spec.odd:RaisesBeyondException")["answers_every_query"]
+    assert (example.num_experts, example.num_ranks) == (3, 3)
+    assert example.message == "Silence: its text raised Fatal"
+    assert set(outcomes_of("tests.spec.odd:RefusesWithMore")) == {"wrong_ids_are_refused"}
+    assert outcomes_of("tests.spec.odd:UniformRaises")["answers_every_query"].message == "OSError: not today"
+
+
+def test_a_worker_that_an_implementation_ends_is_named_with_what_it_did() -> None:
+    with pytest.raises(ValueError) as caught:  # noqa: PT011 - the whole message is compared
+        check(["tests.spec.odd:EndsWorkers"], dataclasses.replace(SMALL, strategies=("linear",)), processes=2)
+    assert str(caught.value) == (
+        "a worker process ended with exit code 0 while it checked implementation `tests.spec.odd:EndsWorkers`, "
+        "strategy linear, scope alone, E in 0..=9, R in 1..=6 (60 partitions)"
+    )
+
+
+def test_without_values_every_point_is_looked_at() -> None:
+    assert evaluate(REFERENCE, "contiguous", num_experts=30, num_ranks=8) is True
+    assert evaluate("tests.spec.mutants:RestOnLastRank", "balanced_within_one", num_experts=30, num_ranks=8) is False
+    with pytest.raises(ValueError, match=r"^together=\[\(1, 1\)\] lacks \(30, 8\)"):
+        evaluate(REFERENCE, "contiguous", num_experts=30, num_ranks=8, together=[(1, 1)])
 
 
 def test_a_point_or_a_law_that_does_not_exist_is_an_error() -> None:
