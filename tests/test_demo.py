@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -39,8 +40,10 @@ def test_the_demo_runs_twice_and_says_where_its_picture_is(tmp_path: Path) -> No
     for title in ("mixtral-8x7b on 3 ranks", "olmoe-1b-7b on 6 ranks", "gpt-oss-20b on 7 ranks"):
         assert title in outputs[0]
     # What each command printed, before and after.
-    assert "before: linear partition         0.6188" in outputs[0]
-    assert "after: balanced                  0.9981" in outputs[0]
+    assert "before: linear          0.6188" in outputs[0]
+    after = re.search(r"^after: balanced +([0-9.]+) ", outputs[0], flags=re.MULTILINE)
+    assert after is not None
+    assert float(after[1]) > 0.99
     assert "start: linear partition; 5 plans, each from the last 1 window and for the next" in outputs[0]
 
 

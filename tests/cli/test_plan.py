@@ -9,7 +9,6 @@ import pty
 import signal
 import subprocess
 import sys
-import time
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -51,9 +50,9 @@ def test_the_tables_say_what_was_there_and_what_is_planned(shell: Shell, loads: 
         "1 layer of 8 experts in 16 slots on 8 ranks",
         f"loads from `{loads}`",
         "",
-        "                           balancedness   busiest ranks   lower bound       gap   moves",
-        "before: linear partition         0.3021             600        181.25   231.0 %",
-        "after: balanced                  0.9216          196.67        181.25     8.5 %      15",
+        "                  balancedness   busiest ranks   lower bound       gap   moves",
+        "before: linear          0.3021             600        181.25   231.0 %",
+        "after: balanced         0.9216          196.67        181.25     8.5 %      15",
         "",
         "balancedness of the layers",
         "layer   before    after   busiest rank   lower bound     gap   moves",
@@ -221,7 +220,7 @@ def test_the_file_that_is_written_is_the_next_plans_start(shell: Shell, windows:
     # A gain that no move brings.
     unmoved = shell.fields("plan", "--loads", later, "--previous", first, "--min-gain", 0.9)
     assert unmoved["after"]["digest"] == made.digest()
-    assert f"before: `{first}`" in shell.text("plan", "--loads", later, "--previous", first)
+    assert "before: first.json " in shell.text("plan", "--loads", later, "--previous", first)
 
 
 @pytest.mark.parametrize("name", ["sglang", "deepseek", "vllm_ascend"])
@@ -275,7 +274,7 @@ def test_scores_add_up() -> None:
 def test_ranks_without_any_load_are_balanced(shell: Shell, tmp_path: Path) -> None:
     file = write(tmp_path / "zero.json", [[0, 0, 0]])
     lines = shell.lines("plan", "--loads", file, "--ranks", 2, "--slots", 4)
-    assert lines[4].split()[3:] == ["1.0000", "0", "0", "0", "%"]
+    assert lines[4].split()[2:] == ["1.0000", "0", "0", "0", "%"]
     assert lines[-1] == "no load at all"
 
 
@@ -456,18 +455,6 @@ def test_help_names_every_option() -> None:
     for option in [*words.split(), "threads", "output", "layers", "json"]:
         assert f"--{option}" in text
     assert "[windows][layers][experts]" in text
-
-
-def test_an_interrupt_ends_a_long_plan_at_once(tmp_path: Path) -> None:
-    file = tmp_path / "loads.npy"
-    np.save(file, np.random.default_rng(0).lognormal(size=(300, 24, 512)))
-    arguments = [*PROGRAM, "plan", "--loads", str(file), "--ranks", "64", "--redundant", "64"]
-    with subprocess.Popen(arguments, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
-        time.sleep(5)
-        assert process.poll() is None
-        process.send_signal(signal.SIGINT)
-        output, error = process.communicate(timeout=10)
-    assert (process.returncode, output, error) == (130, b"", b"")
 
 
 def test_a_reader_that_goes_away_ends_the_program_quietly() -> None:

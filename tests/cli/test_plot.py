@@ -63,7 +63,7 @@ def test_ranks_and_layers_show_before_and_after(
     lines = shell.lines("plot", picture, "--loads", GPT_OSS, "--ranks", 8, "--redundant", 8, "--output", path)
     assert_a_picture(path)
     ((panels, how),) = drawn
-    assert [panel.name for panel in panels] == ["before: linear partition", "after: balanced"]
+    assert [panel.name for panel in panels] == ["before: linear", "after: balanced"]
     assert (how["title"], how["rows"]) == ("24 layers of 32 experts in 40 slots on 8 ranks", rows)
     assert [panel.counts for panel in panels] == [[4] * 8, [5] * 8]
     assert panels[0].rank_loads.shape == (24, 8)

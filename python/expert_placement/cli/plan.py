@@ -155,7 +155,7 @@ def _compare(setting: Setting, planned: Placement, policy: str) -> _Comparison:
 
     return _Comparison(
         setting,
-        side(setting.start_name, setting.start),
+        side(setting.start_in_short, setting.start),
         side(policy, planned),
         count_moves(setting.start, planned),
     )

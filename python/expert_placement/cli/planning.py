@@ -124,7 +124,7 @@ class Setting:
     @property
     def start_in_short(self) -> str:
         """What the start is called where there is little room: a file without its folder."""
-        return LINEAR if self.start_file is None else printable(Path(self.start_file).name)
+        return "linear" if self.start_file is None else printable(Path(self.start_file).name)
 
     @property
     def num_windows(self) -> int:

@@ -21,12 +21,12 @@ def many(count: int, noun: str) -> str:
 
 
 def amount(value: float) -> str:
-    """A load or a time, in any unit: five digits or more, and whole numbers as such."""
+    """A load or a time, in any unit, with five digits or all of its whole part."""
     if value >= 1e15 or 0 < value < 1e-3:
         return f"{value:.5g}"
     if value % 1 == 0:
         return f"{value:,.0f}"
-    return f"{value:,.{max(1, 5 - len(str(int(value))))}f}"
+    return f"{value:,.{max(0, 5 - len(str(int(value))))}f}"
 
 
 def percent(ratio: float) -> str:
