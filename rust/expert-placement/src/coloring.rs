@@ -101,11 +101,6 @@ impl<'a> Colouring<'a> {
         self.mark(edge, colour, edge);
     }
 
-    fn take(&mut self, edge: u32) {
-        let colour = std::mem::replace(&mut self.colours[edge as usize], NONE);
-        self.mark(edge, colour, NONE);
-    }
-
     fn mark(&mut self, edge: u32, colour: u32, value: u32) {
         let (sender, receiver) = self.edges[edge as usize];
         for (side, end) in [(Side::Sender, sender), (Side::Receiver, receiver)] {
@@ -135,11 +130,12 @@ impl<'a> Colouring<'a> {
         let (sender, receiver) = self.edges[edge as usize];
         let mut first_of_all = None;
         let mut chosen = None;
+        let mut path = std::mem::take(&mut self.path);
         let mut tries = 0;
         'search: for at_sender in colours_in(self.free_at(Side::Sender, sender)) {
             for at_receiver in colours_in(self.free_at(Side::Receiver, receiver)) {
                 first_of_all = first_of_all.or(Some((at_sender, at_receiver)));
-                let path = self.path(receiver, at_sender, at_receiver);
+                self.fill_path(receiver, at_sender, at_receiver, &mut path);
                 if spares(self, &path, (at_sender, at_receiver)) {
                     chosen = Some((at_sender, at_receiver));
                     break 'search;
@@ -151,31 +147,31 @@ impl<'a> Colouring<'a> {
             }
         }
         let Some((at_sender, at_receiver)) = chosen.or(first_of_all) else { return };
-        self.path = self.path(receiver, at_sender, at_receiver);
-        let path = std::mem::take(&mut self.path);
-        let exchanged: Vec<u32> = path
-            .iter()
-            .map(|edge| if self.colours[*edge as usize] == at_sender { at_receiver } else { at_sender })
-            .collect();
-        for &edge in &path {
-            self.take(edge);
+        if chosen.is_none() {
+            self.fill_path(receiver, at_sender, at_receiver, &mut path);
         }
-        for (&edge, &colour) in path.iter().zip(&exchanged) {
+        // All give their colours up before any takes another, so that no two have one at a vertex.
+        for &edge in &path {
+            self.mark(edge, self.colours[edge as usize], NONE);
+        }
+        for &edge in &path {
+            let colour = if self.colours[edge as usize] == at_sender { at_receiver } else { at_sender };
             self.put(edge, colour);
         }
+        self.path = path;
         self.put(edge, at_sender);
     }
 
     /// The edges of two colours in turn from a receiver on, which is where `first` is in the way.
     ///
     /// The path cannot come to a sender where `first` is free: it would have to arrive there by it.
-    fn path(&self, receiver: u32, first: u32, second: u32) -> Vec<u32> {
-        let mut path = Vec::new();
+    fn fill_path(&self, receiver: u32, first: u32, second: u32, path: &mut Vec<u32>) {
+        path.clear();
         let (mut side, mut vertex, mut colour) = (Side::Receiver, receiver, first);
         loop {
             let edge = self.edge_at(side, vertex, colour);
             if edge == NONE {
-                return path;
+                return;
             }
             path.push(edge);
             let (sender, receiver) = self.edges[edge as usize];

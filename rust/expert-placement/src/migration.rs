@@ -499,6 +499,7 @@ fn order(moves: &[Move], ranks: &Ranks, hazards: &Hazards) -> Vec<u32> {
     };
     let mut waiting: Vec<u32> = (0..moves.len()).map(|index| hazards.readers_of(index).len() as u32).collect();
     let mut done = vec![false; moves.len()];
+    let mut seen = vec![NONE; moves.len()];
     let mut ready = Vec::new();
     // Layer by layer, so that what a layer has to hold back is not held for long.
     let mut first = 0;
@@ -513,7 +514,7 @@ fn order(moves: &[Move], ranks: &Ranks, hazards: &Hazards) -> Vec<u32> {
             let mut head = 0;
             while let Some(&index) = ready.get(head) {
                 head += 1;
-                batches.place(&[index]);
+                batches.place_one(index);
                 done[index as usize] = true;
                 let over = hazards.overwriter[index as usize];
                 if over != NONE && !done[over as usize] {
@@ -529,7 +530,7 @@ fn order(moves: &[Move], ranks: &Ranks, hazards: &Hazards) -> Vec<u32> {
                 rest += 1;
             }
             if rest < first + layer.len() {
-                let ring = ring_from(rest as u32, hazards);
+                let ring = ring_from(rest as u32, hazards, &mut seen);
                 batches.place(&ring);
                 for &index in &ring {
                     done[index as usize] = true;
@@ -543,12 +544,12 @@ fn order(moves: &[Move], ranks: &Ranks, hazards: &Hazards) -> Vec<u32> {
     (0..moves.len()).map(|index| batches.batch(index as u32)).collect()
 }
 
-/// The ring that a move's chain leads into.
-fn ring_from(start: u32, hazards: &Hazards) -> Vec<u32> {
+/// The ring that a move's chain leads into. `seen` holds for each move the last start from which it was come by.
+fn ring_from(start: u32, hazards: &Hazards, seen: &mut [u32]) -> Vec<u32> {
     // A chain that ends was taken before, so this one comes back to where it has been.
-    let mut on_chain = std::collections::HashSet::new();
     let mut index = start;
-    while on_chain.insert(index) {
+    while seen[index as usize] != start {
+        seen[index as usize] = start;
         index = hazards.overwriter[index as usize];
     }
     let mut ring = vec![index];
@@ -593,50 +594,49 @@ impl Batches<'_> {
         }
     }
 
-    /// Gives moves that belong together one batch, no earlier than those that read what they overwrite; where none is
-    /// free for all, each by itself.
+    /// The earliest batch that a move may have: no earlier than those that read what it overwrites, as far as they have
+    /// one.
+    fn least(&self, index: u32) -> u32 {
+        let readers = self.hazards.readers_of(index as usize).iter();
+        readers.map(|reader| self.batch(*reader)).filter(|batch| *batch != NONE).max().unwrap_or(0)
+    }
+
+    /// Gives a move the lowest batch that it may have and that is free.
+    fn place_one(&mut self, index: u32) {
+        let least = self.least(index);
+        match self.edge_of[index as usize] {
+            NONE => self.local[index as usize] = least,
+            edge => self.colour_alone(edge, least),
+        }
+    }
+
+    /// Gives moves that belong together one batch; where none is free for all, each by itself.
     fn place(&mut self, together: &[u32]) {
         let edges: Vec<u32> =
             together.iter().map(|index| self.edge_of[*index as usize]).filter(|edge| *edge != NONE).collect();
-        let readers = together.iter().flat_map(|index| self.hazards.readers_of(*index as usize));
-        let read = readers.map(|reader| self.batch(*reader)).filter(|batch| *batch != NONE).max();
-        let least = read.unwrap_or(0);
-        let is_simple = together.len() == 1 || self.are_apart(&edges);
+        let least = together.iter().map(|index| self.least(*index)).max().unwrap_or(0);
         let batch = if edges.is_empty() {
             Some(least)
-        } else if is_simple {
+        } else if self.are_apart(&edges) {
             self.colouring.common_free(&edges, least)
         } else {
             None
         };
-        if let Some(batch) = batch {
-            for &index in together {
-                self.set(index, batch);
-            }
-            return;
-        }
         for &index in together {
-            match self.edge_of[index as usize] {
-                NONE => self.local[index as usize] = least,
-                edge => self.colour_alone(edge, least),
+            match (self.edge_of[index as usize], batch) {
+                (NONE, _) => self.local[index as usize] = batch.unwrap_or(least),
+                (edge, Some(batch)) => self.colouring.put(edge, batch),
+                (edge, None) => self.colour_alone(edge, least),
             }
         }
     }
 
     /// Whether no two of these edges have a sender or a receiver in common.
     fn are_apart(&self, edges: &[u32]) -> bool {
-        let mut ends = std::collections::HashSet::new();
-        edges.iter().all(|edge| {
-            let (sender, receiver) = self.colouring.ends(*edge);
-            ends.insert((0, sender)) && ends.insert((1, receiver))
-        })
-    }
-
-    fn set(&mut self, index: u32, batch: u32) {
-        match self.edge_of[index as usize] {
-            NONE => self.local[index as usize] = batch,
-            edge => self.colouring.put(edge, batch),
-        }
+        let ends: Vec<(u32, u32)> = edges.iter().map(|edge| self.colouring.ends(*edge)).collect();
+        let clash = |one: &(u32, u32), other: &(u32, u32)| one.0 == other.0 || one.1 == other.1;
+        // Rings are short; a long one has more moves than there are ranks, and so some end twice.
+        ends.iter().enumerate().all(|(place, one)| !ends[..place].iter().any(|other| clash(one, other)))
     }
 
     fn colour_alone(&mut self, edge: u32, least: u32) {
@@ -677,20 +677,8 @@ impl Batches<'_> {
 
 /// The moves in the order of their batches, and when each is written.
 fn arranged(moves: &[Move], schedule: &Schedule, ranks: &Ranks) -> Migration {
-    let num_batches = schedule.num_batches();
-    let mut batches = vec![0_u32; num_batches + 1];
-    for &batch in &schedule.batches {
-        batches[batch as usize + 1] += 1;
-    }
-    for batch in 0..num_batches {
-        batches[batch + 1] += batches[batch];
-    }
     // Moves are in the order of layers and destinations already, and stay in it inside a batch.
-    let (mut next, mut order) = (batches.clone(), vec![0_u32; moves.len()]);
-    for (index, &batch) in (0..).zip(&schedule.batches) {
-        order[next[batch as usize] as usize] = index;
-        next[batch as usize] += 1;
-    }
+    let (batches, order) = by_number(&schedule.batches);
     let ordered: Vec<Move> = order.iter().map(|index| moves[*index as usize]).collect();
     Migration {
         write_batches: order.iter().map(|index| schedule.written[*index as usize]).collect(),
@@ -745,31 +733,48 @@ fn most_staged(moves: &[Move], schedule: &Schedule, ranks: &Ranks) -> usize {
 
 /// Whether at the end of every batch every expert is in a slot of a rank that is in service in the new placement.
 fn keeps_every_expert(old: &Placement, new: &Placement, moves: &[Move], written: &[u32], ranks: &Ranks) -> bool {
-    let is_live = |slot: usize| new.topology().is_active(ranks.rank(slot as u32) as usize);
-    let mut start = 0;
-    for layer in moves.chunk_by(|left, right| left.layer == right.layer) {
-        let before = old.row(layer[0].layer as usize);
-        let mut replicas = vec![0_u32; to_usize(old.num_experts())];
-        for (_, entry) in before.iter().enumerate().filter(|(slot, entry)| **entry != EMPTY && is_live(*slot)) {
-            replicas[*entry as usize] += 1;
+    let experts = to_usize(old.num_experts());
+    let is_live: Vec<bool> = ranks.of_slot.iter().map(|rank| new.topology().is_active(*rank as usize)).collect();
+    let mut replicas = vec![0_u32; old.num_layers() * experts];
+    for layer in 0..old.num_layers() {
+        for (entry, _) in old.row(layer).iter().zip(&is_live).filter(|(entry, is_live)| **entry != EMPTY && **is_live) {
+            replicas[layer * experts + *entry as usize] += 1;
         }
-        let mut order: Vec<usize> = (0..layer.len()).collect();
-        order.sort_by_key(|index| written[start + index]);
-        for batch in order.chunk_by(|left, right| written[start + left] == written[start + right]) {
-            for index in batch {
-                replicas[layer[*index].expert as usize] += 1;
-            }
-            for index in batch {
-                let overwritten = before[layer[*index].destination as usize];
-                if overwritten != EMPTY {
-                    replicas[overwritten as usize] -= 1;
-                    if replicas[overwritten as usize] == 0 {
-                        return false;
-                    }
+    }
+    let (first, order) = by_number(written);
+    for batch in first.windows(2) {
+        let due = &order[batch[0] as usize..batch[1] as usize];
+        for one in due.iter().map(|index| &moves[*index as usize]) {
+            replicas[one.layer as usize * experts + one.expert as usize] += 1;
+        }
+        for one in due.iter().map(|index| &moves[*index as usize]) {
+            let overwritten = old.row(one.layer as usize)[one.destination as usize];
+            if overwritten != EMPTY && is_live[one.destination as usize] {
+                let left = &mut replicas[one.layer as usize * experts + overwritten as usize];
+                *left -= 1;
+                if *left == 0 {
+                    return false;
                 }
             }
         }
-        start += layer.len();
     }
     true
+}
+
+/// Indices in the order of their numbers, equal ones ascending: those of number n are `order[first[n] .. first[n + 1]]`.
+fn by_number(numbers: &[u32]) -> (Vec<u32>, Vec<u32>) {
+    let end = numbers.iter().max().map_or(0, |last| *last as usize + 1);
+    let mut first = vec![0_u32; end + 1];
+    for &number in numbers {
+        first[number as usize + 1] += 1;
+    }
+    for number in 0..end {
+        first[number + 1] += first[number];
+    }
+    let (mut next, mut order) = (first.clone(), vec![0; numbers.len()]);
+    for (index, &number) in (0..).zip(numbers) {
+        order[next[number as usize] as usize] = index;
+        next[number as usize] += 1;
+    }
+    (first, order)
 }

@@ -20,6 +20,7 @@ pub(crate) mod replicate;
 pub(crate) mod shape;
 mod state;
 mod tournament;
+mod trial;
 mod warm;
 mod windows;
 

@@ -4,7 +4,7 @@ use super::nodes::Homes;
 use super::shape::Shape;
 use super::state::{NONE, State};
 use super::warm::{self, Course, Offer, Way};
-use super::{Policy, deepseek, nodes, pack, recount, refine, replicate, windows};
+use super::{Policy, deepseek, nodes, pack, recount, refine, replicate, trial, windows};
 use crate::loads::Loads;
 use crate::placement::EMPTY;
 
@@ -49,6 +49,7 @@ pub(super) struct Workspace {
     replicate: replicate::Workspace,
     pack: pack::Workspace,
     refine: refine::Workspace,
+    trial: trial::Workspace,
     recount: recount::Workspace,
     windows: windows::Workspace,
     deepseek: deepseek::Workspace,
@@ -73,10 +74,11 @@ impl Workspace {
             shape.with_homes(homes)
         });
         let shape = at_home.as_ref().unwrap_or(shape);
-        // The field's packing is as good a start as any, unless it minds nodes or puts two replicas on one rank.
+        // The field's packing is as good a start as any, unless it minds nodes; two replicas on a rank are separated.
         let is_apart = hierarchy.is_some() && self.read(shape, out);
         let field = hierarchy.map(|_| self.state.largest());
-        let is_start = is_apart && shape.num_nodes == 1;
+        let is_start =
+            hierarchy.is_some() && shape.num_nodes == 1 && (is_apart || refine::separate(shape, &mut self.state));
         if let Some(homes) = &shape.homes {
             self.begin_at_home(homes, shape);
         } else if !is_start {
@@ -92,8 +94,11 @@ impl Workspace {
             warm::walk(&self.weights, target, shape, &mut self.warm, &mut self.state, State::largest);
         }
         refine::refine(target, shape, &mut self.refine, &mut self.state);
-        let largest = self.state.largest();
         let is_paired = shape.is_even_speed && shape.num_nodes == 1 && shape.bins.iter().all(|bin| bin.room == 2);
+        if !is_paired {
+            trial::improve(&self.weights, target, shape, &mut self.trial, &mut self.refine, &mut self.state);
+        }
+        let largest = self.state.largest();
         if is_paired && largest > target {
             self.counts.clear();
             self.counts.extend_from_slice(&self.state.counts);
@@ -115,8 +120,9 @@ impl Workspace {
         if loads.num_windows() > 1 {
             return self.plan_windows(job, shape, layer, out);
         }
-        let has_homes = shape.homes.is_some();
-        if !is_start && !has_homes && field.is_some_and(|field| field < self.state.largest()) {
+        let is_below_field = is_start && is_apart;
+        let may_differ = !is_below_field && shape.homes.is_none();
+        if may_differ && field.is_some_and(|field| field < self.state.largest()) {
             // Two replicas on one rank may balance better; the search goes on from there, with the second one given up.
             std::mem::swap(&mut self.state, &mut self.other);
             self.begin_from(shape, out);

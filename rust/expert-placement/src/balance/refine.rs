@@ -105,6 +105,33 @@ fn exchange(hot: usize, gives: u32, cold: usize, takes: u32, shape: &Shape, stat
     state.settle(cold, shape);
 }
 
+/// Exchanges second replicas of an expert on a rank for the items of other ranks that weigh the most like them, of equals
+/// those of the lowest rank; whether that is possible.
+pub(crate) fn separate(shape: &Shape, state: &mut State) -> bool {
+    for bin in 0..shape.bins.len() {
+        // Equal items stand side by side.
+        while let Some(twice) =
+            state.items_of(bin).windows(2).find(|pair| pair[0] == pair[1] && pair[0] != NONE).map(|pair| pair[0])
+        {
+            let mut best: Option<(f64, usize, u32)> = None;
+            for other in (0..shape.bins.len()).filter(|other| !state.holds(*other, twice)) {
+                for (&item, share) in state.items_of(other).iter().zip(state.shares_of(other)) {
+                    let distance = (share - state.share(twice)).abs();
+                    let is_apt = item != NONE && !state.holds(bin, item);
+                    if is_apt && best.is_none_or(|(least, _, _)| distance < least) {
+                        best = Some((distance, other, item));
+                    }
+                }
+            }
+            let Some((_, other, item)) = best else { return false };
+            exchange(bin, twice, other, item, shape, state);
+            // One of the two is still there.
+            state.set_holder(bin, twice, true);
+        }
+    }
+    true
+}
+
 /// Carries a step out.
 pub(crate) fn apply(step: Step, weights: &[f64], shape: &Shape, state: &mut State) {
     match step {
