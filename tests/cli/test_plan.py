@@ -160,7 +160,7 @@ def test_a_wanted_balance_tells_the_slots(shell: Shell) -> None:
     table = read_loads(GPT_OSS)
     found = least_slots(table, 0.999, Topology(7))
     shown = shell.fields("plan", "--loads", GPT_OSS, "--ranks", 7, "--balancedness", 0.999)
-    assert shown["num_slots"] == found.num_slots > 35
+    assert shown["num_slots"] == found.num_slots
     assert shown["after"]["balancedness"] == found.balancedness >= 0.999
     arguments = ("plan", "--loads", GPT_OSS, "--ranks", 7)
     assert "out of reach" in shell.refused(*arguments, "--balancedness", 1.0)
