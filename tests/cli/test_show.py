@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from expert_placement import MAX_NUM_EXPERTS, STRATEGIES, Partition, __version__
+from expert_placement import MAX_NUM_EXPERTS, STRATEGIES, Partition, Placement, __version__
 from expert_placement.cli import main
 from expert_placement.cli.app import app
 from expert_placement.cli.loads import rank_loads, read_loads
@@ -293,6 +293,18 @@ def test_rank_loads_are_sums_over_the_experts_of_a_rank(trace: Path, num_ranks: 
         assert carried == [pytest.approx(row) for row in expected]
         means = sum(sum(row) / num_ranks for row in expected)
         assert balancedness == pytest.approx(means / sum(map(max, expected)))
+
+
+def test_the_balancedness_of_a_partition_is_that_of_its_placement(tmp_path: Path) -> None:
+    """Also where a mean of equal loads is rounded up, which makes nothing better than perfect."""
+    file = tmp_path / "loads.json"
+    for loads, ranks in (([[0.1, 0.1, 0.1]], 3), ([[0.1, 0.1, 0.1], [0.7, 0.1, 0.3]], 2), ([[0.0, 0.0, 0.0]], 2)):
+        file.write_text(json.dumps(loads))
+        shown = fields("--experts", 3, "--ranks", ranks, "--loads", file, "--compare")["balancedness"]
+        for name, balancedness in shown.items():
+            placement = Placement.from_partition(Partition(3, ranks, name), len(loads))
+            assert balancedness == pytest.approx(placement.balancedness(loads), rel=1e-12)
+            assert balancedness <= 1
 
 
 def test_a_layer_can_be_picked() -> None:

@@ -71,14 +71,11 @@ class RankLoads:
         return float(_sum(self.totals())) / self.num_ranks
 
     def balancedness(self) -> float:
-        """Sum over layers of the mean rank load / sum over layers of the largest rank load, in 1/R..=1.
+        """That of the sum over layers of the mean rank load and of the largest, in 1/R..=1."""
+        from expert_placement import Placement
 
-        It is 1 without any load, since no rank then carries more than another.
-        """
-        if self.ranks.size == 0:
-            return 1.0
-        largest = float(_sum(self.loads.max(axis=1)))
-        return float(_sum(_sum(self.loads) / self.num_ranks)) / largest if largest else 1.0
+        largest = float(_sum(self.loads.max(axis=1, initial=0.0)))
+        return Placement.balancedness_of(float(_sum(_sum(self.loads) / self.num_ranks)), largest)
 
     def rows(self) -> Iterator[Iterator[float]]:
         """The loads of all ranks, a layer at a time: [L][R], never held in memory as a whole."""

@@ -284,6 +284,13 @@ impl Placement {
         Ok(reports.into_iter().map(row).collect())
     }
 
+    /// The balancedness of a mean time and the largest, or of sums of them over layers: mean / largest, at most 1, and 1
+    /// without any load.
+    #[staticmethod]
+    fn balancedness_of(mean: f64, largest: f64) -> f64 {
+        core::LayerReport::balancedness_of(mean, largest)
+    }
+
     fn _balancedness(&self, py: Python<'_>, loads: &Bound<'_, PyAny>, windows: usize) -> PyResult<f64> {
         let loads = self.loads(loads, windows)?;
         py.detach(|| self.0.balancedness(&loads)).map_err(to_py_err)

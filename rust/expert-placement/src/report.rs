@@ -49,7 +49,15 @@ impl LayerReport {
     /// Mean over largest: 1 where all ranks are equally busy, and where there is no load.
     #[must_use]
     pub fn balancedness(&self) -> f64 {
-        ratio(self.mean, self.largest)
+        Self::balancedness_of(self.mean, self.largest)
+    }
+
+    /// The balancedness of a mean time and the largest, or of sums of them over layers: mean over largest, at most 1, and
+    /// 1 where there is no load.
+    #[must_use]
+    pub fn balancedness_of(mean: f64, largest: f64) -> f64 {
+        // The mean is rounded on its own, and must not seem to exceed the largest.
+        if largest > 0.0 { (mean / largest).min(1.0) } else { 1.0 }
     }
 
     /// How far the busiest rank is above the bound, as a fraction of it: 0 where no placement is better.
@@ -57,11 +65,6 @@ impl LayerReport {
     pub fn gap(&self) -> f64 {
         if self.lower_bound > 0.0 { (self.largest / self.lower_bound - 1.0).max(0.0) } else { 0.0 }
     }
-}
-
-fn ratio(mean: f64, largest: f64) -> f64 {
-    // The mean is rounded on its own, and must not seem to exceed the largest.
-    if largest > 0.0 { (mean / largest).min(1.0) } else { 1.0 }
 }
 
 impl Placement {
@@ -176,7 +179,7 @@ impl Placement {
     pub fn balancedness(&self, loads: &Loads) -> Result<f64, Error> {
         let reports = self.report(loads)?;
         let mean = reports.iter().map(|report| report.mean).sum();
-        Ok(ratio(mean, reports.iter().map(|report| report.largest).sum()))
+        Ok(LayerReport::balancedness_of(mean, reports.iter().map(|report| report.largest).sum()))
     }
 
     /// For each layer the part of its load that is served off node: by replicas that are not on the home node of their
