@@ -698,15 +698,29 @@ def test_missing_and_unknown_arguments_are_type_errors() -> None:
 
 def test_importing_the_package_imports_neither_torch_nor_numpy(tmp_path: Path) -> None:
     code = """
-        import sys
+        import copy, json, pickle, sys
         from expert_placement import Partition
         import expert_placement.integrations.vllm
         p = Partition(30, 8)
         assert (p.count(7), p.start(7), p.owner(29), p.local_index(29)) == (3, 27, 7, 2)
-        assert Partition.from_config({"model_type": "mixtral", "num_local_experts": 8}, 2).count(0) == 4
+        config = {"model_type": "mixtral", "num_local_experts": 8}
+        assert Partition.from_config(config, 2).count(0) == 4
+        with open("config.json", "w") as file:
+            json.dump(config, file)
+        assert Partition.from_config(".", 2) == pickle.loads(pickle.dumps(copy.deepcopy(Partition(8, 2))))
         print([name for name in ("torch", "numpy") if name in sys.modules])
     """
     assert run_python(code, tmp_path) == "[]\n"
+
+
+def test_importing_the_package_imports_none_of_its_planners_and_files(tmp_path: Path) -> None:
+    code = """
+        import sys
+        import expert_placement
+        print(sorted(name for name in sys.modules if name.startswith("expert_placement")))
+    """
+    modules = ["expert_placement", *(f"expert_placement.{name}" for name in ("_copying", "_core", "partition"))]
+    assert run_python(code, tmp_path) == f"{modules}\n"
 
 
 WITHOUT_TORCH = """
