@@ -12,6 +12,8 @@ from typing import Any, ClassVar
 
 import numpy as np
 from expert_placement_spec import model
+from expert_placement_spec.balance import homes
+from expert_placement_spec.placement.loads import checked_loads, summed_windows
 from expert_placement_spec.placement.reference import EMPTY
 from expert_placement_spec.placement.topology import Topology
 from expert_placement_spec.reference import Partition
@@ -422,6 +424,38 @@ class GapAboveTheMean(Broken):
     class Placement(model.Placement):
         def report(self, loads: Any) -> Any:
             return reports(self, loads, gap=lambda report: report.largest / report.mean - 1 if report.mean else 0.0)
+
+
+class NodesByTheirFirstRank(Broken):
+    """The home of a group where its first expert is served most."""
+
+    breaks: ClassVar = {"off_node_is_what_it_says"}
+
+    class Placement(model.Placement):
+        def off_node(self, loads: Any, num_groups: int) -> list[float]:
+            super().off_node(loads, num_groups)
+            parts = []
+            for row, layer in zip(self.table, summed_windows(checked_loads(loads)), strict=True):
+                served = homes.served_by_nodes(row, layer, self.offsets, self.topology)
+                size = max(self.num_experts // num_groups, 1)
+                first = [
+                    max(range(len(served)), key=lambda node: (served[node][expert], -node))
+                    for expert in range(0, self.num_experts, size)
+                ]
+                of_experts = [home for home in first for _ in range(size)]
+                parts.append(homes.part_off_homes(served, of_experts))
+            return parts
+
+
+class AnyGroups(Broken):
+    """One group in the place of groups that do not divide the experts."""
+
+    breaks: ClassVar = {"wrong_groups_are_refused"}
+
+    class Placement(model.Placement):
+        def off_node(self, loads: Any, num_groups: int) -> list[float]:
+            divides = num_groups >= 1 and self.num_experts % num_groups == 0
+            return super().off_node(loads, num_groups if divides else 1)
 
 
 BROKEN: list[type[Broken]] = Broken.__subclasses__()

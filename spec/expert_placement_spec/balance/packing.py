@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from dataclasses import replace
 
-from expert_placement_spec.balance.replication import can_be_held_apart
-
-if TYPE_CHECKING:
-    from expert_placement_spec.balance.problem import Problem
+from expert_placement_spec.balance.homes import ranks_of_nodes
+from expert_placement_spec.balance.problem import Problem
+from expert_placement_spec.balance.replication import can_be_held_apart, replica_counts
 
 
 def pack(problem: Problem, counts: list[int]) -> list[int]:
@@ -44,6 +43,20 @@ def pack(problem: Problem, counts: list[int]) -> list[int]:
             room[rank] -= 1
             load[rank] += shares[expert]
     return written(problem, held)
+
+
+def pack_nodes(problem: Problem, begins: list[int]) -> list[int]:
+    """A row in which every node by itself replicates and packs the experts that begin there."""
+    row = [-1] * problem.num_slots
+    for node, ranks in ranks_of_nodes(problem).items():
+        here = [expert for expert in range(problem.num_experts) if begins[expert] == node]
+        active = [rank in ranks for rank in range(problem.topology.num_ranks)]
+        loads = [problem.summed[expert] for expert in here]
+        alone = Problem([loads], problem.num_slots, replace(problem.topology, active=active))
+        for slot, entry in enumerate(pack(alone, replica_counts(loads, alone.rooms))):
+            if entry >= 0:
+                row[slot] = here[entry]
+    return row
 
 
 def leaves_room(rest: list[int], room: dict[int, int], chosen: list[int], missing: int) -> bool:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from expert_placement_spec.balance import measure
 
 if TYPE_CHECKING:
+    from expert_placement_spec.balance.homes import Homes
     from expert_placement_spec.placement.topology import Topology
 
 TOLERANCE = 2e-4
@@ -26,6 +27,8 @@ class Problem:
     windows: list[list[float]]
     num_slots: int
     topology: Topology
+    homes: Homes | None = None
+    """Where groups are at home, if they are."""
 
     @property
     def num_experts(self) -> int:
@@ -84,8 +87,14 @@ class Problem:
         starts = [self.offsets[rank] for rank in self.rank_of]
         return [-1 if entry in row[starts[slot] : slot] else entry for slot, entry in enumerate(row)]
 
+    def allows(self, row: list[int]) -> bool:
+        """Whether experts are as much at home as they have to be."""
+        return self.homes is None or self.homes.allow(self, row)
+
     def spread(self, row: list[int]) -> int:
-        """On how many nodes the experts are, added up."""
+        """On how many nodes the experts are, added up; that is all the same where they have homes."""
+        if self.homes is not None:
+            return 0
         return len({(entry, self.topology.node_of(self.rank_of[slot])) for slot, entry in enumerate(row) if entry >= 0})
 
     def held(self, row: list[int], rank: int) -> list[int]:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from expert_placement_spec.balance import deepseek, packing, refinement, warm_start
+from expert_placement_spec.balance import deepseek, homes, packing, refinement, warm_start
 from expert_placement_spec.balance.problem import Problem
 from expert_placement_spec.balance.replication import replica_counts
 from expert_placement_spec.placement.loads import checked_loads
@@ -26,6 +27,7 @@ def rebalance(
     previous: Placement | None = None,
     max_moves: int | None = None,
     num_threads: int = 1,
+    max_off_node: float | None = None,
 ) -> Placement:
     """Plans a placement of every expert for measured loads.
 
@@ -38,14 +40,18 @@ def rebalance(
         previous: the placement to start from.
         max_moves: the most moves from `previous`, over all layers together.
         num_threads: changes nothing.
+        max_off_node: which part of a layer's load may be served off the homes of groups.
 
     Raises:
-        ValueError: loads that are none, fewer usable slots than experts, numbers that do not divide where the policy
-            needs it, or a previous placement of another shape.
+        ValueError: loads that are none, fewer usable slots than experts, groups that do not divide the experts, numbers
+            that do not divide where the policy needs it, a previous placement of another shape, or a limit that is none
+            or that homes have too little room for.
     """
     windows = checked_loads(loads)
     problems = [Problem(list(layer), num_slots, topology) for layer in zip(*windows, strict=True)]
     check_policy(problems[0], policy, num_groups, max_moves)
+    if max_off_node is not None:
+        check_limit(topology, policy, num_groups, max_off_node)
     check_previous(problems, previous, max_moves)
     if num_threads < 1:
         raise ValueError(f"num_threads={num_threads} is out of range, expected at least 1")
@@ -55,8 +61,13 @@ def rebalance(
         if before is not None:
             rows = [warm_start.aligned(*layer) for layer in zip(problems, before, rows, strict=True)]
     else:
-        rows = [plan_layer(problem, num_groups) for problem in problems]
+        rows = [plan_layer(problem, num_groups, max_off_node) for problem in problems]
         if before is not None:
+            if homes.are_kept_together(topology, num_groups):
+                problems = [
+                    homes.settled(problem, warm_start.repaired(problem, row), num_groups, max_off_node)
+                    for problem, row in zip(problems, before, strict=True)
+                ]
             rows = warm_start.plan(problems, before, rows, max_moves)
     return Placement(rows, problems[0].num_experts, topology)
 
@@ -68,12 +79,27 @@ def check_policy(problem: Problem, policy: str, num_groups: int, max_moves: int 
     most = max(problem.num_experts, 1)
     if not 1 <= num_groups <= most:
         raise ValueError(f"num_groups={num_groups} is out of range, expected 1..={most}")
+    if problem.num_experts % num_groups:
+        raise ValueError(f"num_experts={problem.num_experts} does not divide by num_groups={num_groups}")
     if policy == "deepseek":
         if max_moves is not None:
             raise ValueError(f"max_moves={max_moves} is for other policies: `deepseek` knows nothing of moves")
         needs = deepseek.what_it_needs(problem.num_experts, problem.num_slots, problem.topology, num_groups)
         if needs:
             raise ValueError(f"{needs}, which policy `deepseek` needs")
+
+
+def check_limit(topology: Topology, policy: str, num_groups: int, max_off_node: float) -> None:
+    """Refuses a part that is none, and a limit where there are no homes."""
+    if policy == "deepseek":
+        raise ValueError(f"max_off_node={max_off_node} is for other policies: `deepseek` leaves nothing off node")
+    if not 0.0 <= max_off_node <= 1.0:
+        raise ValueError(f"max_off_node={max_off_node} is out of range, expected a number in 0.0..=1.0")
+    if num_groups % topology.num_nodes:
+        raise ValueError(
+            f"max_off_node={max_off_node} needs groups that the nodes divide: num_groups={num_groups} does not divide "
+            f"by num_nodes={topology.num_nodes}"
+        )
 
 
 def check_previous(problems: list[Problem], previous: Placement | None, max_moves: int | None) -> None:
@@ -96,13 +122,20 @@ def check_previous(problems: list[Problem], previous: Placement | None, max_move
         )
 
 
-def plan_layer(problem: Problem, num_groups: int) -> list[int]:
+def plan_layer(problem: Problem, num_groups: int, max_off_node: float | None) -> list[int]:
     """The row of one layer from nothing: replication, packing, refinement; or the field's plan where that is better."""
     if not problem.num_experts:
         return [-1] * problem.num_slots
+    begins = None
+    if homes.are_kept_together(problem.topology, num_groups):
+        settled, begins = homes.settle(problem, num_groups, max_off_node)
+        problem = replace(problem, homes=settled)
     if len(problem.windows) > 1:
         # What is best for the sum of the windows is where the search for them begins.
-        start = plan_layer(Problem([problem.summed], problem.num_slots, problem.topology), num_groups)
+        alone = Problem([problem.summed], problem.num_slots, problem.topology)
+        start = plan_layer(alone, num_groups, max_off_node)
+    elif begins is not None:
+        start = packing.pack_nodes(problem, begins)
     else:
         start = packing.pack(problem, replica_counts(problem.summed, problem.rooms))
     best = refinement.refine(problem, start)

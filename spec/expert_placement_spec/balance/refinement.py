@@ -15,9 +15,13 @@ Worth = tuple[float, ...]
 
 
 def path(problem: Problem, row: list[int]) -> Iterator[list[int]]:
-    """The rows that the search comes by, each better than the one before, until one is balanced or no step helps."""
+    """The rows that the search comes by, each better than the one before, until one is balanced or no step helps.
+
+    Where experts have homes, each step keeps them there.
+    """
     while not problem.is_balanced(row):
-        better = min(steps(problem, row), key=lambda step: worth(problem, step), default=row)
+        allowed = (step for step in steps(problem, row) if problem.allows(step))
+        better = min(allowed, key=lambda step: worth(problem, step), default=row)
         if worth(problem, better) >= worth(problem, row):
             return
         row = better

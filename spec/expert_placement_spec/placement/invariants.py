@@ -1,7 +1,8 @@
 """The named invariants of placements; each stands under its own name in SPEC.md.
 
 `pl` is every placement with its loads; `l` every layer, `e` every expert, `j` every slot of a layer, `r` every rank,
-`i` every local slot of rank `r`, `k` every replica up to the width, `h` every shared expert, `w` every window.
+`i` every local slot of rank `r`, `k` every replica up to the width, `h` every shared expert, `w` every window, `g`
+every number of groups.
 """
 
 # The letters are those of SPEC.md, where l is a layer.
@@ -18,7 +19,7 @@ from expert_placement_spec.logic import choose, implies
 if TYPE_CHECKING:
     from expert_placement_spec.placement.view import PlacementView
 
-PLACEMENT = Laws("pl", ("w", "l", "e", "j", "r", "i", "k", "h"))
+PLACEMENT = Laws("pl", ("w", "l", "e", "j", "r", "i", "k", "h", "g"))
 
 MAPS = tuple(
     f"Placement.{name}" for name in ("expert_map", "expert_map_with_shared", "expert_map_with_sentinel", "expert_mask")
@@ -27,6 +28,7 @@ LISTS = tuple(f"Placement.{name}" for name in ("logical_to_physical", "replica_c
 WEIGHTS = ("Placement.local_experts", "Placement.experts_to_load")
 LOADS = ("Placement.rank_loads",)
 REPORT = ("Placement.report",)
+GROUPS = ("Placement.off_node",)
 
 
 @PLACEMENT.register(needs=("Topology.node_of",))
@@ -260,3 +262,16 @@ def gap_is_largest_over_bound(pl: PlacementView, l: Any) -> Any:
     """The gap is the largest time over the lower bound, less 1, and 0 where there is no load."""
     bound, gap = pl.reported("lower_bound")(l), pl.reported("gap")(l)
     return implies(bound > 0, close((1 + gap) * bound, pl.reported("largest")(l))) & implies(bound == 0, gap == 0)
+
+
+@PLACEMENT.register(needs=GROUPS, requires=lambda pl, l, g: pl.can_be_grouped(g) & pl.is_measurable(l))
+def off_node_is_what_it_says(pl: PlacementView, l: Any, g: Any) -> Any:
+    """The load off node is what other nodes serve of each group than the one that serves most of it, as a part of all."""
+    # At home and off node together are 1, and what is at home is never next to nothing.
+    return close(1 - pl.off_node(l, g), 1 - pl.stated_off_node(l, g)) & (pl.off_node(l, g) >= 0)
+
+
+@PLACEMENT.register(needs=GROUPS)
+def wrong_groups_are_refused(pl: PlacementView) -> Any:
+    """Groups below one or above E, or that do not divide E, are errors."""
+    return pl.refuses_wrong_groups()

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from expert_placement_spec.balance import measure
-from expert_placement_spec.placement.loads import checked_loads
+from expert_placement_spec.balance import homes, measure
+from expert_placement_spec.placement.loads import checked_loads, summed_windows
 from expert_placement_spec.placement.topology import Topology
 from expert_placement_spec.reference import MAX
 
@@ -156,6 +156,19 @@ class Placement:
         """The sum over layers and windows of the mean time over that of the largest; 1 where there is no load."""
         reports = self.report(loads)
         return measure.ratio(sum(report.mean for report in reports), sum(report.largest for report in reports))
+
+    def off_node(self, loads: Any, num_groups: int) -> list[float]:
+        """For each layer the part of its load, added up over the windows, that is served off node."""
+        windows = checked_loads(loads, self.num_experts, self.num_layers)
+        most = max(self.num_experts, 1)
+        if not 1 <= num_groups <= most:
+            raise ValueError(f"num_groups={num_groups} is out of range, expected 1..={most}")
+        if self.num_experts % num_groups:
+            raise ValueError(f"num_experts={self.num_experts} does not divide by num_groups={num_groups}")
+        return [
+            homes.off_node(row, layer, self.offsets, self.topology, num_groups)
+            for row, layer in zip(self.table, summed_windows(windows), strict=True)
+        ]
 
     def digest(self) -> str:
         """A hash of the content: two digits of version and a SHA-256, in hexadecimal."""

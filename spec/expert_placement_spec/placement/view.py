@@ -7,10 +7,22 @@ from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any
 
-from expert_placement_spec.answers import POISON, Lookup, as_array, field, is_table, ragged, refuses
+import numpy as np
+
+from expert_placement_spec.answers import (
+    POISON,
+    SMALLEST,
+    TOLERANCE,
+    Lookup,
+    as_array,
+    field,
+    is_table,
+    ragged,
+    refuses,
+)
 from expert_placement_spec.balance import measure
 from expert_placement_spec.cases import Case, View
-from expert_placement_spec.placement.loads import checked_loads
+from expert_placement_spec.placement.loads import checked_loads, summed_windows
 from expert_placement_spec.placement.reference import EMPTY, Placement
 from expert_placement_spec.placement.topology import Topology
 from expert_placement_spec.reference import STRATEGIES, Partition
@@ -56,7 +68,7 @@ class PlacementView(View):
     case: PlacementCase
 
     def extent(self, name: str, given: dict[str, int]) -> int:
-        """How many values a quantifier takes: of a layer, expert, slot, rank, replica, local slot or window."""
+        """How many values a quantifier takes: of a layer, expert, slot, rank, replica, local slot, window or groups."""
         if name == "i":
             return int(self.slots(given["r"]))
         if name == "k":
@@ -68,6 +80,7 @@ class PlacementView(View):
             "r": self.num_ranks,
             "h": self.num_shared_experts,
             "w": len(self.case.loads),
+            "g": max(self.num_experts, 1) + 1,
         }[name]
 
     # What the case is.
@@ -430,7 +443,45 @@ class PlacementView(View):
         """A field of a layer's report by its definition."""
         return Lookup([getattr(report, name) for report in self.stated_reports])
 
+    # Nodes and groups.
+
+    @cached_property
+    def can_be_grouped(self) -> Lookup:
+        """Whether there can be so many groups of experts."""
+        return Lookup([groups in self._groups for groups in range(max(self.num_experts, 1) + 1)])
+
+    @property
+    def _groups(self) -> list[int]:
+        return [groups for groups in range(1, max(self.num_experts, 1) + 1) if self.num_experts % groups == 0]
+
+    @cached_property
+    def is_measurable(self) -> Lookup:
+        """Whether the load of a layer is none, or large enough for parts of it to be told."""
+        totals = [sum(layer) for layer in summed_windows(self.case.loads)]
+        return Lookup([total == 0 or total >= SMALLEST / TOLERANCE for total in totals])
+
+    def _by_groups(self, placement: Any, loads: Any) -> Lookup:
+        parts = {groups: list(placement.off_node(loads, groups)) for groups in self._groups}
+        missing = [POISON] * self.num_layers
+        return Lookup(np.array([parts.get(g, missing) for g in range(max(self.num_experts, 1) + 1)]).T, 2)
+
+    @cached_property
+    def off_node(self) -> Lookup:
+        """The part of a layer's load off node for so many groups, as the implementation says it."""
+        return self._by_groups(self.made, self._plain_loads)
+
+    @cached_property
+    def stated_off_node(self) -> Lookup:
+        """The same by its definition."""
+        return self._by_groups(Placement(self.case.table, self.num_experts, self.case.topology), self.case.loads)
+
     # Errors.
+
+    def refuses_wrong_groups(self) -> bool:
+        """Whether groups are refused that there can not be."""
+        wrong = {-1, 0, self.num_experts + 1 + (self.num_experts == 0), *range(2, self.num_experts)} - {*self._groups}
+        calls = [partial(self.made.off_node, self._plain_loads, groups) for groups in sorted(wrong)]
+        return all(refuses(ValueError, call) for call in calls)
 
     def refuses_wrong_placements(self) -> bool:
         """Whether no placement is made of a table with a wrong entry, a missing expert, or another number of slots."""
@@ -492,6 +543,8 @@ class PlacementView(View):
             wrong += [*changed[:-1], [changed[-1], changed[-1]]]
         methods = [method for method in ("rank_loads", "balancedness", "report") if hasattr(self.made, method)]
         calls = [partial(getattr(self.made, method), loads) for method in methods for loads in wrong]
+        if hasattr(self.made, "off_node"):
+            calls += [partial(self.made.off_node, loads, 1) for loads in wrong]
         return all(refuses(ValueError, call) for call in calls)
 
 
