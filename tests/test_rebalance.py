@@ -174,6 +174,29 @@ def test_groups_without_room_at_home_are_split_or_refused() -> None:
         rebalance(loads, 24, Topology(4, 2), max_off_node=0.1, **options)
 
 
+@pytest.mark.parametrize("first", range(0, 4000, 500))
+def test_no_budget_is_exceeded(first: int) -> None:
+    # Plans with a replica twice on a rank, which the field's algorithm makes of such loads, count each of the two.
+    for seed in range(first, first + 500):
+        rng = np.random.default_rng(seed)
+        loads = rng.integers(1, 20, (2, 1, 12))
+        loads[0, :, rng.integers(12)] += 100
+        loads[1, :, rng.integers(12)] += 100
+        old = rebalance(loads[0], 16, Topology(4))
+        for budget in (3, 9, None):
+            new = rebalance(loads[1], 16, Topology(4), previous=old, max_moves=budget)
+            assert sum(new.moves_from(old)) == moves(old, new)
+            assert budget is None or moves(old, new) <= budget, (seed, budget)
+
+
+def test_moves_are_from_placements_of_the_same_shape() -> None:
+    old = rebalance([[1, 2, 3, 4]], 4, Topology(2))
+    with pytest.raises(ValueError, match="new has num_slots=6, expected 4 as old has"):
+        rebalance([[1, 2, 3, 4]], 6, Topology(2)).moves_from(old)
+    with pytest.raises(TypeError, match="previous must be a Placement"):
+        old.moves_from(1)  # type: ignore[arg-type]
+
+
 @st.composite
 def uneven_cases(draw: st.DrawFn) -> tuple[Loads, int, Topology]:
     """Loads, slots and any topology with room for every expert."""

@@ -11,7 +11,7 @@ Importing this package imports neither torch nor numpy; the first tensor does.
 """
 
 from expert_placement import _core
-from expert_placement._core import MAX_NUM_EXPERTS, STRATEGIES, ExpertMap, Topology, build_info
+from expert_placement._core import MAX_NUM_EXPERTS, POLICIES, STRATEGIES, ExpertMap, Topology, build_info
 from expert_placement.partition import Partition
 
 TYPE_CHECKING = False
@@ -25,6 +25,7 @@ __version__ = _core.VERSION
 
 __all__ = [
     "MAX_NUM_EXPERTS",
+    "POLICIES",
     "STRATEGIES",
     "Capacity",
     "ExpertMap",

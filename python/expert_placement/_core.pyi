@@ -24,6 +24,7 @@ class _BuildInfo(TypedDict):
 
 __all__ = [
     "MAX_NUM_EXPERTS",
+    "POLICIES",
     "STRATEGIES",
     "VERSION",
     "ExpertMap",
@@ -41,6 +42,7 @@ __all__ = [
 ]
 
 STRATEGIES: Final[tuple[Literal["linear"], Literal["round_robin"], Literal["proportional"]]]
+POLICIES: Final[tuple[Literal["balanced"], Literal["deepseek"]]]
 VERSION: Final[str]
 MAX_NUM_EXPERTS: Final[int]
 
@@ -170,6 +172,7 @@ class Placement:
         device: _Device | None = None,
     ) -> torch.Tensor: ...
     def _rank_loads(self, loads: _Integers, windows: int) -> torch.Tensor: ...
+    def moves_from(self, previous: Placement) -> list[int]: ...
     def _off_node(self, loads: _Integers, windows: int, num_groups: SupportsIndex) -> list[float]: ...
     def _report(self, loads: _Integers, windows: int) -> list[tuple[float, float, int, float, str, float, float]]: ...
     @staticmethod

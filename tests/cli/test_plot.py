@@ -13,7 +13,6 @@ pytest.importorskip("torch", reason="placements need torch")
 
 import expert_placement.plot
 from expert_placement import Placement, Topology, rebalance
-from expert_placement.cli.transfers import count_moves
 from matplotlib.image import imread
 
 from tests.cli.running import GPT_OSS, OLMOE, program, write
@@ -108,7 +107,7 @@ def test_moves_are_a_curve_from_what_is_there_to_the_best_plan(
         start.balancedness(LOADS[:-1]),
         start.balancedness(LOADS[-1]),
     )
-    assert (planned.x[-1], planned.y[-1]) == (sum(count_moves(start, whole)), whole.balancedness(LOADS[:-1]))
+    assert (planned.x[-1], planned.y[-1]) == (sum(whole.moves_from(start)), whole.balancedness(LOADS[:-1]))
     assert list(planned.x) == sorted(planned.x)
     assert list(planned.y) == sorted(planned.y)
     assert [len(curve.x) for curve in curves[2:4]] == [1, 1]

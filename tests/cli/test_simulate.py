@@ -10,7 +10,6 @@ import pytest
 pytest.importorskip("torch", reason="placements need torch")
 
 from expert_placement import Placement, Topology, plan_migration, rebalance
-from expert_placement.cli.transfers import count_moves
 
 from tests.cli.running import OLMOE, program, write
 
@@ -56,12 +55,12 @@ def test_each_window_is_carried_by_the_plan_for_those_before(
             "used_in": list(range(window, min(7, window + every))),
             "balancedness_planned_for": pytest.approx(new.balancedness(past)),
             "balancedness_next": pytest.approx(new.balancedness(future)),
-            "num_moves": sum(count_moves(placement, new)),
+            "num_moves": sum(new.moves_from(placement)),
             "num_batches": plan.num_batches,
         }
         mean += sum(layer.mean for layer in new.report(future))
         largest += sum(layer.largest for layer in new.report(future))
-        moves += sum(count_moves(placement, new))
+        moves += sum(new.moves_from(placement))
         placement = new
     assert run["balancedness_next"] == pytest.approx(mean / largest)
     assert run["worst_next"] == min(step["balancedness_next"] for step in run["steps"])
@@ -111,7 +110,7 @@ def test_a_placement_to_start_from_is_kept_by_the_policy_none(shell: Shell, wind
     kept, planned = shown["policies"]
     assert kept["steps"][2]["balancedness_next"] == start.balancedness(LOADS[3])
     new = rebalance(LOADS[0], SLOTS, Topology(RANKS), previous=start)
-    assert planned["steps"][0]["num_moves"] == sum(count_moves(start, new))
+    assert planned["steps"][0]["num_moves"] == sum(new.moves_from(start))
     assert shown["start"] == str(file)
 
 

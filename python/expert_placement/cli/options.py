@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import typer
 
+from expert_placement import POLICIES
+
 __all__ = [
     "AS_JSON",
     "EXPERTS_OF_FILE",
@@ -29,8 +31,6 @@ __all__ = [
     "complete_policy",
 ]
 
-# What `rebalance` knows by these names.
-POLICIES = ("balanced", "deepseek")
 # What a simulation calls the policy that never moves anything.
 KEEP = "none"
 

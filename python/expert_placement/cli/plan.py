@@ -145,7 +145,6 @@ class _Comparison:
 
 def _compare(setting: Setting, planned: Placement, policy: str) -> _Comparison:
     from expert_placement.cli.planning import score
-    from expert_placement.cli.transfers import count_moves
 
     def side(name: str, placement: Placement) -> _Side:
         reports = placement.report(setting.loads)
@@ -157,7 +156,7 @@ def _compare(setting: Setting, planned: Placement, policy: str) -> _Comparison:
         setting,
         side(setting.start_in_short, setting.start),
         side(policy, planned),
-        count_moves(setting.start, planned),
+        planned.moves_from(setting.start),
     )
 
 

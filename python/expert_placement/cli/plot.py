@@ -166,7 +166,6 @@ def _split(setting: Setting) -> tuple[npt.NDArray[Any], npt.NDArray[Any] | None]
 
 def _point(setting: Setting, policy: str, previous: Placement | None, max_moves: int | None = None) -> _Point:
     from expert_placement.cli.planning import Limits, score
-    from expert_placement.cli.transfers import count_moves
 
     loads, later = _split(setting)
     planned = setting.plan(loads, policy, previous, Limits(max_moves))
@@ -174,7 +173,7 @@ def _point(setting: Setting, policy: str, previous: Placement | None, max_moves:
     return _Point(
         policy,
         setting.num_slots,
-        0 if previous is None else sum(count_moves(previous, planned)),
+        0 if previous is None else sum(planned.moves_from(previous)),
         scored.balancedness,
         None if later is None else planned.balancedness(later),
         scored.best,

@@ -213,7 +213,6 @@ def _step(
     setting: Setting, contestant: _Contestant, there: Placement, planned_for: range, used_in: range
 ) -> tuple[_Step, Placement]:
     from expert_placement.cli.planning import score
-    from expert_placement.cli.transfers import count_moves
 
     past = setting.loads[planned_for.start : planned_for.stop]
     future = setting.loads[used_in.start : used_in.stop]
@@ -221,7 +220,7 @@ def _step(
     num_batches: int | None = 0
     if contestant.policy != options.KEEP:
         placement = setting.plan(past, contestant.policy, there, contestant.limits)
-        num_moves, num_batches = sum(count_moves(there, placement)), _num_batches(there, placement)
+        num_moves, num_batches = sum(placement.moves_from(there)), _num_batches(there, placement)
     scores = score(placement.report(past)), score(placement.report(future))
     return _Step(planned_for, used_in, *scores, num_moves, num_batches), placement
 

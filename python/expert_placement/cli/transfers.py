@@ -14,24 +14,7 @@ if TYPE_CHECKING:
 
     _Integers = npt.NDArray[np.int64]
 
-__all__ = ["Sent", "count_moves", "count_transfers_between_nodes", "sent"]
-
-
-def count_moves(old: Placement, new: Placement) -> list[int]:
-    """How many experts come to a rank that did not hold them, in each layer.
-
-    Unlike a migration this also counts experts that no rank in service holds any more, which have to be loaded again.
-    """
-    first_slots = new.slot_offsets().numpy()
-    rank_of_slot = np.repeat(np.arange(new.num_ranks), np.diff(first_slots))
-    rows = zip(old.physical_to_logical().numpy(), new.physical_to_logical().numpy(), strict=True)
-
-    def held(row: npt.NDArray[np.int32]) -> _Integers:
-        """How often each rank holds each expert: int64[R * E]."""
-        pairs = (rank_of_slot * new.num_experts + row)[row >= 0]
-        return np.bincount(pairs, minlength=new.num_ranks * new.num_experts)
-
-    return [int(np.maximum(held(after) - held(before), 0).sum()) for before, after in rows]
+__all__ = ["Sent", "count_transfers_between_nodes", "sent"]
 
 
 def count_transfers_between_nodes(migration: Migration, new: Placement) -> int:

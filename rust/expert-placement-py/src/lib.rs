@@ -42,6 +42,13 @@ mod _core {
         (linear.name(), round_robin.name(), proportional.name())
     };
 
+    /// The policies' names, the default first.
+    #[pymodule_export]
+    const POLICIES: (&str, &str) = {
+        let [balanced, deepseek] = expert_placement::Policy::ALL;
+        (balanced.name(), deepseek.name())
+    };
+
     /// The version of the crate and the wheel.
     #[pymodule_export]
     const VERSION: &str = env!("CARGO_PKG_VERSION");

@@ -253,6 +253,15 @@ impl Placement {
         tensor::doubles(py, &values)
     }
 
+    /// For each layer how many experts come to a rank that did not hold them in `previous`.
+    ///
+    /// Where a rank held an expert n times and holds it m times now, that is max(m - n, 0). Experts that no rank in service
+    /// holds any more are counted too, though no migration can bring them.
+    fn moves_from(&self, py: Python<'_>, previous: &Bound<'_, PyAny>) -> PyResult<Vec<usize>> {
+        let previous = shared("previous", previous)?;
+        py.detach(|| self.0.moves_from(&previous)).map_err(to_py_err)
+    }
+
     fn _off_node(
         &self,
         py: Python<'_>,

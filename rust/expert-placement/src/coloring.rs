@@ -182,7 +182,7 @@ impl<'a> Colouring<'a> {
 }
 
 /// How many pairs of colours are looked at for one that spares everything.
-const MOST_TRIES: usize = 8;
+const MOST_TRIES: usize = 2;
 
 /// The colours of a set, ascending.
 fn colours_in(words: &[u64]) -> Vec<u32> {

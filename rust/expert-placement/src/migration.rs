@@ -307,6 +307,43 @@ fn split_batches(moves: &[Move], ranks: &Ranks, most: u32, batches: &mut [u32]) 
     }
 }
 
+impl Placement {
+    /// For each layer how many experts come to a rank that did not hold them in `previous`: where a rank held an expert n
+    /// times and holds it m times now, that is max(m - n, 0).
+    ///
+    /// Experts that no rank in service holds any more are counted too, though no migration can bring them.
+    ///
+    /// # Errors
+    /// Placements of different layers, experts, slots or ranks.
+    pub fn moves_from(&self, previous: &Self) -> Result<Vec<usize>, Error> {
+        expect_same_shape(previous, self)?;
+        let ranks = self.slot_offsets().iter().zip(self.slot_offsets().iter().skip(1));
+        let of_layer = |layer| {
+            let of_rank = |(start, end): (&u32, &u32)| {
+                let slots = to_usize(*start)..to_usize(*end);
+                rank_moves(&previous.row(layer)[slots.clone()], &self.row(layer)[slots])
+            };
+            ranks.clone().map(of_rank).sum()
+        };
+        Ok((0..self.num_layers()).map(of_layer).collect())
+    }
+}
+
+/// How many experts one rank gets that it did not hold as often before.
+pub(crate) fn rank_moves(before: &[i32], after: &[i32]) -> usize {
+    let mut held = before.to_vec();
+    held.sort_unstable();
+    let mut now: Vec<i32> = after.iter().copied().filter(|entry| *entry != EMPTY).collect();
+    now.sort_unstable();
+    let mut rest = held.into_iter().filter(|entry| *entry != EMPTY).peekable();
+    let mut moves = 0;
+    for entry in &now {
+        while rest.next_if(|old| old < entry).is_some() {}
+        moves += usize::from(rest.next_if_eq(entry).is_none());
+    }
+    moves
+}
+
 fn expect_same_shape(old: &Placement, new: &Placement) -> Result<(), Error> {
     let number = |value: usize| u64::try_from(value).unwrap_or(u64::MAX);
     let pairs = [

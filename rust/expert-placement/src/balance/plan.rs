@@ -1,11 +1,12 @@
 //! One layer's plan, from nothing or from the placement that is there. SPEC.md, "Rebalancing".
 
 use super::nodes::Homes;
-use super::shape::Shape;
+use super::shape::{Bin, Shape};
 use super::state::{NONE, State};
 use super::warm::{self, Course, Offer, Way};
 use super::{Policy, deepseek, nodes, pack, recount, refine, replicate, trial, windows};
 use crate::loads::Loads;
+use crate::migration::rank_moves;
 use crate::placement::EMPTY;
 
 /// A layer counts as balanced where its busiest rank takes at most this fraction more than the lower bound: the search
@@ -324,8 +325,6 @@ impl Workspace {
         let mut way = warm::walk(&self.weights, target, shape, &mut self.warm, &mut self.state, time);
         let aligned = align(&ideal, &start, shape);
         let ideal_time = time(&aligned);
-        let moves = self.warm.moves(&aligned);
-        way.offers.push(Offer { course: Course::FromNothing, moves, time: ideal_time, is_at_home: true });
         let mut untouched = before.to_vec();
         clear_unusable(shape, &mut untouched);
         if (0..self.weights.len() as i32).all(|expert| untouched.contains(&expert)) {
@@ -335,9 +334,16 @@ impl Workspace {
             let time = self.time_of(job, layer, &untouched);
             way.offers.insert(0, Offer { course: Course::Untouched, moves: 0, time, is_at_home });
         }
-        let mut warm = Warm { way, row: vec![EMPTY; before.len()], target: ideal_time };
-        write_over(&aligned, shape, before, &mut warm.row);
-        warm
+        let mut row = vec![EMPTY; before.len()];
+        write_over(&aligned, shape, before, &mut row);
+        let of_rank = |bin: &Bin| {
+            let slots = bin.start..bin.start + bin.slots;
+            rank_moves(&before[slots.clone()], &row[slots])
+        };
+        // Slot by slot, since the field's plan may have two replicas on a rank, which a state counts once.
+        let moves = shape.bins.iter().map(of_rank).sum();
+        way.offers.push(Offer { course: Course::FromNothing, moves, time: ideal_time, is_at_home: true });
+        Warm { way, row, target: ideal_time }
     }
 
     /// The old row as a state: a second replica on a rank, and whatever ranks out of service held, is gone, and an expert

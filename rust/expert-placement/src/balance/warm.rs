@@ -79,7 +79,7 @@ impl Residents {
     }
 
     /// How many experts the ranks hold that they did not hold before.
-    pub(crate) fn moves(&self, state: &State) -> usize {
+    fn moves(&self, state: &State) -> usize {
         let now = state.holder_bits();
         now.iter().zip(&self.bits).map(|(now, before)| (now & !before).count_ones() as usize).sum()
     }
@@ -155,10 +155,6 @@ impl Workspace {
     /// Begins with what the ranks hold in this state.
     pub(crate) fn remember(&mut self, state: &State) {
         self.residents.fill(state);
-    }
-
-    pub(crate) fn moves(&self, state: &State) -> usize {
-        self.residents.moves(state)
     }
 }
 
