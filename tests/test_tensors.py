@@ -19,7 +19,7 @@ pytest.importorskip("torch", reason="tensors need torch")
 
 import numpy as np
 import torch
-from expert_placement import ExpertMap, Partition, build_info
+from expert_placement import ExpertMap, Partition, Placement, build_info
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -996,6 +996,15 @@ def test_a_device_that_torch_does_not_have_is_named_with_its_reason(name: str, d
     assert str(caught.value).startswith(expected)
     assert "\n" not in str(caught.value)
     assert isinstance(caught.value.__cause__, Exception)
+
+
+def test_what_is_no_partition_is_a_type_error_that_names_it() -> None:
+    wrong: Any
+    for wrong in (5, "linear", None, Partition):
+        for make in (lambda p: ExpertMap.from_partition(p, 0), Placement.from_partition):
+            with pytest.raises(TypeError) as caught:
+                make(wrong)
+            assert str(caught.value) == f"partition must be a Partition, got `{type(wrong).__name__}`"
 
 
 def test_what_names_no_device_is_a_type_error() -> None:

@@ -6,7 +6,7 @@ import json
 import os
 import sys
 from collections.abc import Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -136,13 +136,15 @@ def run(
     if os.getcwd() not in sys.path:
         sys.path.insert(0, os.getcwd())
     names = list(dict.fromkeys(implementations))
-    for name in names:
-        load(name, device)
-    with progress_bar("exhaustive") as progress:
+    # What an implementation prints must not come between the results.
+    with redirect_stdout(sys.stderr):
+        for name in names:
+            load(name, device)
+    with redirect_stdout(sys.stderr), progress_bar("exhaustive") as progress:
         outcomes = check(names, domain, device=device, processes=processes or os.cpu_count() or 1, progress=progress)
     sampled: list[Outcome] = []
     if samples:
-        with progress_bar("sampled") as progress:
+        with redirect_stdout(sys.stderr), progress_bar("sampled") as progress:
             sampled = sample(names, samples, device=device, progress=progress)
     title = f"exhaustive: E in {experts}, R in {ranks}; pairs and maps up to {wide}, answers asked one by one up to "
     titles = (
@@ -193,13 +195,13 @@ def run_chapter(
     if os.getcwd() not in sys.path:
         sys.path.insert(0, os.getcwd())
     names = list(dict.fromkeys(implementations))
-    with progress_bar("exhaustive") as progress:
+    with redirect_stdout(sys.stderr), progress_bar("exhaustive") as progress:
         outcomes = case_check.exhaust(
             chapter, names, domain, processes=processes or os.cpu_count() or 1, progress=progress
         )
     sampled: list[case_check.Outcome] = []
     if samples:
-        with progress_bar("sampled") as progress:
+        with redirect_stdout(sys.stderr), progress_bar("sampled") as progress:
             sampled = case_check.sample(chapter, names, samples, progress=progress)
     titles = (f"exhaustive: {domains[domain].description}", f"sampled: {samples:,} random cases")
     header = {"chapter": chapter, "domain": {"name": domain, "description": domains[domain].description}}

@@ -5,6 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Generic, Protocol, TypeVar
 
+LONGEST = 1000
+"""Characters of a text of others that are shown."""
+
 
 def in_words(error: BaseException) -> str:
     """What an implementation raised, on one line.
@@ -18,7 +21,8 @@ def in_words(error: BaseException) -> str:
         raise
     except BaseException as other:
         text = f"its text raised {type(other).__name__}"
-    return f"{type(error).__name__}: {text}"
+    shown = "".join(one if one.isprintable() else ascii(one)[1:-1] for one in text[:LONGEST])
+    return f"{type(error).__name__}: {shown}{'...' if len(text) > LONGEST else ''}"
 
 
 class Example(Protocol):

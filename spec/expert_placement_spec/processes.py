@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from multiprocessing import get_context
@@ -32,6 +33,8 @@ def start_worker(notes: Any, number_started: Any) -> None:
     """One thread for each worker process: the processes share the cores already, and end with the one that asked."""
     global _notes
     os.environ["OMP_NUM_THREADS"] = "1"
+    # What an implementation prints must not come between the results.
+    sys.stdout = sys.stderr
     # Ctrl-C reaches every process of a terminal; only the one that asked has something to say about it.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     with number_started.get_lock():

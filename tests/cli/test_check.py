@@ -104,6 +104,19 @@ def test_a_worker_that_dies_is_one_line_that_names_its_work_and_2(
     assert "scope alone, E in 0..=6, R in 1..=6 (42 partitions)" in result.stderr
 
 
+@pytest.mark.parametrize("processes", ["1", "2"])
+def test_what_an_implementation_prints_and_raises_leaves_results_readable(processes: str) -> None:
+    domain = ("--experts", "0..=4", "--ranks", "1..=4", "--samples", "2", "--processes", processes)
+    result = spec("check", *domain, "--implementation", "tests.spec.odd:Noisy")
+    assert result.returncode == 1
+    assert "a line" not in result.stdout
+    assert "a line on standard output" in result.stderr
+    assert "# RuntimeError: half a pair: \\ud800, and an escape: \\x1b[31m!!!" in result.stdout
+    assert max(map(len, result.stdout.splitlines())) < 1500
+    result = spec("check", *domain, "--implementation", "tests.spec.odd:Noisy", "--json")
+    assert json.loads(result.stdout)["broken"] == 1
+
+
 def test_no_command_prints_the_help_and_is_bad_usage() -> None:
     result = spec()
     assert (result.returncode, result.stderr) == (2, "")

@@ -263,6 +263,11 @@ LIMIT = 2**31 - 1
             ValueError,
             "expert_placement_strategy=`rank=8` is unknown, expected one of `linear`, `round_robin`",
         ),
+        (
+            (8, 0, 30, "half\ud800\n\x1b"),
+            ValueError,
+            "expert_placement_strategy=`half\\ud800\\n\\x1b` is unknown, expected one of `linear`, `round_robin`",
+        ),
         ((8, 0, 30, None), TypeError, "expert_placement_strategy must be a str, got `NoneType`"),
         ((True, 0, 30), TypeError, "ep_size must be an int, got `bool`"),
         ((8.0, 0, 30), TypeError, "ep_size must be an int, got `float`"),

@@ -218,3 +218,16 @@ class WrongOnDevices:
         local_index = staticmethod(reference.local_index)
 
     elementwise: ClassVar[Any] = Elementwise
+
+
+class Noisy(Odd):
+    """Prints, as engines do, and raises a text that no stream can take."""
+
+    def __post_init__(self) -> None:
+        print("a line on standard output")
+
+    def owner(self, expert: int) -> int:
+        """The owner, from nobody where E = R = 3."""
+        if self.num_experts == self.num_ranks == 3:
+            raise RuntimeError("half a pair: \ud800, and\nan escape: \x1b[31m" + "!" * 2000)
+        return super().owner(expert)

@@ -98,8 +98,10 @@ def _check_strategy(name: object) -> None:
         raise TypeError(f"expert_placement_strategy must be a str, got `{type(name).__name__}`")
     if name not in _STRATEGIES:
         known = ", ".join(f"`{strategy}`" for strategy in _STRATEGIES)
+        from expert_placement.formats.json_object import printable
+
         shown = name if len(name) <= 40 else f"{name[:40]}..."
-        raise ValueError(f"expert_placement_strategy=`{shown}` is unknown, expected one of {known}")
+        raise ValueError(f"expert_placement_strategy=`{printable(shown)}` is unknown, expected one of {known}")
 
 
 def _default_device() -> torch.device | None:

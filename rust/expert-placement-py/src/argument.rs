@@ -8,6 +8,7 @@ use pyo3::exceptions::{PyIndexError, PyOverflowError, PyTypeError, PyValueError}
 use pyo3::prelude::*;
 use pyo3::types::{PyBool, PyInt, PyString};
 
+use crate::partition::Partition;
 use crate::to_py_err;
 
 /// A Python integer: what fits a machine integer, or the text of one that no range here contains.
@@ -73,6 +74,11 @@ pub(crate) fn count(limit: Limit, value: &Bound<'_, PyAny>) -> PyResult<u32> {
         Integer::Small(small) => limit.check(small.into()).map_err(to_py_err),
         Integer::Huge(text) => Err(PyValueError::new_err(limit.describe(text).to_string())),
     }
+}
+
+/// A partition.
+pub(crate) fn partition<'a, 'py>(value: &'a Bound<'py, PyAny>) -> PyResult<&'a Bound<'py, Partition>> {
+    value.cast().map_err(|_| wrong_type("partition", "a Partition", value))
 }
 
 /// A rank of `partition`.

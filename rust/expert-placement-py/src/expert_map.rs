@@ -7,7 +7,7 @@ use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 
 use crate::dlpack::Elements;
-use crate::partition::{Device, Partition, Tensor};
+use crate::partition::{Device, Tensor};
 use crate::{argument, tensor, to_py_err};
 
 /// The experts of one rank, read from and written in any of the four representations in use.
@@ -22,7 +22,8 @@ pub(crate) struct ExpertMap(core::ExpertMap);
 impl ExpertMap {
     /// The map of one rank of a partition.
     #[staticmethod]
-    fn from_partition(partition: &Partition, rank: &Bound<'_, PyAny>) -> PyResult<Self> {
+    fn from_partition(partition: &Bound<'_, PyAny>, rank: &Bound<'_, PyAny>) -> PyResult<Self> {
+        let partition = argument::partition(partition)?.get();
         let rank = argument::rank(&partition.0, rank)?;
         core::ExpertMap::from_partition(&partition.0, rank).map(Self).map_err(to_py_err)
     }

@@ -7,7 +7,7 @@ use expert_placement::limits::{NUM_EXPERTS, NUM_LAYERS, NUM_SHARED_EXPERTS};
 use pyo3::prelude::*;
 use pyo3::types::PyString;
 
-use crate::partition::{Device, Partition, Tensor};
+use crate::partition::{Device, Tensor};
 use crate::topology::{self, Topology};
 use crate::{argument, tensor, to_py_err};
 
@@ -60,9 +60,10 @@ impl Placement {
     }
 
     #[staticmethod]
-    fn _from_partition(partition: &Bound<'_, Partition>, num_layers: &Bound<'_, PyAny>) -> PyResult<Self> {
+    fn _from_partition(partition: &Bound<'_, PyAny>, num_layers: &Bound<'_, PyAny>) -> PyResult<Self> {
         let layers = usize::try_from(argument::count(NUM_LAYERS, num_layers)?).unwrap_or(usize::MAX);
-        let made = core::Placement::from_partition(&partition.get().0, layers).map_err(to_py_err)?;
+        let made =
+            core::Placement::from_partition(&argument::partition(partition)?.get().0, layers).map_err(to_py_err)?;
         Ok(Self(Arc::new(made)))
     }
 
