@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 from expert_placement_spec import model
-from expert_placement_spec.balance import reference
+from expert_placement_spec.balance import capacity, reference
 from expert_placement_spec.placement.reference import EMPTY
 
 from tests.spec.broken_placements import reports
@@ -318,4 +318,161 @@ class TakesAnyLoad(BrokenPlanner):
         return rebalance(np.clip(np.nan_to_num(np.asarray(loads, dtype=float)), 0.0, 1e300), *arguments, **options)
 
 
-BROKEN: list[type[BrokenPlanner]] = BrokenPlanner.__subclasses__()
+class KnowsNoHomes(BrokenPlanner):
+    """Plans as if there were no groups."""
+
+    breaks: ClassVar = {"experts_keep_a_replica_at_home", "load_off_node_is_limited"}
+
+    @staticmethod
+    def rebalance(
+        *arguments: Any, num_groups: int = 1, max_off_node: float | None = None, previous: Any = None, **options: Any
+    ) -> Any:
+        try:
+            return rebalance(*arguments, previous=previous, **options)
+        except ValueError:
+            return rebalance(*arguments, num_groups=num_groups, previous=previous, **options)
+
+
+class NoLimitOffNode(BrokenPlanner):
+    """All load may be served off node."""
+
+    breaks: ClassVar = {"load_off_node_is_limited"}
+
+    @staticmethod
+    def rebalance(*arguments: Any, max_off_node: float | None = None, **options: Any) -> Any:
+        try:
+            return rebalance(*arguments, max_off_node=1.0, **options)
+        except ValueError:
+            return rebalance(*arguments, max_off_node=max_off_node, **options)
+
+
+class MovesHomes(BrokenPlanner):
+    """Moves as if there were no homes to be left."""
+
+    breaks: ClassVar = {"moves_lift_no_load_off_node"}
+
+    @staticmethod
+    def rebalance(
+        *arguments: Any, num_groups: int = 1, max_off_node: float | None = None, previous: Any = None, **options: Any
+    ) -> Any:
+        if previous is None:
+            return rebalance(*arguments, num_groups=num_groups, max_off_node=max_off_node, **options)
+        return rebalance(*arguments, previous=previous, **options)
+
+
+class LimitsAreWishes(BrokenPlanner):
+    """A limit that is out of reach given up."""
+
+    breaks: ClassVar = {"limits_out_of_reach_are_refused"}
+
+    @staticmethod
+    def rebalance(*arguments: Any, max_off_node: float | None = None, **options: Any) -> Any:
+        try:
+            return rebalance(*arguments, max_off_node=max_off_node, **options)
+        except ValueError as error:
+            if "out of reach" not in str(error):
+                raise
+            return rebalance(*arguments, **options)
+
+
+class ClampsLimits(BrokenPlanner):
+    """The next number in 0 ..= 1 for a limit that is none."""
+
+    breaks: ClassVar = {"wrong_limits_off_node_are_refused"}
+
+    @staticmethod
+    def rebalance(*arguments: Any, max_off_node: float | None = None, **options: Any) -> Any:
+        clamped = None if max_off_node is None else min(max(max_off_node, 0.0), 1.0)
+        return rebalance(*arguments, max_off_node=clamped, **options)
+
+
+class LimitsForEveryone(BrokenPlanner):
+    """A limit taken, and not looked at, where there are no homes."""
+
+    breaks: ClassVar = {"wrong_limits_off_node_are_refused"}
+
+    @staticmethod
+    def rebalance(*arguments: Any, max_off_node: float | None = None, **options: Any) -> Any:
+        try:
+            return rebalance(*arguments, max_off_node=max_off_node, **options)
+        except ValueError as error:
+            if "other policies" not in str(error) and "nodes divide" not in str(error):
+                raise
+            return rebalance(*arguments, **options)
+
+
+class OneGroupForUneven(BrokenPlanner):
+    """Groups that do not divide the experts taken as one."""
+
+    breaks: ClassVar = {"uneven_groups_are_refused"}
+
+    @staticmethod
+    def rebalance(loads: Any, *arguments: Any, num_groups: int = 1, **options: Any) -> Any:
+        is_even = num_groups < 1 or np.shape(loads)[-1] % num_groups == 0
+        return rebalance(loads, *arguments, num_groups=num_groups if is_even else 1, **options)
+
+
+class BrokenCapacity:
+    """The reference model under the public names, with what is said of capacity replaced."""
+
+    Partition = model.Partition
+    Topology = model.Topology
+    Placement: ClassVar[Any] = model.Placement
+    rebalance = staticmethod(rebalance)
+    capacity_curve: ClassVar[Any] = staticmethod(capacity.capacity_curve)
+    least_slots: ClassVar[Any] = staticmethod(capacity.least_slots)
+    breaks: ClassVar[set[str]]
+
+
+class AlwaysPerfect(BrokenCapacity):
+    """Every number of slots said to be enough."""
+
+    breaks: ClassVar = {
+        "curve_says_what_plans_say",
+        "curve_stays_below_what_can_be",
+        "least_slots_are_the_first_that_are_enough",
+    }
+
+    @staticmethod
+    def capacity_curve(*arguments: Any, **options: Any) -> Any:
+        return [replace(point, balancedness=1.0) for point in capacity.capacity_curve(*arguments, **options)]
+
+
+class NothingIsExceeded(BrokenCapacity):
+    """Whatever the plan has as the most that there can be."""
+
+    breaks: ClassVar = {"curve_stays_below_what_can_be"}
+
+    @staticmethod
+    def capacity_curve(*arguments: Any, **options: Any) -> Any:
+        return [replace(point, most=point.balancedness) for point in capacity.capacity_curve(*arguments, **options)]
+
+
+class SlotsOfAllRanks(BrokenCapacity):
+    """Numbers of slots from one for each rank on."""
+
+    breaks: ClassVar = {"least_slots_are_the_first_that_are_enough"}
+
+    @staticmethod
+    def least_slots(loads: Any, balancedness: float, topology: Any, **options: Any) -> Any:
+        first = capacity.fewest_slots(np.shape(loads)[-1], topology, topology.num_ranks)
+        for number in range(first, options["max_slots"] + 1, options["step"]):
+            (point,) = capacity.capacity_curve(loads, [number], topology, options["policy"], options["num_groups"])
+            if point.balancedness >= balancedness:
+                return point
+        raise ValueError("out of reach")
+
+
+class TakesAnyCapacity(BrokenCapacity):
+    """The next step and balance for those that are none."""
+
+    breaks: ClassVar = {"wrong_capacities_are_refused"}
+
+    @staticmethod
+    def least_slots(loads: Any, balancedness: float, *arguments: Any, **options: Any) -> Any:
+        if "step" in options:
+            options["step"] = max(options["step"], 1)
+        return capacity.least_slots(loads, min(max(balancedness, 0.0), 1.0), *arguments, **options)
+
+
+BROKEN: list[type[Any]] = [*BrokenPlanner.__subclasses__(), *BrokenCapacity.__subclasses__()]

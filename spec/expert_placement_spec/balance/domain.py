@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 from hypothesis import strategies as st
 
-from expert_placement_spec.balance import deepseek
+from expert_placement_spec.balance import deepseek, homes
+from expert_placement_spec.balance.problem import Problem
 from expert_placement_spec.balance.view import BalanceCase
 from expert_placement_spec.cases import Domain
 from expert_placement_spec.placement.domain import NUMBERS, rows, topologies
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 SPEEDS = (1.0, 2.0, 0.5)
+LIMITS = (None, 0.0, 0.2, 0.5, 1.0)
+"""Which part may be served off node, from one case with homes to the next."""
 
 
 @dataclass(frozen=True)
@@ -48,6 +51,9 @@ def cases(block: Block) -> Iterator[BalanceCase]:
         "deepseek": as_deepseek,
         "previous": from_previous,
         "failure": after_a_failure,
+        "groups": with_homes,
+        "homes": from_homes,
+        "capacity": without_slots,
     }[block.kind](block)
 
 
@@ -117,6 +123,62 @@ def after_a_failure(block: Block) -> Iterator[BalanceCase]:
                 yield BalanceCase([[load]], total, topology, previous=[row])
 
 
+def hierarchies(num_ranks: int, num_experts: int) -> list[tuple[int, int]]:
+    """Every number of nodes and of groups of which groups have homes."""
+    numbers = product(range(2, num_ranks + 1), range(2, num_experts + 1))
+    return [(nodes, groups) for nodes, groups in numbers if groups % nodes == 0 and num_experts % groups == 0]
+
+
+def with_homes(block: Block) -> Iterator[BalanceCase]:
+    """Each load in groups on nodes, on equal ranks, on ranks of other speeds, and without the last rank, if that does.
+
+    Where nodes have room for whole groups, limits are asked for in turn.
+    """
+    ranks, total = len(block.slots), sum(block.slots)
+    number = 0
+    for nodes, groups in hierarchies(ranks, block.num_experts):
+        for load in loads_up_to(block.num_experts, block.largest_load):
+            for speeds, active in product((None, SPEEDS[:ranks]), (None, [True] * (ranks - 1) + [False])):
+                number += 1
+                if speeds is not None and (ranks > len(SPEEDS) or number % 3):
+                    continue
+                topology = Topology(ranks, nodes, block.slots, speeds, active)
+                problem = Problem([load], total, topology)
+                if len(problem.usable_slots) >= block.num_experts:
+                    limit = LIMITS[number % len(LIMITS)] if homes.have_room(problem, groups) else None
+                    yield BalanceCase([[load]], total, topology, num_groups=groups, max_off_node=limit)
+
+
+def from_homes(block: Block) -> Iterator[BalanceCase]:
+    """Each previous row with each load in groups on nodes, with budgets and limits in turn."""
+    ranks, total = len(block.slots), sum(block.slots)
+    number = 0
+    for nodes, groups in hierarchies(ranks, block.num_experts):
+        topology = Topology(ranks, nodes, block.slots)
+        for row in previous_rows(block):
+            for load in loads_up_to(block.num_experts, block.largest_load):
+                number += 1
+                limit = LIMITS[number % len(LIMITS)]
+                if limit is not None and not homes.have_room(Problem([load], total, topology), groups):
+                    continue
+                budget = (None, 1, 2)[number % 3]
+                yield BalanceCase([[load]], total, topology, "balanced", groups, [row], budget, limit)
+
+
+def without_slots(block: Block) -> Iterator[BalanceCase]:
+    """Each load on ranks that are given no slots of their own, of other speeds, and without the last or the first."""
+    ranks, total = len(block.slots), sum(block.slots)
+    others = [
+        Topology(ranks, speeds=SPEEDS[:ranks]),
+        Topology(ranks, active=[True] * (ranks - 1) + [False]),
+        Topology(ranks, active=[False] + [True] * (ranks - 1)),
+    ]
+    fitting = [one for one in others if len(Problem([], total, one).usable_slots) >= block.num_experts]
+    for load in loads_up_to(block.num_experts, block.largest_load):
+        for topology in fitting:
+            yield BalanceCase([[load]], total, topology)
+
+
 def quick_blocks() -> list[Block]:
     """Some seconds of work."""
     shapes = ((1, 1), (2, 2), (2, 2, 2), (0, 1, 3))
@@ -134,6 +196,18 @@ def quick_blocks() -> list[Block]:
         Block("previous", (1, 1, 2), 3, 1, 5),
         Block("failure", (2, 2), 2, 0),
         Block("failure", (2, 1, 2), 3, 0, 3),
+        Block("groups", (1, 1, 1, 1), 2, 3),
+        Block("groups", (2, 2), 2, 2),
+        Block("groups", (2, 3), 4, 2),
+        Block("groups", (1, 3), 4, 1),
+        Block("groups", (2, 1, 1, 2), 4, 1),
+        Block("groups", (3, 3, 1), 4, 1),
+        Block("groups", (2, 1, 2), 2, 2),
+        Block("homes", (2, 2), 2, 2, 3),
+        Block("homes", (1, 1, 2), 2, 2, 3),
+        Block("homes", (2, 3), 4, 1, 29),
+        Block("capacity", (2, 2), 2, 2),
+        Block("capacity", (3, 2, 2), 3, 1),
     ]
 
 
@@ -157,6 +231,18 @@ def small_blocks() -> list[Block]:
         *(Block("failure", (2, 2), e, 0) for e in range(1, 4)),
         Block("failure", (2, 1, 2), 3, 0),
         Block("failure", (2, 2, 2), 4, 0, 7),
+        Block("groups", (1, 1, 1, 1), 2, 4),
+        Block("groups", (1, 1, 1, 1), 4, 2),
+        *(Block("groups", slots, 2, 3) for slots in ((2, 2), (2, 2, 2), (1, 2, 1), (0, 2, 2, 1))),
+        *(Block("groups", slots, 4, 3) for slots in ((2, 3), (1, 3), (3, 3), (2, 2, 2), (3, 3, 1))),
+        Block("groups", (2, 1, 1, 2), 4, 2),
+        Block("groups", (2, 2, 2), 3, 3),
+        *(Block("homes", slots, 2, 3) for slots in ((2, 2), (1, 1, 2))),
+        Block("homes", (1, 2, 2), 2, 2),
+        Block("homes", (2, 3), 4, 1, 5),
+        Block("homes", (2, 2, 2), 3, 1, 11),
+        *(Block("capacity", slots, 3, 3) for slots in ((3, 3), (3, 2, 2))),
+        Block("capacity", (3, 3), 4, 2),
     ]
 
 
@@ -173,12 +259,18 @@ def full_blocks() -> list[Block]:
         Block("previous", (2, 2, 2), 4, 1),
         Block("previous", (2, 2, 2), 3, 2),
         Block("failure", (2, 2, 2), 4, 0),
+        Block("groups", (2, 2, 2), 6, 2),
+        Block("groups", (2, 2, 1, 1), 4, 3),
+        Block("groups", (2, 2, 2, 2), 4, 2),
+        Block("homes", (2, 3), 4, 1),
+        Block("homes", (2, 2, 2), 4, 1, 5),
+        Block("capacity", (4, 4), 6, 2),
     ]
 
 
 @st.composite
 def drawn(draw: st.DrawFn) -> BalanceCase:
-    """A call with up to 4 ranks of up to 3 slots, 2 layers and 2 windows; warm starts and both policies among them."""
+    """A call with up to 4 ranks of up to 3 slots, 2 layers and 2 windows; warm starts, groups and both policies too."""
     if draw(st.integers(0, 3)) == 0:
         return draw(equal_ranks())
     topology = draw(topologies(most_ranks=4, most_slots=3))
@@ -188,7 +280,8 @@ def drawn(draw: st.DrawFn) -> BalanceCase:
     slots = topology.slots(num_slots)
     num_experts = draw(st.integers(0, sum(slots[rank] for rank in topology.usable_ranks(num_slots))))
     loads = draw(all_loads(num_experts))
-    case = BalanceCase(loads, num_slots, topology)
+    groups = draw(st.sampled_from([groups for groups in range(1, num_experts + 1) if num_experts % groups == 0] or [1]))
+    case = with_limit(draw, BalanceCase(loads, num_slots, topology, num_groups=groups))
     if num_experts and draw(st.booleans()):
         previous = [draw(full_row(num_experts, num_slots)) for _ in loads[0]]
         case = replace(case, previous=previous)
@@ -196,6 +289,15 @@ def drawn(draw: st.DrawFn) -> BalanceCase:
         # Experts that lost their last replica have to be restored within the budget.
         case = replace(case, max_moves=None if budget is None else budget + case.num_lost)
     return case
+
+
+def with_limit(draw: st.DrawFn, case: BalanceCase) -> BalanceCase:
+    """The case, often with a limit on what is served off node, where nodes have room for whole groups."""
+    has_homes = case.policy == "balanced" and homes.are_kept_together(case.topology, case.num_groups)
+    problem = Problem([case.loads[0][0]], case.num_slots, case.topology)
+    if not has_homes or not homes.have_room(problem, case.num_groups):
+        return case
+    return replace(case, max_off_node=draw(st.none() | st.sampled_from([0.0, 1.0]) | st.floats(0, 1)))
 
 
 @st.composite
@@ -224,6 +326,7 @@ def equal_ranks(draw: st.DrawFn) -> BalanceCase:
     num_slots = num_ranks * (-(-num_experts // num_ranks) + draw(st.integers(0, 2)))
     policy = draw(st.sampled_from(["deepseek", "balanced"]))
     case = BalanceCase(draw(all_loads(num_experts)), num_slots, Topology(num_ranks, nodes), policy, num_groups)
+    case = with_limit(draw, case)
     if draw(st.integers(0, 3)) == 0:
         previous = [draw(full_row(num_experts, num_slots)) for _ in case.loads[0]]
         budget = draw(st.none() | st.integers(0, 4)) if policy == "balanced" else None
@@ -233,7 +336,7 @@ def equal_ranks(draw: st.DrawFn) -> BalanceCase:
 
 def domains() -> dict[str, Domain]:
     """The domains by size."""
-    tail = "two layers, two windows, both policies, previous tables and failed ranks"
+    tail = "two layers, two windows, both policies, groups, previous tables and failed ranks"
     return {
         "quick": Domain(
             f"every integer load up to 1 or 2 of up to 4 experts on 2 to 6 slots; {tail}", quick_blocks, cases

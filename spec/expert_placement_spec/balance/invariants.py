@@ -1,7 +1,7 @@
 """The named invariants of plans; each stands under its own name in SPEC.md.
 
 `c` is every call of `rebalance` with what it gives; `l` is every layer, `e` every expert, `j` every slot of a layer,
-`r` every rank, `b` every budget from 0 to 4.
+`r` every rank, `b` every budget from 0 to 4, `s` every place on the curve of capacity, from the fewest slots on.
 """
 
 # The letters are those of SPEC.md, where l is a layer.
@@ -11,16 +11,18 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from expert_placement_spec.answers import at_most, close
+from expert_placement_spec.answers import TOLERANCE, at_most, close
 from expert_placement_spec.law import Laws
 from expert_placement_spec.logic import choose, implies, least, negate
 
 if TYPE_CHECKING:
     from expert_placement_spec.balance.view import BalanceView
 
-BALANCE = Laws("c", ("l", "e", "j", "r", "b"))
+BALANCE = Laws("c", ("l", "e", "j", "r", "b", "s"))
 
 WARM = ("rebalance(previous)", "rebalance(max_moves)")
+GROUPS = ("rebalance(max_off_node)",)
+CAPACITY = ("capacity_curve",)
 
 
 @BALANCE.register(needs=("Placement.slot_offsets",))
@@ -72,9 +74,11 @@ def never_worse_than_deepseek(c: BalanceView, l: Any) -> Any:
     return at_most(c.largest(l), c.largest_of_deepseek(l))
 
 
-@BALANCE.register(requires=lambda c, l: c.is_from_nothing and c.num_windows == 1 and c.has_single_slots)
+@BALANCE.register(
+    requires=lambda c, l: c.is_from_nothing and c.num_windows == 1 and c.has_single_slots and not c.has_homes
+)
 def single_slots_are_used_best(c: BalanceView, l: Any) -> Any:
-    """Where every usable rank has one slot and all are equally fast, no placement is better than the plan."""
+    """Where every usable rank has one slot, all are equally fast and no group has a home, no placement is better."""
     return close(c.largest(l), c.bound(l))
 
 
@@ -172,3 +176,65 @@ def budgets_too_small_to_restore_are_refused(c: BalanceView) -> Any:
 def wrong_calls_are_refused(c: BalanceView) -> Any:
     """Loads that are none, unknown policies, wrong groups, budgets and slots, and other shapes are errors."""
     return c.refuses_wrong_calls()
+
+
+@BALANCE.register(needs=GROUPS, requires=lambda c, l, e: c.is_from_nothing and c.has_roomy_homes)
+def experts_keep_a_replica_at_home(c: BalanceView, l: Any, e: Any) -> Any:
+    """Where nodes have room for whole groups, some node has a replica of every expert of a group."""
+    return c.is_at_home(l, e)
+
+
+@BALANCE.register(needs=GROUPS, requires=lambda c, l: c.is_from_nothing and c.has_roomy_homes and c.is_measurable(l))
+def load_off_node_is_limited(c: BalanceView, l: Any) -> Any:
+    """Of a layer at most the part that is allowed is served off the nodes that have replicas of whole groups."""
+    return c.off_home(l) <= c.most_off_node + TOLERANCE
+
+
+@BALANCE.register(
+    needs=(*GROUPS, *WARM), requires=lambda c, l: c.is_previous_live and c.has_roomy_homes and c.is_measurable(l)
+)
+def moves_lift_no_load_off_node(c: BalanceView, l: Any) -> Any:
+    """With a previous placement no more of a layer is served off node than is allowed, or than was before."""
+    return c.off_node(l) <= c.most_off_node_now(l) + TOLERANCE
+
+
+@BALANCE.register(needs=GROUPS, requires=lambda c: c.is_from_nothing and c.has_narrow_homes)
+def limits_out_of_reach_are_refused(c: BalanceView) -> Any:
+    """Where nodes have too little room for whole groups and all experts have load, none off node is an error."""
+    return c.refuses_limits_out_of_reach()
+
+
+@BALANCE.register(needs=GROUPS)
+def wrong_limits_off_node_are_refused(c: BalanceView) -> Any:
+    """A limit outside 0 ..= 1, with `deepseek`, or for groups that the nodes do not divide is an error."""
+    return c.refuses_wrong_limits()
+
+
+@BALANCE.register(needs=GROUPS)
+def uneven_groups_are_refused(c: BalanceView) -> Any:
+    """Under either policy groups that do not divide the experts are an error."""
+    return c.refuses_uneven_groups()
+
+
+@BALANCE.register(needs=CAPACITY, requires=lambda c, s: c.has_curve)
+def curve_says_what_plans_say(c: BalanceView, s: Any) -> Any:
+    """A point of the curve has the balancedness of the plan for so many slots."""
+    return (c.slots_on_curve(s) == c.fewest_slots + s) & close(c.curve(s), c.balancedness_of_plan(s))
+
+
+@BALANCE.register(needs=CAPACITY, requires=lambda c, s: c.has_curve)
+def curve_stays_below_what_can_be(c: BalanceView, s: Any) -> Any:
+    """What no placement exceeds is the sum of the means over that of the lower bounds; the curve is not above."""
+    return close(c.most_on_curve(s), c.stated_most(s)) & at_most(c.curve(s), c.most_on_curve(s))
+
+
+@BALANCE.register(needs=(*CAPACITY, "least_slots"), requires=lambda c, s: c.has_curve)
+def least_slots_are_the_first_that_are_enough(c: BalanceView, s: Any) -> Any:
+    """The least slots for a balance are the first on the curve that are enough, of those that the step divides."""
+    return c.finds_least_slots(s)
+
+
+@BALANCE.register(needs=("least_slots",), requires=lambda c: c.has_curve)
+def wrong_capacities_are_refused(c: BalanceView) -> Any:
+    """A balance outside 0 ..= 1, a step below 1, and too few slots for the experts are errors."""
+    return c.refuses_wrong_capacities()

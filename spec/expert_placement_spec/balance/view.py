@@ -8,8 +8,12 @@ from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any
 
-from expert_placement_spec.answers import Lookup, as_array, at_most, field, is_table, refuses
-from expert_placement_spec.balance import deepseek, optimum, warm_start
+import numpy as np
+
+from expert_placement_spec.answers import SMALLEST, Lookup, as_array, at_most, field, is_table, refuses
+from expert_placement_spec.answers import TOLERANCE as ROUNDING
+from expert_placement_spec.balance import deepseek, homes, measure, optimum, warm_start
+from expert_placement_spec.balance.capacity import fewest_slots
 from expert_placement_spec.balance.problem import TOLERANCE, Problem
 from expert_placement_spec.balance.reference import rebalance
 from expert_placement_spec.cases import Case, View
@@ -24,6 +28,12 @@ if TYPE_CHECKING:
 
 BUDGETS = 5
 """How many budgets, from 0 on, a case with a previous placement is planned for."""
+
+CURVE = 4
+"""How many numbers of slots a curve of capacity has, from the fewest on."""
+
+STEPS = (1, 2)
+"""In what steps the least slots are looked for."""
 
 Rows = list[list[int]]
 
@@ -40,6 +50,7 @@ class BalanceCase(Case):
         num_groups: G.
         previous: the table of the previous placement, made when all ranks were active.
         max_moves: the budget.
+        max_off_node: the limit on what is served off node, where one is asked for.
     """
 
     loads: list[list[list[float]]]
@@ -49,12 +60,14 @@ class BalanceCase(Case):
     num_groups: int = 1
     previous: Rows | None = None
     max_moves: int | None = None
+    max_off_node: float | None = None
 
     @property
     def size(self) -> tuple[Any, ...]:
         """By which the smallest case is chosen."""
         windows, layers, experts = len(self.loads), len(self.loads[0]), len(self.loads[0][0])
-        plan = (self.previous is not None, -1 if self.max_moves is None else self.max_moves)
+        limits = (-1 if limit is None else limit for limit in (self.max_moves, self.max_off_node))
+        plan = (self.previous is not None, *limits)
         shape = (self.num_slots, experts, layers, self.topology.num_ranks, windows, *plan, self.num_groups)
         return (*shape, str(self.topology), self.policy, self.previous or [], self.loads)
 
@@ -76,7 +89,7 @@ class BalanceCase(Case):
         everyone = replace(self.topology, active=None)
         previous = None if self.previous is None else Placement(self.previous, len(loads[0][0]), everyone)
         arguments = (self.policy, self.num_groups, previous, self.max_moves)
-        rebalance(loads, self.num_slots, self.topology, *arguments)
+        rebalance(loads, self.num_slots, self.topology, *arguments, max_off_node=self.max_off_node)
 
 
 class BalanceView(View):
@@ -85,13 +98,14 @@ class BalanceView(View):
     case: BalanceCase
 
     def extent(self, name: str, given: dict[str, int]) -> int:  # noqa: ARG002
-        """How many values a quantifier takes: of a layer, expert, slot, rank or budget."""
+        """How many values a quantifier takes: of a layer, expert, slot, rank, budget or number of slots."""
         return {
             "l": self.num_layers,
             "e": self.num_experts,
             "j": self.case.num_slots,
             "r": self.num_ranks,
             "b": BUDGETS,
+            "s": CURVE,
         }[name]
 
     # What the case is.
@@ -189,6 +203,37 @@ class BalanceView(View):
         """Whether there is a previous placement, with nothing on inactive ranks, and a policy that knows of moves."""
         return self.is_warm and self.case.live_rows == self.case.previous
 
+    @property
+    def has_homes(self) -> bool:
+        """Whether groups have homes."""
+        return homes.are_kept_together(self.case.topology, self.case.num_groups)
+
+    @property
+    def has_roomy_homes(self) -> bool:
+        """Whether groups have homes with room for all of each."""
+        return self.has_homes and homes.have_room(self.problems[0], self.case.num_groups)
+
+    @property
+    def has_narrow_homes(self) -> bool:
+        """Whether some group finds no node with room for all of it, and every expert has load."""
+        have_load = all(min(problem.summed, default=0.0) > 0 for problem in self.problems)
+        return self.has_homes and not self.has_roomy_homes and have_load
+
+    @property
+    def has_curve(self) -> bool:
+        """Whether there are experts to be planned from nothing, on ranks without slots of their own.
+
+        A limit that fewer slots might not reach is none for a curve.
+        """
+        is_planned = self.is_from_nothing and self.num_experts > 0 and self.case.max_off_node in (None, 1.0)
+        return is_planned and self.case.topology.slots_per_rank is None
+
+    @cached_property
+    def is_measurable(self) -> Lookup:
+        """Whether the load of a layer is none, or large enough for parts of it to be told."""
+        totals = [sum(problem.summed) for problem in self.problems]
+        return Lookup([total == 0 or total >= SMALLEST / ROUNDING for total in totals])
+
     # What the implementation answers.
 
     def make_previous(self, table: Rows | None = None) -> Any:
@@ -217,6 +262,10 @@ class BalanceView(View):
         # An implementation without warm start is asked for nothing that it does not have.
         if case.previous is not None:
             arguments = {"previous": self.previous, "max_moves": case.max_moves} | arguments
+        # The policy `deepseek` takes no limit at all.
+        is_limited = case.max_off_node is not None and arguments["policy"] == "balanced"
+        if is_limited and self.model.offers("rebalance(max_off_node)"):
+            arguments = {"max_off_node": case.max_off_node} | arguments
         if arguments.get("previous", self) is None:
             del arguments["previous"]
             arguments.pop("max_moves", None)
@@ -407,6 +456,142 @@ class BalanceView(View):
         """The expert of a slot of a layer that is planned by itself."""
         return Lookup(self.rows_alone, 2)
 
+    # Nodes and groups.
+
+    def _served(self, rows: Rows) -> list[list[list[float]]]:
+        layers = zip(self.problems, rows, strict=True)
+        return [homes.served_by_nodes(row, p.summed, p.offsets, self.case.topology) for p, row in layers]
+
+    def _off_node(self, rows: Rows) -> Lookup:
+        layers = zip(self.problems, rows, strict=True)
+        groups = self.case.num_groups
+        return Lookup([homes.off_node(row, p.summed, p.offsets, self.case.topology, groups) for p, row in layers])
+
+    @cached_property
+    def off_node(self) -> Lookup:
+        """The part of a layer's load that is served off node."""
+        return self._off_node(self.rows)
+
+    @property
+    def most_off_node(self) -> float:
+        """Which part may be."""
+        return homes.MOST_OFF_NODE if self.case.max_off_node is None else self.case.max_off_node
+
+    @cached_property
+    def most_off_node_now(self) -> Lookup:
+        """Which part of a layer may be where there is a previous placement: what was before, if that is more."""
+        return Lookup(np.maximum(self._off_node(self.previous_rows).array, self.most_off_node))
+
+    def _whole_homes(self, layer: int) -> list[list[int]]:
+        """For each group the nodes that have replicas of all its experts."""
+        problem, nodes = self.problems[layer], range(self.case.topology.num_nodes)
+        groups = homes.groups_of(self.num_experts, self.case.num_groups)
+        away = [homes.away(problem, self.rows[layer], [node] * self.num_experts) for node in nodes]
+        return [[node for node in nodes if away[node].isdisjoint(group)] for group in groups]
+
+    @cached_property
+    def is_at_home(self) -> Lookup:
+        """Whether some node has replicas of all experts of the group of an expert."""
+        layers = [[bool(nodes) for nodes in self._whole_homes(layer)] for layer in range(self.num_layers)]
+        size = self.num_experts // self.case.num_groups
+        return Lookup([[is_whole for is_whole in layer for _ in range(size)] for layer in layers], 2)
+
+    @cached_property
+    def off_home(self) -> Lookup:
+        """The least part of a layer's load that is off node where homes are nodes with all experts of a group."""
+        groups = homes.groups_of(self.num_experts, self.case.num_groups)
+        parts = []
+        for layer, served in enumerate(self._served(self.rows)):
+            nodes_of = self._whole_homes(layer)
+            # A group that is whole nowhere is off node wherever its home is.
+            best = [
+                max(nodes, key=lambda node: sum(served[node][expert] for expert in group), default=-1)
+                for group, nodes in zip(groups, nodes_of, strict=True)
+            ]
+            parts.append(homes.part_off_homes(served, homes.of_experts(best, self.num_experts)))
+        return Lookup(parts)
+
+    # Capacity.
+
+    @cached_property
+    def fewest_slots(self) -> int:
+        """The least number of slots that hold every expert on active ranks."""
+        return fewest_slots(self.num_experts, self.case.topology)
+
+    @property
+    def _numbers_of_slots(self) -> range:
+        return range(self.fewest_slots, self.fewest_slots + CURVE)
+
+    def _capacity(self, function: str, argument: Any, **options: Any) -> Any:
+        case = self.case
+        loads = deepcopy(case.loads if self.num_windows > 1 else case.loads[0])
+        if case.max_off_node is not None and self.model.offers(f"{function}(max_off_node)"):
+            options["max_off_node"] = case.max_off_node
+        ask = getattr(self.names, function)
+        topology = made_topology(self.names, case.topology)
+        return ask(loads, argument, topology, policy=case.policy, num_groups=case.num_groups, **options)
+
+    @cached_property
+    def _points_of_curve(self) -> list[Any]:
+        return list(self._capacity("capacity_curve", list(self._numbers_of_slots)))
+
+    def _of_points(self, name: str) -> Lookup:
+        return Lookup([field(point, name) for point in self._points_of_curve])
+
+    @cached_property
+    def slots_on_curve(self) -> Lookup:
+        """The number of slots at a place on the curve."""
+        return self._of_points("num_slots")
+
+    @cached_property
+    def curve(self) -> Lookup:
+        """The balancedness at a place on the curve."""
+        return self._of_points("balancedness")
+
+    @cached_property
+    def most_on_curve(self) -> Lookup:
+        """What no placement exceeds at a place on the curve."""
+        return self._of_points("most")
+
+    def _mean_over(self, totals: list[float]) -> Lookup:
+        mean = sum(measure.mean_time(loads, self.case.topology) for p in self.problems for loads in p.windows)
+        return Lookup([measure.ratio(mean, total) for total in totals])
+
+    def _problems_of(self, num_slots: int) -> list[Problem]:
+        return [replace(problem, num_slots=num_slots) for problem in self.problems]
+
+    @cached_property
+    def balancedness_of_plan(self) -> Lookup:
+        """The balancedness of the implementation's plan for the number of slots at a place on the curve."""
+        plans = {number: self.rows_of(self.call(num_slots=number)) for number in self._numbers_of_slots}
+        return self._mean_over([warm_start.total(self._problems_of(number), rows) for number, rows in plans.items()])
+
+    @cached_property
+    def stated_most(self) -> Lookup:
+        """What no placement exceeds there, by its definition."""
+        return self._mean_over([sum(p.bound for p in self._problems_of(number)) for number in self._numbers_of_slots])
+
+    @cached_property
+    def finds_least_slots(self) -> Lookup:
+        """Whether the least slots for the balancedness at a place on the curve are the first that are enough."""
+        curve = self.curve.array.tolist()
+        found = {wanted: all(self._is_first(wanted, step) for step in STEPS) for wanted in set(curve)}
+        return Lookup([found[wanted] for wanted in curve])
+
+    def _is_first(self, wanted: float, step: int) -> bool:
+        numbers = self._numbers_of_slots
+        enough = [n for n, found in zip(numbers, self.curve.array, strict=True) if n % step == 0 and found >= wanted]
+        ask = partial(self._capacity, "least_slots", wanted, step=step, max_slots=numbers[-1])
+        return field(ask(), "num_slots") == enough[0] if enough else refuses(ValueError, ask)
+
+    def refuses_wrong_capacities(self) -> bool:
+        """Whether no slots are found for a balance or a step that is none, or among numbers that hold too little."""
+        wrong: list[tuple[float, dict[str, int]]] = [(number, {}) for number in (-0.1, 1.1, float("nan"))]
+        wrong += [(0.0, {"step": 0}), (0.0, {"step": -1}), (0.0, {"step": 1, "max_slots": self.fewest_slots - 1})]
+        return all(
+            refuses(ValueError, partial(self._capacity, "least_slots", wanted, **options)) for wanted, options in wrong
+        )
+
     # Moves.
 
     @cached_property
@@ -483,6 +668,29 @@ class BalanceView(View):
             budget = -1 if self.case.policy == "balanced" else 1
             calls.append(partial(self.call, max_moves=budget))
             calls.append(partial(self.call, loads=[*layers, one]))
+        return all(refuses(ValueError, call) for call in calls)
+
+    def refuses_limits_out_of_reach(self) -> bool:
+        """Whether it is refused to serve nothing off node."""
+        return refuses(ValueError, partial(self.call, max_off_node=0.0))
+
+    def refuses_wrong_limits(self) -> bool:
+        """Whether limits are refused that are none, and those where there are no homes."""
+        numbers = (-0.1, -1e-9, 1.0 + 1e-9, float("nan"), float("inf"), -float("inf"))
+        calls = [partial(self.call, policy="balanced", max_off_node=number) for number in numbers]
+        calls.append(partial(self.call, policy="deepseek", previous=None, max_off_node=0.5))
+        if self.case.topology.num_nodes > 1:
+            calls.append(partial(self.call, policy="balanced", num_groups=1, max_off_node=0.5))
+        return all(refuses(ValueError, call) for call in calls)
+
+    def refuses_uneven_groups(self) -> bool:
+        """Whether groups that do not divide the experts are refused under both policies."""
+        uneven = [groups for groups in range(2, self.num_experts) if self.num_experts % groups]
+        calls = [
+            partial(self.call, policy=policy, num_groups=groups, previous=None)
+            for groups in uneven
+            for policy in ("balanced", "deepseek")
+        ]
         return all(refuses(ValueError, call) for call in calls)
 
     def refuses_what_deepseek_lacks(self) -> bool:

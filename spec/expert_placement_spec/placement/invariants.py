@@ -266,7 +266,7 @@ def gap_is_largest_over_bound(pl: PlacementView, l: Any) -> Any:
 
 @PLACEMENT.register(needs=GROUPS, requires=lambda pl, l, g: pl.can_be_grouped(g) & pl.is_measurable(l))
 def off_node_is_what_it_says(pl: PlacementView, l: Any, g: Any) -> Any:
-    """The load off node is what other nodes serve of each group than the one that serves most of it, as a part of all."""
+    """The load off node is what other nodes serve of a group than the one that serves most of it, as a part of all."""
     # At home and off node together are 1, and what is at home is never next to nothing.
     return close(1 - pl.off_node(l, g), 1 - pl.stated_off_node(l, g)) & (pl.off_node(l, g) >= 0)
 
