@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from expert_placement_spec.invariants import Invariant
 
 LARGEST_TABLES = 4096
-"""Beyond this E or R tables are not made, and a law that can be decided without them is."""
+"""Beyond this E or R tables are made only where `together` asks for them; single queries decide what they can."""
 
 
 def evaluate(
@@ -59,20 +59,27 @@ def evaluate(
     if strategy not in law.strategies:
         raise ValueError(f"strategy=`{strategy}`: {invariant} is about {', '.join(law.strategies)}")
     shape = (num_experts, num_ranks)
-    asked = [shape, *together]
+    if any(len(one) != 2 for one in together):
+        raise ValueError(f"together={list(together)} holds something else than pairs (E, R)")
+    asked = [shape, *((experts, ranks) for experts, ranks in together)]
     for name, numbers, least in zip(("num_experts", "num_ranks"), zip(*asked, strict=True), (0, 1), strict=True):
         for number in numbers:
             if not isinstance(number, int) or not least <= number <= MAX:
                 raise ValueError(f"{name}={number} is out of range, expected {least}..={MAX}")
     if together and shape not in asked[1:]:
         raise ValueError(f"together={list(together)} lacks {shape}, the partition that is looked at")
+    is_alone = not together and can_sample(law) and len(values) == len(law.quantifiers)
+    is_in_tables = bool(together) or max(shape) <= LARGEST_TABLES
+    if not is_alone and not is_in_tables:
+        needed = f"expected together=[{shape}] to make them nevertheless"
+        raise ValueError(f"{invariant} needs tables, which are made up to {LARGEST_TABLES} experts and ranks, {needed}")
     loaded = load(implementation, device)
     holds = True
     try:
         with loaded.arrays.placed():
-            if not together and can_sample(law) and len(values) == len(law.quantifiers):
+            if is_alone:
                 holds = holds_alone(loaded, law, shape, strategy, values)
-            if holds and (together or max(shape) <= LARGEST_TABLES):
+            if holds and is_in_tables:
                 holds = holds_in_tables(loaded, law, shape, strategy, values, asked[1:] or [shape])
     except NoSuchPointError as error:
         raise ValueError(str(error)) from None

@@ -305,7 +305,8 @@ def answered_block(
             except KeyboardInterrupt:
                 raise
             except BaseException as error:
-                refuse(silent_shape(implementation, strategy, shape, subjects), error, [])
+                silent = silent_shape(implementation, strategy, shape, subjects)
+                refuse(silent, error, [silent])
         block = Block(implementation, strategy, answering, subjects)
         try:
             # Where nobody answers there is nothing to ask.

@@ -148,7 +148,9 @@ REFUTED = [
 ]
 
 
-@pytest.mark.parametrize(("name", "strategy", "functions"), REFUTED, ids=lambda value: str(value)[:40])
+@pytest.mark.parametrize(
+    ("name", "strategy", "functions"), REFUTED, ids=lambda value: ", ".join(value) if isinstance(value, dict) else value
+)
 def test_the_prover_refutes_a_broken_model(name: str, strategy: str, functions: dict[str, Any]) -> None:
     theorem = prove(INVARIANTS[name], strategy, mutants.model(**functions))
     assert theorem.result == "refuted", theorem
@@ -335,9 +337,28 @@ def test_a_worker_that_an_implementation_ends_is_named_with_what_it_did() -> Non
     )
 
 
+def test_what_shows_in_large_tables_alone_is_pasted_with_them() -> None:
+    domain = Domain(range(5001, 5002), range(2, 3), wide=5001, strategies=("linear",))
+    for name, invariant in (("AlwaysUniform", "uniform_when_divisible"), ("Clamps", "wrong_ids_are_refused")):
+        example = outcomes_of(f"tests.spec.mutants:{name}", domain)[invariant]
+        assert example.together == ((5001, 2),)
+        assert example.message == ""
+        assert pasted(example) is False
+    with pytest.raises(
+        ValueError, match=r"needs tables, which are made up to 4096 .* expected together=\[\(5000, 2\)\]"
+    ):
+        evaluate(REFERENCE, "uniform_when_divisible", num_experts=5000, num_ranks=2)
+    with pytest.raises(ValueError, match="contiguous needs tables"):
+        evaluate(REFERENCE, "contiguous", num_experts=5000, num_ranks=2)
+
+
 def test_without_values_every_point_is_looked_at() -> None:
     assert evaluate(REFERENCE, "contiguous", num_experts=30, num_ranks=8) is True
     assert evaluate("tests.spec.mutants:RestOnLastRank", "balanced_within_one", num_experts=30, num_ranks=8) is False
+    from_json: Any = [[29, 8], [30, 8]]
+    assert evaluate(REFERENCE, "contiguous", num_experts=30, num_ranks=8, together=from_json) is True
+    with pytest.raises(ValueError, match=r"something else than pairs"):
+        evaluate(REFERENCE, "contiguous", num_experts=30, num_ranks=8, together=[(30, 8), (3,)])  # type: ignore[list-item]
     with pytest.raises(ValueError, match=r"^together=\[\(1, 1\)\] lacks \(30, 8\)"):
         evaluate(REFERENCE, "contiguous", num_experts=30, num_ranks=8, together=[(1, 1)])
 
