@@ -11,7 +11,7 @@ from unittest.mock import patch
 
 import numpy as np
 from expert_placement_spec import model
-from expert_placement_spec.migration import sources
+from expert_placement_spec.migration import reference, sources
 from expert_placement_spec.migration.reference import Migration
 from expert_placement_spec.migration.sources import distance, live_slots, ranks_of_slots
 
@@ -81,7 +81,7 @@ class SourceInNew(BrokenMigration):
         return plan
 
 
-def with_sources(old: Any, new: Any, key: Any) -> Any:
+def with_sources(old: Any, new: Any, key: Any, *limits: int | None) -> Any:
     """A plan whose sources are chosen by a key of (slot, sender, receiver)."""
     rank_of = ranks_of_slots(new)
 
@@ -97,7 +97,7 @@ def with_sources(old: Any, new: Any, key: Any) -> Any:
         ]
 
     with patch("expert_placement_spec.migration.reference.choose_sources", choose):
-        return Migration(old, new)
+        return Migration(old, new, *limits)
 
 
 class LowestSlot(BrokenMigration):
@@ -288,6 +288,157 @@ class AnyShapes(BrokenMigration):
             if "another shape" not in str(error):
                 raise
             return Migration(old, old)
+
+
+class RanksOfNothing(BrokenMigration):
+    """Slots for the ranks that they are on."""
+
+    breaks: ClassVar = {"senders_and_receivers_are_told"}
+
+    @staticmethod
+    def plan_migration(old: Any, new: Any) -> Any:
+        plan = Migration(old, new)
+        plan.senders = [source for _, _, source, _ in plan.moves]
+        return plan
+
+
+class SendsCopies(BrokenMigration):
+    """Copies inside a rank counted as sent."""
+
+    breaks: ClassVar = {"traffic_is_of_transfers", "traffic_is_conserved"}
+
+    class Plan(Migration):
+        def traffic(self, bytes_per_expert: Any) -> Any:
+            traffic = super().traffic(bytes_per_expert)
+            layers = max((move[0] for move in self.moves), default=0) + 1
+            sizes = [bytes_per_expert] * layers if isinstance(bytes_per_expert, int) else bytes_per_expert
+            for index, (layer, *_) in enumerate(self.moves):
+                if self.senders[index] == self.receivers[index]:
+                    traffic.sent[0][self.senders[index]] += sizes[layer]
+            return traffic
+
+    @staticmethod
+    def plan_migration(old: Any, new: Any) -> Any:
+        return SendsCopies.Plan(old, new)
+
+
+class OneSizeForAll(BrokenMigration):
+    """The size of the first layer in all."""
+
+    breaks: ClassVar = {"traffic_is_of_transfers"}
+
+    class Plan(Migration):
+        def traffic(self, bytes_per_expert: Any) -> Any:
+            super().traffic(bytes_per_expert)
+            return super().traffic(bytes_per_expert if isinstance(bytes_per_expert, int) else bytes_per_expert[0])
+
+    @staticmethod
+    def plan_migration(old: Any, new: Any) -> Any:
+        return OneSizeForAll.Plan(old, new)
+
+
+class AnySizes(BrokenMigration):
+    """Nothing for sizes that are none."""
+
+    breaks: ClassVar = {"wrong_sizes_are_refused"}
+
+    class Plan(Migration):
+        def traffic(self, bytes_per_expert: Any) -> Any:
+            try:
+                return super().traffic(bytes_per_expert)
+            except ValueError:
+                return super().traffic(0)
+
+    @staticmethod
+    def plan_migration(old: Any, new: Any) -> Any:
+        return AnySizes.Plan(old, new)
+
+
+class OneTransferTooMany(BrokenMigration):
+    """One transfer more than may leave or enter a node."""
+
+    breaks: ClassVar = {"node_transfers_are_limited", "batches_are_split_as_little_as_can_be"}
+
+    @staticmethod
+    def plan_migration(old: Any, new: Any, max_node_transfers: int | None = None, max_staged: int | None = None) -> Any:
+        return Migration(old, new, None if max_node_transfers is None else max_node_transfers + 1, max_staged)
+
+
+class OneTransferANode(BrokenMigration):
+    """One transfer into a node and one out of it, where more are allowed."""
+
+    breaks: ClassVar = {"batches_are_split_as_little_as_can_be", "loose_limits_change_nothing"}
+
+    @staticmethod
+    def plan_migration(old: Any, new: Any, max_node_transfers: int | None = None, max_staged: int | None = None) -> Any:
+        return Migration(old, new, None if max_node_transfers is None else min(max_node_transfers, 1), max_staged)
+
+
+class StagesFreely(BrokenMigration):
+    """No limit on staging."""
+
+    breaks: ClassVar = {"staging_is_limited", "staging_out_of_reach_is_refused"}
+
+    @staticmethod
+    def plan_migration(old: Any, new: Any, max_node_transfers: int | None = None, max_staged: int | None = None) -> Any:
+        return Migration(old, new, max_node_transfers)
+
+
+class LayerByLayer(BrokenMigration):
+    """The layers one after the other, wherever staging is limited."""
+
+    breaks: ClassVar = {"loose_limits_change_nothing"}
+
+    @staticmethod
+    def plan_migration(old: Any, new: Any, max_node_transfers: int | None = None, max_staged: int | None = None) -> Any:
+        whole = reference.in_batches
+
+        def in_batches(moves: Any, *arguments: Any) -> Any:
+            of_layers = [[move for move in moves if move.layer == layer] for layer in range(old.num_layers)]
+            parts = [whole(of_layer, *arguments) for of_layer in of_layers]
+            return reference.one_after_the_other(parts)
+
+        if max_staged is None:
+            return Migration(old, new, max_node_transfers)
+        with patch("expert_placement_spec.migration.reference.in_batches", in_batches):
+            return Migration(old, new, max_node_transfers, max_staged)
+
+
+class OtherSourcesWithLimits(BrokenMigration):
+    """The lowest slot as the source where there are limits."""
+
+    breaks: ClassVar = {"limits_change_no_moves", "sources_are_as_near_as_can_be", "senders_are_spared"}
+
+    @staticmethod
+    def plan_migration(old: Any, new: Any, max_node_transfers: int | None = None, max_staged: int | None = None) -> Any:
+        limits = (max_node_transfers, max_staged)
+        if limits == (None, None):
+            return Migration(old, new)
+        return with_sources(old, new, lambda slot, sender, receiver: slot, *limits)
+
+
+class NamesNoNumber(BrokenMigration):
+    """An error that does not say how many experts are staged."""
+
+    breaks: ClassVar = {"staging_out_of_reach_is_refused"}
+
+    @staticmethod
+    def plan_migration(old: Any, new: Any, max_node_transfers: int | None = None, max_staged: int | None = None) -> Any:
+        try:
+            return Migration(old, new, max_node_transfers, max_staged)
+        except ValueError as error:
+            raise ValueError("it can not be done") from error
+
+
+class ClampsLimits(BrokenMigration):
+    """The least limit in the place of those below it."""
+
+    breaks: ClassVar = {"wrong_limits_of_batches_are_refused"}
+
+    @staticmethod
+    def plan_migration(old: Any, new: Any, max_node_transfers: int | None = None, max_staged: int | None = None) -> Any:
+        transfers = None if max_node_transfers is None else max(max_node_transfers, 1)
+        return Migration(old, new, transfers, None if max_staged is None else max(max_staged, 0))
 
 
 BROKEN: list[type[BrokenMigration]] = BrokenMigration.__subclasses__()

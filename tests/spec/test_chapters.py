@@ -90,7 +90,7 @@ def test_names_of_laws_are_told_apart() -> None:
     [
         ("placement", broken_placements.RepeatsTheLast, "lists_end_with_minus_one", (3, 2)),
         ("balance", broken_plans.LosesAnExpert, "plan_leaves_no_expert_out", (1, 1)),
-        ("migration", broken_migrations.WritesAtOnce, "interruptions_lose_nothing", (6, 3)),
+        ("migration", broken_migrations.WritesAtOnce, "interruptions_lose_nothing", (8, 4)),
     ],
 )
 def test_sampling_finds_and_shrinks(chapter: str, broken: Any, law: str, most: tuple[int, int]) -> None:

@@ -38,3 +38,22 @@ def colour(transfers: list[tuple[int, int]]) -> list[int]:
             batches[index] = of_sender + of_receiver - batches[index]
         batches.append(of_sender)
     return batches
+
+
+def split(batches: list[int], ends: list[tuple[int, int]], limit: int) -> list[int]:
+    """Other batches, in which so many transfers at most leave any node, and enter any.
+
+    Of each batch the transfers between nodes are coloured by themselves, with nodes in the place of ranks, and `limit`
+    colours make a batch. There are as few colours as there can be, and so there are as few batches.
+    """
+    others = list(batches)
+    first = 0
+    for batch in sorted(set(batches)):
+        members = [index for index, one in enumerate(batches) if one == batch]
+        between_nodes = [index for index in members if ends[index][0] != ends[index][1]]
+        for index in members:
+            others[index] = first
+        for index, part in zip(between_nodes, colour([ends[index] for index in between_nodes]), strict=True):
+            others[index] = first + part // limit
+        first = max(others[index] for index in members) + 1
+    return others

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import product
 from typing import TYPE_CHECKING
 
 from hypothesis import strategies as st
 
 from expert_placement_spec.balance.domain import full_row
 from expert_placement_spec.cases import Domain
-from expert_placement_spec.migration.view import MigrationCase
+from expert_placement_spec.migration.view import MigrationCase, most_arrivals
 from expert_placement_spec.placement.domain import rows, topologies
 from expert_placement_spec.placement.reference import EMPTY
 from expert_placement_spec.placement.topology import Topology
@@ -21,6 +22,10 @@ if TYPE_CHECKING:
 
 OLD_ROWS = 8
 """Old rows of one block, which a process checks at a time."""
+
+
+LIMITS = tuple(product((None, 1, 2, 3), (None, 0, 1, 4)))
+"""Limits of random cases: transfers between nodes, and staged experts beyond those that one layer may need."""
 
 
 @dataclass(frozen=True)
@@ -56,7 +61,7 @@ def cases(block: Block) -> Iterator[MigrationCase]:
     """Every pair of the block, on 1 to R nodes in turn.
 
     Every fifth case has the pair before it as a second layer, and where a rank holds nothing in the new placement and
-    nothing alone in the old one, it is out of service every other time.
+    nothing alone in the old one, it is out of service every other time. Limits are asked for in turn.
     """
     number, before = 0, None
     for old in canonical_rows(block.num_experts, sum(block.slots))[block.first : block.first + OLD_ROWS]:
@@ -69,7 +74,19 @@ def cases(block: Block) -> Iterator[MigrationCase]:
                 olds, news = [old, before[0]], [new, before[1]]
             before = (old, new)
             topology = Topology(len(block.slots), 1 + number % len(block.slots), block.slots, None, None)
-            yield MigrationCase(block.num_experts, olds, news, with_failures(topology, olds, news, number % 2 == 0))
+            case = MigrationCase(block.num_experts, olds, news, with_failures(topology, olds, news, number % 2 == 0))
+            yield with_limits(case, number)
+
+
+def with_limits(case: MigrationCase, number: int) -> MigrationCase:
+    """The case, every other time with a limit on transfers between nodes, and every third time on staging.
+
+    As many experts may be staged as one layer brings to one rank: that can always be kept, and is too few for some
+    plans of several layers.
+    """
+    transfers = 1 + number // 4 % 2 if number % 2 else None
+    staged = most_arrivals(case) if number % 3 == 1 or len(case.old) > 1 else None
+    return replace(case, max_node_transfers=transfers, max_staged=staged)
 
 
 def with_failures(topology: Topology, old: Rows, new: Rows, is_wanted: bool) -> Topology:
@@ -94,19 +111,20 @@ def quick_blocks() -> list[Block]:
         *blocks((1, 1, 1), 3),
         *blocks((2, 2), 3, 5),
         *blocks((1, 2, 1), 4, 7),
+        *blocks((1, 1, 1, 1), 4, 5),
         *blocks((2, 2, 2), 4, 997),
     ]
 
 
 def small_blocks() -> list[Block]:
     """A minute or so of work."""
-    few = ((1, 1), (2, 1), (1, 1, 1), (2, 2), (1, 2, 1), (0, 2, 2))
+    few = ((1, 1), (2, 1), (1, 1, 1), (2, 2), (1, 2, 1), (0, 2, 2), (1, 1, 1, 1))
     return [*(block for slots in few for block in blocks(slots, 4)), *blocks((2, 2, 2), 4, 29)]
 
 
 def full_blocks() -> list[Block]:
     """Many minutes of work."""
-    few = ((1, 1), (2, 1), (1, 1, 1), (2, 2), (1, 2, 1), (0, 2, 2), (2, 2, 1), (1, 2, 2))
+    few = ((1, 1), (2, 1), (1, 1, 1), (2, 2), (1, 2, 1), (0, 2, 2), (1, 1, 1, 1), (2, 2, 1), (1, 2, 2))
     return [*(block for slots in few for block in blocks(slots, 4)), *blocks((2, 2, 2), 4)]
 
 
@@ -136,7 +154,10 @@ def drawn(draw: st.DrawFn) -> MigrationCase:
             for _ in range(draw(st.integers(0, 2)) if live else 0):
                 first, second = draw(st.sampled_from(live)), draw(st.sampled_from(live))
                 new[-1][first], new[-1][second] = new[-1][second], new[-1][first]
-    return MigrationCase(num_experts, old, new, topology)
+    case = MigrationCase(num_experts, old, new, topology)
+    transfers, more = draw(st.sampled_from(LIMITS))
+    staged = None if more is None else most_arrivals(case) + more
+    return replace(case, max_node_transfers=transfers, max_staged=staged)
 
 
 def domains() -> dict[str, Domain]:

@@ -1,7 +1,7 @@
 """The named invariants of migration plans; each stands under its own name in SPEC.md.
 
 `m` is every pair of placements with the plan from one to the other; `i` is every move, `b` every batch, `l` every
-layer, `e` every expert, `j` every slot of a layer, `r` every rank.
+layer, `e` every expert, `j` every slot of a layer, `r` every rank, `n` every node, `s` every number of staged experts.
 """
 
 # The letters are those of SPEC.md, where l is a layer.
@@ -17,9 +17,11 @@ from expert_placement_spec.logic import choose
 if TYPE_CHECKING:
     from expert_placement_spec.migration.view import MigrationView
 
-MIGRATION = Laws("m", ("i", "b", "l", "e", "j", "r"))
+MIGRATION = Laws("m", ("i", "b", "l", "e", "j", "r", "n", "s"))
 
 WRITES = ("plan.write_batches",)
+NODE_LIMIT = ("plan_migration(max_node_transfers)",)
+STAGING_LIMIT = ("plan_migration(max_staged)",)
 
 
 @MIGRATION.register(needs=WRITES)
@@ -73,8 +75,8 @@ def no_rank_sends_or_receives_twice(m: MigrationView, b: Any, r: Any) -> Any:
 
 @MIGRATION.register()
 def batches_are_as_few_as_can_be(m: MigrationView) -> Any:
-    """There are as many batches as the busiest rank sends or receives; one where all moves are inside ranks."""
-    return m.num_batches == m.fewest_batches
+    """Without limits there are as many batches as the busiest rank sends or receives; one for moves inside ranks."""
+    return m.unlimited.num_batches == m.unlimited.fewest_batches
 
 
 @MIGRATION.register(needs=WRITES)
@@ -147,3 +149,70 @@ def missing_sources_are_refused(m: MigrationView) -> Any:
 def other_shapes_are_refused(m: MigrationView) -> Any:
     """Placements of different layers, slots or slots of the ranks are an error."""
     return m.refuses_other_shapes()
+
+
+@MIGRATION.register(needs=("plan.senders", "plan.receivers"))
+def senders_and_receivers_are_told(m: MigrationView, i: Any) -> Any:
+    """The sender of a move is the rank of its source, and the receiver that of its destination."""
+    return (m.sender(i) == m.rank(m.source(i))) & (m.receiver(i) == m.rank(m.destination(i)))
+
+
+@MIGRATION.register(needs=("plan.traffic",))
+def traffic_is_of_transfers(m: MigrationView, b: Any, r: Any) -> Any:
+    """A rank sends, and receives, the bytes of its transfers in a batch, each of its layer's size; copies are free."""
+    return (m.sent(b, r) == m.stated_sent(b, r)) & (m.received(b, r) == m.stated_received(b, r))
+
+
+@MIGRATION.register(needs=("plan.traffic",))
+def traffic_is_conserved(m: MigrationView, b: Any) -> Any:
+    """In a batch as much is sent as received: one size for all layers, for each transfer."""
+    bytes_of_all = m.size * m.transfers_in(b)
+    return (m.sent_by_all(b) == bytes_of_all) & (m.received_by_all(b) == bytes_of_all)
+
+
+@MIGRATION.register(needs=("plan.traffic",))
+def wrong_sizes_are_refused(m: MigrationView) -> Any:
+    """Sizes of another number of layers, and negative ones, are errors."""
+    return m.refuses_wrong_sizes()
+
+
+@MIGRATION.register(needs=NODE_LIMIT, requires=lambda m, b, n: m.has_node_limit)
+def node_transfers_are_limited(m: MigrationView, b: Any, n: Any) -> Any:
+    """In a batch no more transfers leave a node for others than may, and no more enter it."""
+    return (m.leaving(b, n) <= m.node_limit) & (m.entering(b, n) <= m.node_limit)
+
+
+@MIGRATION.register(needs=NODE_LIMIT, requires=lambda m: m.has_node_limit and not m.has_staging_limit)
+def batches_are_split_as_little_as_can_be(m: MigrationView) -> Any:
+    """A limit on transfers between nodes makes of a batch as many as its busiest node needs."""
+    return m.num_batches == m.stated_batches
+
+
+@MIGRATION.register(needs=STAGING_LIMIT, requires=lambda m: m.has_staging_limit)
+def staging_is_limited(m: MigrationView) -> Any:
+    """No rank keeps more experts beside its slots than it may."""
+    return m.peak_staging <= m.staging_limit
+
+
+@MIGRATION.register(needs=(*NODE_LIMIT, *STAGING_LIMIT), requires=lambda m: m.is_limited)
+def limits_change_no_moves(m: MigrationView) -> Any:
+    """With limits the moves are the same, in other batches."""
+    return sorted(m.moves) == m.unlimited_moves
+
+
+@MIGRATION.register(needs=(*NODE_LIMIT, *STAGING_LIMIT))
+def loose_limits_change_nothing(m: MigrationView) -> Any:
+    """Limits that the plan without any keeps to give that plan."""
+    return m.is_kept_by_loose_limits()
+
+
+@MIGRATION.register(needs=STAGING_LIMIT)
+def staging_out_of_reach_is_refused(m: MigrationView, s: Any) -> Any:
+    """A plan stages what it may or is an error that names how many are staged, as it is where nothing may be staged."""
+    return m.stages_or_refuses(s)
+
+
+@MIGRATION.register(needs=(*NODE_LIMIT, *STAGING_LIMIT))
+def wrong_limits_of_batches_are_refused(m: MigrationView) -> Any:
+    """Less than one transfer between nodes, and fewer than no staged experts, are errors."""
+    return m.refuses_wrong_limits()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from copy import deepcopy
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
@@ -10,13 +11,20 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from expert_placement_spec.answers import Lookup, as_array, is_table, like, refuses, value
+from expert_placement_spec.answers import Lookup, as_array, field, is_table, like, refuses, value
 from expert_placement_spec.cases import Case, View
 from expert_placement_spec.migration import execution
 from expert_placement_spec.migration.batches import fewest_batches
 from expert_placement_spec.migration.execution import Schedule
 from expert_placement_spec.migration.reference import plan_migration
-from expert_placement_spec.migration.sources import Move, choose_sources, distance, live_slots, ranks_of_slots
+from expert_placement_spec.migration.sources import (
+    Move,
+    changed_slots,
+    choose_sources,
+    distance,
+    live_slots,
+    ranks_of_slots,
+)
 from expert_placement_spec.migration.writing import write_batches
 from expert_placement_spec.placement.reference import EMPTY, Placement
 from expert_placement_spec.placement.view import made_topology
@@ -38,12 +46,16 @@ class MigrationCase(Case):
         old: the table of the old placement, made when all ranks were active.
         new: the table of the new one.
         topology: the ranks that the new one is for.
+        max_node_transfers: the limit on transfers between nodes, if there is one.
+        max_staged: the limit on staged experts, if there is one.
     """
 
     num_experts: int
     old: Rows
     new: Rows
     topology: Topology
+    max_node_transfers: int | None = None
+    max_staged: int | None = None
 
     @property
     def size(self) -> tuple[Any, ...]:
@@ -52,7 +64,8 @@ class MigrationCase(Case):
         changed = sum(
             old != new for rows in zip(self.old, self.new, strict=True) for old, new in zip(*rows, strict=True)
         )
-        return (*shape, changed, str(self.topology), self.old, self.new)
+        limits = (-1 if limit is None else limit for limit in (self.max_node_transfers, self.max_staged))
+        return (*shape, changed, *limits, str(self.topology), self.old, self.new)
 
     def placements(self) -> tuple[Placement, Placement]:
         """The two placements, of the reference model."""
@@ -61,7 +74,15 @@ class MigrationCase(Case):
 
     def check(self) -> None:
         """Raises ValueError where the definitions do not allow the case."""
-        plan_migration(*self.placements())
+        plan_migration(*self.placements(), self.max_node_transfers, self.max_staged)
+
+
+def most_arrivals(case: MigrationCase) -> int:
+    """The most moves of one layer to one rank."""
+    old, new = case.placements()
+    rank_of = ranks_of_slots(new)
+    arrivals = [(layer, rank_of[slot]) for layer, slot in changed_slots(old.table, new.table)]
+    return max(map(arrivals.count, arrivals), default=0)
 
 
 class MigrationView(View):
@@ -70,7 +91,7 @@ class MigrationView(View):
     case: MigrationCase
 
     def extent(self, name: str, given: dict[str, int]) -> int:  # noqa: ARG002
-        """How many values a quantifier takes: of a move, batch, layer, expert, slot or rank."""
+        """How many values a quantifier takes: of a move, batch, layer, expert, slot, rank, node or staging."""
         if name in ("i", "b"):
             return self.num_moves if name == "i" else self.num_batches
         return {
@@ -78,6 +99,8 @@ class MigrationView(View):
             "e": self.case.num_experts,
             "j": len(self.case.old[0]),
             "r": self.case.topology.num_ranks,
+            "n": self.case.topology.num_nodes,
+            "s": self.most_arrivals + 1,
         }[name]
 
     # What the case is.
@@ -116,6 +139,45 @@ class MigrationView(View):
             sources[move.layer][move.destination] = move.source
         return Lookup(sources, 2)
 
+    @property
+    def has_node_limit(self) -> bool:
+        """Whether transfers between nodes are limited."""
+        return self.case.max_node_transfers is not None
+
+    @property
+    def has_staging_limit(self) -> bool:
+        """Whether staging is limited."""
+        return self.case.max_staged is not None
+
+    @property
+    def is_limited(self) -> bool:
+        """Whether there is a limit, and one that the implementation takes."""
+        return bool(self._limits)
+
+    @property
+    def _limits(self) -> dict[str, int]:
+        # An implementation without limits is asked for nothing that it does not have.
+        limits = {"max_node_transfers": self.case.max_node_transfers, "max_staged": self.case.max_staged}
+        is_offered = self.model.offers
+        return {
+            name: limit for name, limit in limits.items() if limit is not None and is_offered(f"plan_migration({name})")
+        }
+
+    @property
+    def node_limit(self) -> float:
+        """How many transfers may leave a node, or enter it, in a batch."""
+        return float("inf") if self.case.max_node_transfers is None else self.case.max_node_transfers
+
+    @property
+    def staging_limit(self) -> float:
+        """How many experts a rank may keep beside its slots."""
+        return float("inf") if self.case.max_staged is None else self.case.max_staged
+
+    @cached_property
+    def most_arrivals(self) -> int:
+        """The most moves of one layer to one rank: so many may have to be staged, and no more if layers take turns."""
+        return most_arrivals(self.case)
+
     # What the implementation answers.
 
     def make(self, table: Rows, topology: Topology) -> Any:
@@ -134,7 +196,19 @@ class MigrationView(View):
     @cached_property
     def plan(self) -> Any:
         """The implementation's plan."""
-        return self.names.plan_migration(*self.made)
+        return self.names.plan_migration(*self.made, **self._limits)
+
+    @cached_property
+    def unlimited(self) -> MigrationView:
+        """The same case without limits."""
+        if not self.is_limited:
+            return self
+        return MigrationView(self.model, replace(self.case, max_node_transfers=None, max_staged=None))
+
+    @property
+    def unlimited_moves(self) -> list[Move]:
+        """The moves of the plan without limits, in order."""
+        return sorted(self.unlimited.moves)
 
     def tables_are_well_formed(self) -> bool:
         """Whether the tables are int32 of the stated shapes, and the numbers what the tables say."""
@@ -255,9 +329,131 @@ class MigrationView(View):
 
     @property
     def fewest_batches(self) -> int:
-        """The most that a rank sends or receives, and 1 where moves are all inside ranks."""
+        """The most that a rank sends or receives, and 1 where all moves are inside ranks."""
         between = fewest_batches([(sender, receiver) for _, sender, receiver in self.transfers])
         return max(between, 1 if self.moves else 0)
+
+    # What is sent.
+
+    @cached_property
+    def sender(self) -> Lookup:
+        """The rank that the plan names as the sender of a move; nowhere where the table is none of int32."""
+        return self._rank_of_moves("senders")
+
+    @cached_property
+    def receiver(self) -> Lookup:
+        """The rank that the plan names as the receiver of a move."""
+        return self._rank_of_moves("receivers")
+
+    def _rank_of_moves(self, name: str) -> Lookup:
+        table = value(getattr(self.plan, name))
+        return Lookup(as_array(table) if is_table(table, (self.num_moves,)) else [], 1)
+
+    @property
+    def size(self) -> int:
+        """The bytes of an expert, where they are the same in all layers."""
+        return 5
+
+    @property
+    def _sizes(self) -> list[int]:
+        return [3 + 4 * layer for layer in range(len(self.case.old))]
+
+    @cached_property
+    def _traffic(self) -> Any:
+        return self.plan.traffic(self._sizes)
+
+    def _bytes(self, traffic: Any, name: str) -> Lookup:
+        shape = (self.num_batches, self.case.topology.num_ranks)
+        table = field(traffic, name)
+        return Lookup(as_array(table) if is_table(table, shape, "int64") else [], 2)
+
+    @cached_property
+    def sent(self) -> Lookup:
+        """The bytes that a rank sends in a batch."""
+        return self._bytes(self._traffic, "sent")
+
+    @cached_property
+    def received(self) -> Lookup:
+        """The bytes that a rank receives in a batch."""
+        return self._bytes(self._traffic, "received")
+
+    def _stated_bytes(self, side: int) -> Lookup:
+        ranks = range(self.case.topology.num_ranks)
+        table = [[0 for _ in ranks] for _ in range(self.num_batches)]
+        for move, batch, ends in zip(self.moves, self.reads, self._ends, strict=True):
+            if ends[0] != ends[1]:
+                table[batch][ends[side]] += self._sizes[move.layer]
+        return Lookup(table, 2)
+
+    @cached_property
+    def stated_sent(self) -> Lookup:
+        """The bytes of the transfers that a rank sends in a batch."""
+        return self._stated_bytes(0)
+
+    @cached_property
+    def stated_received(self) -> Lookup:
+        """The bytes of the transfers that a rank receives in a batch."""
+        return self._stated_bytes(1)
+
+    @cached_property
+    def _even_traffic(self) -> Any:
+        return self.plan.traffic(self.size)
+
+    def _of_all(self, name: str) -> Lookup:
+        return Lookup(as_array(field(self._even_traffic, name)).reshape(self.num_batches, -1).sum(axis=1))
+
+    @cached_property
+    def sent_by_all(self) -> Lookup:
+        """The bytes that all ranks send in a batch."""
+        return self._of_all("sent")
+
+    @cached_property
+    def received_by_all(self) -> Lookup:
+        """The bytes that all ranks receive in a batch."""
+        return self._of_all("received")
+
+    @cached_property
+    def transfers_in(self) -> Lookup:
+        """How many transfers a batch has."""
+        return Lookup([sum(batch == one for batch, _, _ in self.transfers) for one in range(self.num_batches)])
+
+    # Transfers between nodes.
+
+    @cached_property
+    def _between_nodes(self) -> list[tuple[int, int, int]]:
+        node_of = self.case.topology.node_of
+        ends = [(batch, node_of(sender), node_of(receiver)) for batch, sender, receiver in self.transfers]
+        return [one for one in ends if one[1] != one[2]]
+
+    def _at_nodes(self, side: int) -> Lookup:
+        ends = [(one[0], one[side]) for one in self._between_nodes]
+        nodes = range(self.case.topology.num_nodes)
+        return Lookup([[ends.count((batch, node)) for node in nodes] for batch in range(self.num_batches)], 2)
+
+    @cached_property
+    def leaving(self) -> Lookup:
+        """How many transfers leave a node for others in a batch."""
+        return self._at_nodes(1)
+
+    @cached_property
+    def entering(self) -> Lookup:
+        """How many transfers from others enter a node in a batch."""
+        return self._at_nodes(2)
+
+    @cached_property
+    def busiest_nodes(self) -> list[int]:
+        """The most that leave, or that enter, a node in each batch."""
+        tables = np.concatenate([self.leaving.array, self.entering.array], axis=1)
+        busiest: list[int] = tables.max(axis=1).tolist() if tables.size else []
+        return busiest
+
+    @property
+    def stated_batches(self) -> int:
+        """How many batches those without limits become."""
+        limit = self.case.max_node_transfers or 1
+        return sum(max(-(-busiest // limit), 1) for busiest in self.unlimited.busiest_nodes)
+
+    # Batches.
 
     def batches_cut_the_moves(self) -> bool:
         """Whether the batches begin with 0, end with M, and hold a move each."""
@@ -370,13 +566,46 @@ class MigrationView(View):
         """Whether the same placements, made anew, give the same plan."""
         everyone = replace(self.case.topology, active=None)
         made = self.make(self.case.old, everyone), self.make(self.case.new, self.case.topology)
-        again = self.names.plan_migration(*made)
+        again = self.names.plan_migration(*made, **self._limits)
         names = ("moves", "batches", "write_batches")
         return all(
             as_array(value(getattr(again, name))).tolist() == as_array(value(getattr(self.plan, name))).tolist()
             for name in names
             if hasattr(again, name)
         )
+
+    def is_kept_by_loose_limits(self) -> bool:
+        """Whether limits of what the plan without any needs give that plan."""
+        free = self.unlimited
+        limits = {"max_node_transfers": max([1, *free.busiest_nodes]), "max_staged": free.peak_staging}
+        plan = self.names.plan_migration(*self.made, **limits)
+        return all(
+            as_array(value(getattr(plan, name))).tolist() == as_array(value(getattr(free.plan, name))).tolist()
+            for name in ("moves", "batches", "write_batches")
+        )
+
+    @cached_property
+    def stages_or_refuses(self) -> Lookup:
+        """Whether with a limit on staging there is a plan that keeps it, or an error that names what it would take."""
+        return Lookup([self._stages_or_refuses(limit) for limit in range(self.most_arrivals + 1)])
+
+    def _stages_or_refuses(self, limit: int) -> bool:
+        try:
+            view = MigrationView(self.model, replace(self.case, max_node_transfers=None, max_staged=limit))
+            return view.peak_staging <= limit
+        except ValueError as error:
+            names_more = any(int(number) > limit for number in re.findall(r"\d+", str(error)))
+            return names_more and limit < self.most_arrivals
+
+    def refuses_wrong_limits(self) -> bool:
+        """Whether limits are refused that are none."""
+        wrong = [{"max_node_transfers": 0}, {"max_node_transfers": -1}, {"max_staged": -1}]
+        return all(refuses(ValueError, partial(self.names.plan_migration, *self.made, **one)) for one in wrong)
+
+    def refuses_wrong_sizes(self) -> bool:
+        """Whether sizes are refused that are negative, or of another number of layers."""
+        wrong = (-1, [*self._sizes, 1], self._sizes[:-1], [*self._sizes[:-1], -1])
+        return all(refuses(ValueError, partial(self.plan.traffic, sizes)) for sizes in wrong)
 
     def refuses_missing_sources(self) -> bool:
         """Whether a plan is refused where the only rank that holds an expert is no longer active."""
