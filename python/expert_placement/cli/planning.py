@@ -222,12 +222,12 @@ class Score:
     @property
     def balancedness(self) -> float:
         """1 where all ranks are equally busy."""
-        return self.mean / self.largest if self.largest else 1.0
+        return Placement.balancedness_of(self.mean, self.largest)
 
     @property
     def best(self) -> float:
         """What no placement's balancedness is above."""
-        return self.mean / self.lower_bound if self.lower_bound else 1.0
+        return Placement.balancedness_of(self.mean, self.lower_bound)
 
     @property
     def gap(self) -> float:
