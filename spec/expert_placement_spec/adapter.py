@@ -5,8 +5,8 @@ The module, or the object, has the public names of the design, whatever they are
     Topology(num_ranks, num_nodes, slots_per_rank, speeds, active)
     Placement.from_physical_to_logical(table, num_experts=E, topology=t), and its methods
     Partition, Placement.from_partition(partition, num_layers)
-    rebalance(loads, num_slots, topology, policy, num_groups, previous, max_moves), and perhaps num_threads, max_off_node
-    plan_migration(old, new), perhaps max_node_transfers and max_staged, and the attributes of what it gives
+    rebalance(loads, num_slots, topology, policy, num_groups, previous, max_moves, max_off_node, num_threads)
+    plan_migration(old, new, max_node_transfers, max_staged), and the attributes of what it gives
     capacity_curve(loads, num_slots, topology, policy, num_groups), least_slots(loads, balancedness, topology, ...)
 
 What is missing is reported as not offered. Tables may be lists, numpy arrays or torch tensors on the CPU.

@@ -349,7 +349,7 @@ class NoLimitOffNode(BrokenPlanner):
 class MovesHomes(BrokenPlanner):
     """Moves as if there were no homes to be left."""
 
-    breaks: ClassVar = {"moves_lift_no_load_off_node"}
+    breaks: ClassVar = {"moves_lift_no_load_off_node", "moves_leave_groups_at_home"}
 
     @staticmethod
     def rebalance(

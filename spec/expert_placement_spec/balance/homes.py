@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from expert_placement_spec.balance.problem import Problem
@@ -60,8 +60,8 @@ def off_node(row: list[int], loads: list[float], offsets: list[int], topology: T
     return part_off_homes(served, of_experts(busiest_homes(served, num_groups), len(loads)))
 
 
-def of_experts(homes: list[int], num_experts: int) -> list[int]:
-    """The home of each expert, from those of the groups."""
+def of_experts(homes: list[Any], num_experts: int) -> list[Any]:
+    """The home of each expert, or what else is said of its group, from those of the groups."""
     return [home for home in homes for _ in range(num_experts // len(homes))]
 
 
@@ -74,6 +74,9 @@ class Homes:
     guests: frozenset[int]
     """Experts without a replica at home."""
     most_off_node: float
+    """What a step may lead to."""
+    limit: float
+    """What is allowed, however much was off node before."""
 
     def allow(self, problem: Problem, row: list[int]) -> bool:
         """Whether every expert but the guests has a replica at home, and no more than the limit is served elsewhere."""
@@ -146,7 +149,8 @@ def settle(problem: Problem, num_groups: int, asked: float | None) -> tuple[Home
         raise ValueError(
             f"max_off_node={asked} is out of reach: homes have too little room, and {off} of a layer is served off node"
         )
-    return Homes(homes, frozenset(guests), max(MOST_OFF_NODE if asked is None else asked, off)), begins
+    limit = max(MOST_OFF_NODE if asked is None else asked, off)
+    return Homes(homes, frozenset(guests), limit, limit), begins
 
 
 def ranks_of_nodes(problem: Problem) -> dict[int, list[int]]:
@@ -185,5 +189,6 @@ def settled(problem: Problem, row: list[int], num_groups: int, asked: float | No
     """The problem with the homes that a placement which is there has already, and what may be served off node then."""
     served = served_by_nodes(row, problem.summed, problem.offsets, problem.topology)
     nodes = of_experts(busiest_homes(served, num_groups), problem.num_experts)
-    limit = max(MOST_OFF_NODE if asked is None else asked, part_off_homes(served, nodes))
-    return replace(problem, homes=Homes(nodes, away(problem, row, nodes), limit))
+    limit = MOST_OFF_NODE if asked is None else asked
+    most_off_node = max(limit, part_off_homes(served, nodes))
+    return replace(problem, homes=Homes(nodes, away(problem, row, nodes), most_off_node, limit))

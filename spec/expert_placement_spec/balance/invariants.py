@@ -194,8 +194,14 @@ def load_off_node_is_limited(c: BalanceView, l: Any) -> Any:
     needs=(*GROUPS, *WARM), requires=lambda c, l: c.is_previous_live and c.has_roomy_homes and c.is_measurable(l)
 )
 def moves_lift_no_load_off_node(c: BalanceView, l: Any) -> Any:
-    """With a previous placement no more of a layer is served off node than is allowed, or than was before."""
+    """With a previous placement no more is served off node than is allowed, or, with a budget, than was before."""
     return c.off_node(l) <= c.most_off_node_now(l) + TOLERANCE
+
+
+@BALANCE.register(needs=(*GROUPS, *WARM), requires=lambda c, l, e: c.is_previous_live and c.has_roomy_homes)
+def moves_leave_groups_at_home(c: BalanceView, l: Any, e: Any) -> Any:
+    """With a previous placement a group that is whole where it is served most is whole on some node after."""
+    return implies(c.was_at_home(l, e), c.is_at_home(l, e))
 
 
 @BALANCE.register(needs=GROUPS, requires=lambda c: c.is_from_nothing and c.has_narrow_homes)

@@ -479,22 +479,33 @@ class BalanceView(View):
 
     @cached_property
     def most_off_node_now(self) -> Lookup:
-        """Which part of a layer may be where there is a previous placement: what was before, if that is more."""
+        """Which part of a layer may be where there is a previous placement: with a budget what was before, if more."""
+        if not self.has_budget:
+            return Lookup([self.most_off_node] * self.num_layers)
         return Lookup(np.maximum(self._off_node(self.previous_rows).array, self.most_off_node))
 
-    def _whole_homes(self, layer: int) -> list[list[int]]:
+    def _whole_homes(self, layer: int, rows: Rows) -> list[list[int]]:
         """For each group the nodes that have replicas of all its experts."""
         problem, nodes = self.problems[layer], range(self.case.topology.num_nodes)
         groups = homes.groups_of(self.num_experts, self.case.num_groups)
-        away = [homes.away(problem, self.rows[layer], [node] * self.num_experts) for node in nodes]
+        away = [homes.away(problem, rows[layer], [node] * self.num_experts) for node in nodes]
         return [[node for node in nodes if away[node].isdisjoint(group)] for group in groups]
 
     @cached_property
     def is_at_home(self) -> Lookup:
         """Whether some node has replicas of all experts of the group of an expert."""
-        layers = [[bool(nodes) for nodes in self._whole_homes(layer)] for layer in range(self.num_layers)]
-        size = self.num_experts // self.case.num_groups
-        return Lookup([[is_whole for is_whole in layer for _ in range(size)] for layer in layers], 2)
+        layers = [[bool(nodes) for nodes in self._whole_homes(layer, self.rows)] for layer in range(self.num_layers)]
+        return Lookup([homes.of_experts(layer, self.num_experts) for layer in layers], 2)
+
+    @cached_property
+    def was_at_home(self) -> Lookup:
+        """Whether the node that served most of the group of an expert before had replicas of all of it."""
+        layers = []
+        for layer, served in enumerate(self._served(self.previous_rows)):
+            busiest = homes.busiest_homes(served, self.case.num_groups)
+            whole = self._whole_homes(layer, self.previous_rows)
+            layers.append([home in nodes for home, nodes in zip(busiest, whole, strict=True)])
+        return Lookup([homes.of_experts(layer, self.num_experts) for layer in layers], 2)
 
     @cached_property
     def off_home(self) -> Lookup:
@@ -502,7 +513,7 @@ class BalanceView(View):
         groups = homes.groups_of(self.num_experts, self.case.num_groups)
         parts = []
         for layer, served in enumerate(self._served(self.rows)):
-            nodes_of = self._whole_homes(layer)
+            nodes_of = self._whole_homes(layer, self.rows)
             # A group that is whole nowhere is off node wherever its home is.
             best = [
                 max(nodes, key=lambda node: sum(served[node][expert] for expert in group), default=-1)

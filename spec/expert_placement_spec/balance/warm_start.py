@@ -78,7 +78,7 @@ def plan(problems: list[Problem], previous: Rows, from_nothing: Rows, max_moves:
         return start
     near = [rows for rows in stations if cost(problems, previous, rows) <= budget][-1]
     far = [
-        aligned(problem, old, min(ends, key=problem.largest))
+        aligned(problem, old, better_end(problem, *ends))
         for problem, old, *ends in zip(problems, previous, stations[-1], from_nothing, strict=True)
     ]
     if max_moves is None:
@@ -86,6 +86,13 @@ def plan(problems: list[Problem], previous: Rows, from_nothing: Rows, max_moves:
     if cost(problems, previous, far) <= budget and total(problems, far) < total(problems, near):
         return far
     return near
+
+
+def better_end(problem: Problem, near: list[int], from_nothing: list[int]) -> list[int]:
+    """The better of the two; that from nothing where the search leaves more off node than is allowed."""
+    if problem.homes is not None and problem.homes.off(problem, near) > problem.homes.limit:
+        return from_nothing
+    return min(near, from_nothing, key=problem.largest)
 
 
 def walk(problems: list[Problem], previous: Rows, start: Rows) -> list[Rows]:
