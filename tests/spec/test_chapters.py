@@ -14,12 +14,13 @@ import expert_placement_spec
 import pytest
 from expert_placement_spec import CHAPTERS, evaluate_case
 from expert_placement_spec.adapter import load_model
-from expert_placement_spec.balance import optimum, replication
+from expert_placement_spec.balance import homes, optimum, replication
+from expert_placement_spec.balance.problem import Problem
 from expert_placement_spec.case_check import check_cases, exhaust, sample, shrunk
 from expert_placement_spec.cases import Chapter
 from expert_placement_spec.command import run_arguments
 from expert_placement_spec.law import Laws
-from expert_placement_spec.migration.batches import colour, fewest_batches
+from expert_placement_spec.migration.batches import colour, fewest_batches, split
 from expert_placement_spec.model import Placement, Topology, plan_migration, rebalance
 
 from tests.spec import broken_migrations, broken_placements, broken_plans
@@ -292,6 +293,41 @@ def test_transfers_need_no_more_batches_than_the_busiest_rank() -> None:
             for side in (0, 1):
                 ends = [(batch, transfer[side]) for batch, transfer in zip(batches, transfers, strict=True)]
                 assert len(ends) == len(set(ends)), (transfers, batches)
+
+
+def test_a_batch_becomes_no_more_than_its_busiest_node_needs() -> None:
+    """Domain: every choice of up to 4 transfers among 3 nodes, those inside a node included; limits of 1 to 3."""
+    pairs = [(sender, receiver) for sender in range(3) for receiver in range(3)]
+    for number in range(5):
+        for ends in map(list, product(pairs, repeat=number)):
+            most = fewest_batches([pair for pair in ends if pair[0] != pair[1]])
+            for limit in (1, 2, 3):
+                batches = split([0] * number, ends, limit)
+                assert max(batches, default=0) + 1 == max(-(-most // limit), 1)
+                for batch in set(batches):
+                    here = [
+                        pair for pair, one in zip(ends, batches, strict=True) if one == batch and pair[0] != pair[1]
+                    ]
+                    assert fewest_batches(here) <= limit, (ends, batches)
+
+
+def test_every_group_finds_room_exactly_where_that_is_said() -> None:
+    """Domain: 2 and 3 nodes of up to 5 slots each, up to 6 experts in groups that divide them, two loads."""
+    for slots in [slots for nodes in (2, 3) for slots in product(range(6), repeat=nodes)]:
+        topology = Topology(len(slots), len(slots), slots)
+        for num_experts, num_groups in product(range(1, min(sum(slots), 6) + 1), range(1, 7)):
+            if num_experts % num_groups == 0:
+                for loads in ([1.0] * num_experts, [float(expert) for expert in range(num_experts)]):
+                    problem = Problem([loads], sum(slots), topology)
+                    found, begins = homes.settle(problem, num_groups, None)
+                    assert bool(found.guests) != homes.have_room(problem, num_groups)
+                    assert all(begins.count(node) <= slots[node] for node in range(len(slots)))
+                    assert all(size <= 1 for size in map(len, map(set, groups_at(found.nodes, num_groups))))
+
+
+def groups_at(nodes: list[int], num_groups: int) -> list[list[int]]:
+    """The homes of the experts of each group."""
+    return [[nodes[expert] for expert in group] for group in homes.groups_of(len(nodes), num_groups)]
 
 
 GOLDEN_LOADS = [
