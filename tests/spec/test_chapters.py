@@ -137,6 +137,41 @@ class OnlyTables:
             return cls(Placement(table, num_experts, topology))
 
 
+@pytest.mark.parametrize("chapter", ["balance", "migration"])
+def test_limits_are_asked_of_those_that_have_them(chapter: str) -> None:
+    """Domain: 150 random cases, limits among them."""
+    outcomes = sample(chapter, ["tests.spec.test_chapters:WithoutLimits"], 150)
+    limits = ("(max_off_node)", "(max_node_transfers)", "(max_staged)", "capacity_curve", "least_slots")
+    laws = CHAPTERS[chapter].laws
+    lacking = {name for name, law in laws.items() if any(need.endswith(limits) for need in law.needs)}
+    assert {one.invariant for one in outcomes if one.result == "not offered"} == lacking
+    assert {one.result for one in outcomes} <= {"holds", "not offered", "no cases"}
+    assert len(lacking) >= 6
+
+
+class WithoutLimits:
+    """The reference model as it is without limits and curves."""
+
+    Topology, Placement = Topology, Placement
+
+    @staticmethod
+    def rebalance(
+        loads: Any,
+        num_slots: int,
+        topology: Any,
+        policy: str = "balanced",
+        num_groups: int = 1,
+        previous: Any = None,
+        max_moves: int | None = None,
+        num_threads: int = 1,
+    ) -> Any:
+        return rebalance(loads, num_slots, topology, policy, num_groups, previous, max_moves, num_threads)
+
+    @staticmethod
+    def plan_migration(old: Any, new: Any) -> Any:
+        return plan_migration(old, new)
+
+
 def test_an_exception_is_a_counterexample_with_its_message() -> None:
     migration = CHAPTERS["migration"]
     case = migration.case.of(num_experts=1, old=[[0, -1]], new=[[-1, 0]], topology={"num_ranks": 2})
