@@ -38,6 +38,38 @@
 //! assert_eq!(LAST_START, 253);
 //! ```
 //!
+//! # Placements
+//!
+//! With replicas, a [`Placement`] says which expert each physical slot of each layer holds. [`rebalance`] plans one for
+//! measured [`Loads`], from nothing or from the placement that is there with a budget of moves, and [`plan_migration`] says
+//! how the weights get from one to the next:
+//!
+//! ```
+//! # #[cfg(feature = "placement")] {
+//! use expert_placement::{Loads, Options, Topology, plan_migration, rebalance};
+//!
+//! // One window, one layer, eight experts; sixteen slots on eight ranks.
+//! let loads = Loads::new(1, 1, 8, vec![600.0, 560.0, 120.0, 120.0, 20.0, 10.0, 10.0, 10.0])?;
+//! let topology = Topology::new(8, 1)?;
+//! let plan = rebalance(&loads, 16, &topology, &Options::default())?;
+//! let report = plan.report(&loads)?[0];
+//! assert!((report.largest - 590.0 / 3.0).abs() < 1e-9 && report.gap() < 0.09);
+//!
+//! // Later the loads have changed, and three experts may move.
+//! let later = Loads::new(1, 1, 8, vec![500.0, 700.0, 100.0, 120.0, 30.0, 10.0, 10.0, 20.0])?;
+//! let mut options = Options::default();
+//! options.previous = Some(&plan);
+//! options.max_moves = Some(3);
+//! let next = rebalance(&later, 16, &topology, &options)?;
+//! assert!(next.moves_from(&plan)?[0] <= 3 && next.balancedness(&later)? >= plan.balancedness(&later)?);
+//!
+//! // Batches in which no rank sends twice or receives twice, in the least number.
+//! let migration = plan_migration(&plan, &next)?;
+//! assert!(migration.is_interruption_safe());
+//! # }
+//! # Ok::<(), expert_placement::Error>(())
+//! ```
+//!
 //! # Features
 //! - `placement` (default): placements with replicas, balancing and migration; implies `std`, and brings `rayon` and
 //!   `sha2`.
