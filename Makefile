@@ -7,7 +7,7 @@ RUST := Cargo.toml Cargo.lock $(shell find rust -name '*.rs' -o -name Cargo.toml
 MATRIX := 3.10 3.11 3.12 3.13
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint bench exhaustive chapters prove wheel wheel-matrix sdist leaks clean
+.PHONY: help setup demo test lint bench exhaustive chapters determinism prove wheel wheel-matrix sdist leaks clean
 
 help: ## List the commands
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "make %-14s %s\n", $$1, $$2}'
@@ -45,6 +45,18 @@ exhaustive: setup ## Check every invariant up to 1024 experts and ranks, pairs a
 chapters: setup ## Check placements, plans and migrations by their chapters, over small domains; some two minutes
 	for chapter in placement balance migration; do \
 		$(BIN)/expert-placement check --chapter $$chapter --implementation expert_placement --domain quick || exit 1; done
+
+determinism: ## Compare plans of builds for any CPU and for this one, with one thread and with three
+	cargo build --quiet --locked --release -p expert-placement --example plan_digests
+	RUSTFLAGS="-C target-cpu=native" cargo build --quiet --locked --release -p expert-placement --example plan_digests \
+		--target-dir target/native
+	@for threads in 1 3; do \
+		for build in target target/native; do $$build/release/examples/plan_digests $$threads > $$build/digests-$$threads; done; \
+	done
+	cmp target/digests-1 target/native/digests-1
+	cmp target/digests-1 target/digests-3
+	cmp target/digests-1 target/native/digests-3
+	@echo "the same $$(wc -l < target/digests-1) plans every time"
 
 prove: setup ## Prove every invariant of the formulas for all E and R
 	$(BIN)/expert-placement-spec prove
