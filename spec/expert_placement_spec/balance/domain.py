@@ -132,7 +132,7 @@ def hierarchies(num_ranks: int, num_experts: int) -> list[tuple[int, int]]:
 def with_homes(block: Block) -> Iterator[BalanceCase]:
     """Each load in groups on nodes, on equal ranks, on ranks of other speeds, and without the last rank, if that does.
 
-    Where nodes have room for whole groups, limits are asked for in turn.
+    Every other load has a second window, and where nodes have room for whole groups, limits are asked for in turn.
     """
     ranks, total = len(block.slots), sum(block.slots)
     number = 0
@@ -146,7 +146,8 @@ def with_homes(block: Block) -> Iterator[BalanceCase]:
                 problem = Problem([load], total, topology)
                 if len(problem.usable_slots) >= block.num_experts:
                     limit = LIMITS[number % len(LIMITS)] if homes.have_room(problem, groups) else None
-                    yield BalanceCase([[load]], total, topology, num_groups=groups, max_off_node=limit)
+                    windows = [[load], [load[::-1]]] if number % 2 else [[load]]
+                    yield BalanceCase(windows, total, topology, num_groups=groups, max_off_node=limit)
 
 
 def from_homes(block: Block) -> Iterator[BalanceCase]:
@@ -198,6 +199,7 @@ def quick_blocks() -> list[Block]:
         Block("failure", (2, 1, 2), 3, 0, 3),
         Block("groups", (1, 1, 1, 1), 2, 3),
         Block("groups", (2, 2), 2, 2),
+        Block("groups", (3, 3), 4, 2),
         Block("groups", (2, 3), 4, 2),
         Block("groups", (1, 3), 4, 1),
         Block("groups", (2, 1, 1, 2), 4, 1),
@@ -236,6 +238,7 @@ def small_blocks() -> list[Block]:
         *(Block("groups", slots, 2, 3) for slots in ((2, 2), (2, 2, 2), (1, 2, 1), (0, 2, 2, 1))),
         *(Block("groups", slots, 4, 3) for slots in ((2, 3), (1, 3), (3, 3), (2, 2, 2), (3, 3, 1))),
         Block("groups", (2, 1, 1, 2), 4, 2),
+        Block("groups", (2, 2, 2, 2), 6, 1),
         Block("groups", (2, 2, 2), 3, 3),
         *(Block("homes", slots, 2, 3) for slots in ((2, 2), (1, 1, 2))),
         Block("homes", (1, 2, 2), 2, 2),
