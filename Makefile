@@ -74,7 +74,8 @@ lint: setup ## Formatters, linters, types, stubs, and the source distribution's 
 
 bench: setup ## Measure against the baselines, as ratios in one run
 	$(BIN)/python -m pytest tests/bench --benchmark-only --benchmark-disable-gc -p no:xdist
-	$(BIN)/python tests/bench/report.py
+	$(BIN)/python -m tests.bench.report
+	$(BIN)/python -m tests.bench.planners
 	cargo bench --locked -p expert-placement
 
 wheel: setup ## Build the wheel into dist/

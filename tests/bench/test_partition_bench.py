@@ -10,7 +10,7 @@ import pytest
 pytest.importorskip("torch", reason="the comparisons make tensors")
 pytest.importorskip("pytest_benchmark", reason="benchmarks need pytest-benchmark")
 
-from tests.bench import report
+from tests.bench import measuring, report
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -22,7 +22,7 @@ CONTENDERS = {(each.subject, statement): each.names for each in COMPARISONS for 
 
 
 @pytest.mark.parametrize("comparison", COMPARISONS, ids=NAMES)
-def test_both_sides_of_a_comparison_agree(comparison: report.Comparison) -> None:
+def test_both_sides_of_a_comparison_agree(comparison: measuring.Comparison) -> None:
     comparison.assert_same()
 
 
@@ -46,9 +46,9 @@ def test_the_report_has_a_row_for_every_comparison(tmp_path: Path, capsys: pytes
 
 
 def test_a_wrong_result_is_reported_and_not_timed() -> None:
-    wrong = report.Comparison("sum", "1 + 1", "3", {}, lambda ours, theirs: bool(ours == theirs))
+    wrong = measuring.Comparison("sum", "1 + 1", "3", {}, lambda ours, theirs: bool(ours == theirs))
     with pytest.raises(AssertionError, match=r"^sum: 1 \+ 1 gives 2, 3 gives 3"):
-        report.measure(wrong, rounds=1, batch_seconds=0.001)
+        measuring.measure(wrong, rounds=1, batch_seconds=0.001)
 
 
 def test_without_the_peers_their_rows_are_left_out(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -57,5 +57,5 @@ def test_without_the_peers_their_rows_are_left_out(monkeypatch: pytest.MonkeyPat
             monkeypatch.delenv("PEERS", raising=False)
         else:
             monkeypatch.setenv("PEERS", folder)
-        assert report.load_peers() is None
+        assert measuring.load_peers() is None
         assert not any("vllm_expert_map" in each.theirs for each in report.comparisons())
