@@ -13,6 +13,7 @@ import os
 import platform
 import statistics
 import sys
+import time
 import timeit
 import warnings
 from collections.abc import Callable, Sequence
@@ -60,7 +61,11 @@ def _short(result: object) -> str:
 
 @dataclass(frozen=True)
 class Measurement:
-    """Medians over the rounds: nanoseconds a call, and the ratio of neighbouring batches, ours / theirs."""
+    """Medians over the rounds: nanoseconds a call, and the ratio of neighbouring batches, ours / theirs.
+
+    `processor_ratio` is that of the time that a processor worked for this process, which leaves out when it worked for
+    others: they interrupt a call that is longer than a time slice in most rounds, and a shorter one in few.
+    """
 
     subject: str
     ours: str
@@ -68,6 +73,7 @@ class Measurement:
     ours_ns: float
     theirs_ns: float
     ratio: float
+    processor_ratio: float
 
 
 def load_peers() -> Any | None:
@@ -95,11 +101,14 @@ def measure(comparison: Comparison, rounds: int, batch_seconds: float) -> Measur
     comparison.assert_same()
     timers = [timeit.Timer(statement, globals=comparison.names) for statement in (comparison.ours, comparison.theirs)]
     calls = [calls_for(timer, batch_seconds) for timer in timers]
-    ours: list[float] = []
-    theirs: list[float] = []
+    passed: tuple[list[float], list[float]] = ([], [])
+    worked: tuple[list[float], list[float]] = ([], [])
     for _ in range(rounds):
-        for timer, number, seconds in zip(timers, calls, (ours, theirs), strict=True):
-            seconds.append(timer.timeit(number) / number)
+        for side, (timer, number) in enumerate(zip(timers, calls, strict=True)):
+            before = time.process_time()
+            passed[side].append(timer.timeit(number) / number)
+            worked[side].append((time.process_time() - before) / number)
+    ours, theirs = passed
     return Measurement(
         subject=comparison.subject,
         ours=comparison.ours,
@@ -107,6 +116,7 @@ def measure(comparison: Comparison, rounds: int, batch_seconds: float) -> Measur
         ours_ns=statistics.median(ours) * 1e9,
         theirs_ns=statistics.median(theirs) * 1e9,
         ratio=statistics.median(one / other for one, other in zip(ours, theirs, strict=True)),
+        processor_ratio=statistics.median(one / other for one, other in zip(*worked, strict=True)),
     )
 
 

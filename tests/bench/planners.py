@@ -259,8 +259,8 @@ def plan_times(setting: Setting) -> Section:
             measured += [measure(each, setting.sizes.rounds, setting.sizes.batch_seconds) for each in compared]
     notes = []
     for ours, theirs in dict.fromkeys((each.ours, each.theirs) for each in measured):
-        ratios = [each.ratio for each in measured if (each.ours, each.theirs) == (ours, theirs)]
-        notes.append(f"{ours} / {theirs}: {_span(ratios)}")
+        ratios = [each.processor_ratio for each in measured if (each.ours, each.theirs) == (ours, theirs)]
+        notes.append(f"{ours} / {theirs}; processor time: {_span(ratios)}")
     return Section(title, [_timed(each) for each in measured], 3, notes)
 
 
@@ -275,6 +275,7 @@ def _timed(measured: Measurement) -> Row:
         "ours ms": measured.ours_ns / 1e6,
         "theirs ms": measured.theirs_ns / 1e6,
         "ours/theirs": measured.ratio,
+        "of processor time": measured.processor_ratio,
     }
 
 
