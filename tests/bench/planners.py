@@ -15,6 +15,7 @@ import argparse
 import contextlib
 import json
 import statistics
+import timeit
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import partial
@@ -313,6 +314,7 @@ def gaps(setting: Setting) -> Section:
             ratio = ours_gap / theirs_gap if theirs_gap > 1e-12 else None
             if ratio is not None:
                 ratios.setdefault((loads.shape[1], slots), []).append(ratio)
+            plan = partial(rebalance, loads, ranks * slots, topology)
             rows.append(
                 {
                     "loads": name,
@@ -324,6 +326,7 @@ def gaps(setting: Setting) -> Section:
                     "ours/theirs": ratio,
                     "balancedness": ours.balancedness(loads),
                     "its": field.balancedness(loads),
+                    "ms": statistics.median(timeit.repeat(plan, number=1, repeat=setting.sizes.rounds)) * 1e3,
                 }
             )
     notes = [f"{of} experts, {slots} slots a rank: ours/theirs {_span(each)}" for (of, slots), each in ratios.items()]
