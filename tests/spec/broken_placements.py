@@ -31,7 +31,7 @@ class Broken:
 class NodesInTurn(Broken):
     """Ranks dealt to the nodes in turn."""
 
-    breaks: ClassVar = {"nodes_are_blocks_of_ranks"}
+    breaks: ClassVar = {"nodes_are_blocks_of_ranks", "off_node_is_what_it_says"}
 
     class Topology(model.Topology):
         def node_of(self, rank: int) -> int:

@@ -215,8 +215,8 @@ class BalanceView(View):
 
     @property
     def has_narrow_homes(self) -> bool:
-        """Whether some group finds no node with room for all of it, and every expert has load."""
-        have_load = all(min(problem.summed, default=0.0) > 0 for problem in self.problems)
+        """Whether some group finds no node with room for all of it, and no expert is without a part of the load."""
+        have_load = all(min(p.summed, default=0.0) > ROUNDING * sum(p.summed) for p in self.problems)
         return self.has_homes and not self.has_roomy_homes and have_load
 
     @property
