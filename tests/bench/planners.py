@@ -56,6 +56,8 @@ class Sizes:
     """Layers, experts, ranks and slots of the large model."""
     layer_curve: tuple[int, ...] = (10, 20, 40, 60, 80, 100)
     expert_curve: tuple[int, ...] = (64, 128, 256, 512, 1024)
+    slot_curve: tuple[int, ...] = (9, 10, 12, 16, 24, 32)
+    """Slots a rank, for the same experts and ranks."""
     nodes: tuple[int, ...] = (2, 4, 8)
 
 
@@ -567,9 +569,10 @@ def scale(setting: Setting) -> Section:
     cases = [("large", layers, experts, ranks, num_slots)]
     ((base_ranks, slots), *_) = shapes(sizes.experts)
     cases += [("layers", each, sizes.experts, base_ranks, base_ranks * slots) for each in sizes.layer_curve]
+    cases += [("slots", sizes.layers, sizes.experts, base_ranks, base_ranks * each) for each in sizes.slot_curve]
     for each in sizes.expert_curve:
         ((of_experts, per_rank), *_) = shapes(each)
-        cases.append(("slots", sizes.layers, each, of_experts, of_experts * per_rank))
+        cases.append(("experts", sizes.layers, each, of_experts, of_experts * per_rank))
     rows: list[Row] = []
     for name, layers, experts, ranks, num_slots in cases:
         loads = np.random.default_rng(0).lognormal(0, sizes.sigmas[0], (layers, experts))

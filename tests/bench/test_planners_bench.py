@@ -32,6 +32,7 @@ SMALL = planners.Sizes(
     large=(2, 16, 4, 20),
     layer_curve=(1, 2),
     expert_curve=(16,),
+    slot_curve=(9,),
     nodes=(2,),
 )
 LOADS = planners.lognormal(SMALL, 0.6)
