@@ -40,15 +40,17 @@ def test_dead_ranks_need_slots_too() -> None:
     found = least_slots(np.ones((1, 6)), 0.0, topology)
     assert found.num_slots == 8
     assert least_slots(np.ones((1, 7)), 0.0, topology).num_slots == 12
+    # Three slots are two on the first rank, and one on the dead one.
+    assert least_slots(np.ones((1, 2)), 0.0, Topology(2, active=[True, False]), step=1).num_slots == 3
 
 
 def test_what_can_not_be_reached_is_refused_with_the_best() -> None:
     one = np.array([[1000.0, 1, 1, 1]])
-    with pytest.raises(ValueError, match=r"balancedness=0.9 is out of reach with up to max_slots=4 slots; the most is"):
+    with pytest.raises(ValueError, match=r"balancedness=0.9 is out of reach with up to max_slots=4 slots, expected at"):
         least_slots(one, 0.9, Topology(4), max_slots=4)
     for options, message in (
-        ({"max_slots": 3}, "max_slots=3 is out of range, expected at least 4, which hold 4 experts"),
-        ({"step": 0}, "step=0 is out of range, expected at least 1"),
+        ({"max_slots": 3}, "max_slots=3 is out of range, expected 4..="),
+        ({"step": 0}, "step=0 is out of range, expected 1..="),
         ({"balancedness": 1.5}, "balancedness=1.5 is out of range, expected a number in 0.0..=1.0"),
         ({"policy": "best"}, "policy=`best` is unknown"),
     ):

@@ -164,6 +164,27 @@ def test_groups_stay_at_home_from_one_placement_to_the_next() -> None:
         plan = after
 
 
+def test_second_copies_that_change_nothing_are_given_up() -> None:
+    for loads, slots, topology, groups in (
+        ([[1.0, 2.0]], 6, Topology(3), 1),
+        ([[0.0, 1.0, 2.0, 2.0]], 6, Topology(2), 1),
+        ([[2.0, 1.0, 1.0, 2.0]], 8, Topology(2, 2), 4),
+        ([[[0.0, 0, 0, 1, 1, 0]], [[0.0, 1, 1, 0, 0, 0]]], 8, Topology(4, 2), 2),
+    ):
+        rows = table(rebalance(loads, slots, topology, num_groups=groups)).reshape(topology.num_ranks, -1)
+        for held in rows:
+            assert len(set(held[held >= 0])) == len(held[held >= 0]), rows
+
+
+def test_giving_a_second_copy_up_lifts_no_load_off_node() -> None:
+    topology = Topology(2, 2)
+    old = Placement.from_physical_to_logical([0, 0, 0, 1], 2, topology)
+    before = old.off_node([[2.0, 0.0]], 2)[0]
+    for budget in (0, 1, 2):
+        plan = rebalance([[2.0, 0.0]], 4, topology, num_groups=2, previous=old, max_moves=budget, max_off_node=0.0)
+        assert plan.off_node([[2.0, 0.0]], 2)[0] <= before
+
+
 def test_groups_without_room_at_home_are_split_or_refused() -> None:
     loads = np.ones((1, 16))
     # One of four ranks is out of service: the second node has room for 6 of the 8 experts of its group.

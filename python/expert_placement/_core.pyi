@@ -241,13 +241,14 @@ def _least_slots(
     loads: _Integers,
     shape: tuple[int, int, int],
     balancedness: float,
-    span: tuple[int, int, int],
     topology: Topology,
     policy: _Policy,
     num_groups: SupportsIndex,
+    max_slots: SupportsIndex | None,
+    step: SupportsIndex | None,
     max_off_node: float | None,
     num_threads: SupportsIndex | None,
-) -> tuple[tuple[int, float, float], bool]: ...
+) -> tuple[int, float, float]: ...
 def _plan_migration(
     old: Placement, new: Placement, max_node_transfers: SupportsIndex | None, max_staged: SupportsIndex | None
 ) -> Migration: ...

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from operator import index
 from typing import NamedTuple
 
 from expert_placement import _core
@@ -80,7 +79,7 @@ def least_slots(
 ) -> Capacity:
     """The least number of slots of a layer whose plan is at least so balanced.
 
-    Numbers of slots are looked at in ascending order, from the least multiple of `step` that holds every expert on.
+    Multiples of `step` are looked at in ascending order, from the fewest slots on active ranks that hold every expert on.
 
     Args:
         loads: `[L, E]`, or `[W, L, E]` for W windows.
@@ -88,7 +87,7 @@ def least_slots(
         topology: the ranks, without slots of their own.
         policy: which rule plans, as for `rebalance`.
         num_groups: groups of experts that routing chooses among, G.
-        max_slots: the most that may be had; twice as many as experts, or one a rank, without other word.
+        max_slots: the most that may be had; twice as many as hold every expert, or one a rank, without other word.
         step: what slots come in; R without other word, so that all ranks have equally many.
         max_off_node: as for `rebalance`.
         num_threads: how many threads share the layers.
@@ -97,28 +96,9 @@ def least_slots(
         The number of slots, and how balanced the plan with them is.
 
     Raises:
-        ValueError: no number of slots up to `max_slots` is enough; the error names the best. And what `rebalance`
-            refuses.
+        ValueError: no number of slots up to `max_slots` is enough; the error names the best. A `balancedness` outside
+            0.0..=1.0, a `step` of 0, and what `rebalance` refuses.
     """
     bits, shape, _ = as_bits(loads)
-    by = topology.num_ranks if step is None else index(step)
-    if by < 1:
-        raise ValueError(f"step={by} is out of range, expected at least 1")
-    # Inactive ranks have slots too, which hold nothing.
-    live = topology.num_ranks if topology.active is None else sum(topology.active)
-    needed = -(-shape[2] * topology.num_ranks // live)
-    first = max(-(-needed // by), 1) * by
-    last = max(2 * first, topology.num_ranks) if max_slots is None else index(max_slots)
-    if last < first:
-        raise ValueError(f"max_slots={last} is out of range, expected at least {first}, which hold {shape[2]} experts")
-    span = (first, last, by)
-    row, is_enough = _core._least_slots(
-        bits, shape, balancedness, span, topology, policy, num_groups, max_off_node, num_threads
-    )
-    best = Capacity(*row)
-    if not is_enough:
-        raise ValueError(
-            f"balancedness={balancedness} is out of reach with up to max_slots={last} slots; the most is "
-            f"{best.balancedness:.6f}, with {best.num_slots}"
-        )
-    return best
+    limits = (max_slots, step, max_off_node)
+    return Capacity(*_core._least_slots(bits, shape, balancedness, topology, policy, num_groups, *limits, num_threads))

@@ -51,8 +51,7 @@ impl From<core::Error> for Stop {
     }
 }
 
-/// The least number of slots from `first` on, in steps, that is balanced enough, or the best of all, and whether it is
-/// enough.
+/// The least number of slots that is balanced enough.
 #[pyfunction]
 #[expect(clippy::too_many_arguments, reason = "the public function gives names to all of them")]
 pub(crate) fn _least_slots(
@@ -60,34 +59,30 @@ pub(crate) fn _least_slots(
     loads: &Bound<'_, PyAny>,
     shape: (usize, usize, usize),
     balancedness: &Bound<'_, PyAny>,
-    span: (u64, u64, u64),
     topology: &Bound<'_, PyAny>,
     policy: &Bound<'_, PyAny>,
     num_groups: &Bound<'_, PyAny>,
+    max_slots: Option<&Bound<'_, PyAny>>,
+    step: Option<&Bound<'_, PyAny>>,
     max_off_node: Option<&Bound<'_, PyAny>>,
     num_threads: Option<&Bound<'_, PyAny>>,
-) -> PyResult<(Row, bool)> {
-    let (first, last, step) = span;
+) -> PyResult<Row> {
     let wanted = argument::number("balancedness", balancedness)?;
     let topology = Topology::from_argument(topology)?;
     let options = options_from(policy, num_groups, max_off_node, num_threads)?;
     let loads = read_loads(loads, shape.0, shape.1, shape.2)?;
-    let step = NonZeroU64::new(step).ok_or_else(|| PyValueError::new_err("step=0 is out of range, expected 1.."))?;
-    let mut best: Option<core::Capacity> = None;
+    let natural =
+        |name, value: Option<&Bound<'_, PyAny>>| value.map(|value| argument::natural(name, value)).transpose();
+    let mut search = core::Search::default();
+    search.max_slots = natural("max_slots", max_slots)?.map(u64::from);
+    if let Some(step) = natural("step", step)? {
+        let refuse = || PyValueError::new_err(format!("step=0 is out of range, expected 1..={}", u32::MAX));
+        search.step = Some(NonZeroU64::new(step.into()).ok_or_else(refuse)?);
+    }
     #[expect(clippy::redundant_closure_for_method_calls, reason = "the method is of one lifetime, the closure of all")]
-    let looked = |found: &core::Capacity| {
-        if best.is_none_or(|best| found.balancedness > best.balancedness) {
-            best = Some(*found);
-        }
-        Python::attach(|py| py.check_signals()).map_err(Stop::Raised)
-    };
-    let found = py.detach(|| core::least_slots(&loads, wanted, first..=last, step, &topology, &options, looked));
-    match found {
-        Ok(Some(found)) => Ok((row(&found), true)),
-        Ok(None) => match best {
-            Some(best) => Ok((row(&best), false)),
-            None => Err(PyValueError::new_err(format!("max_slots={last} is out of range, expected at least {first}"))),
-        },
+    let looked = |_: &core::Capacity| Python::attach(|py| py.check_signals()).map_err(Stop::Raised);
+    match py.detach(|| core::least_slots(&loads, wanted, search, &topology, &options, looked)) {
+        Ok(found) => Ok(row(&found)),
         Err(Stop::Refused(error)) => Err(to_py_err(error)),
         Err(Stop::Raised(error)) => Err(error),
     }

@@ -4,7 +4,7 @@
 
 use crate::arithmetic::word;
 use crate::error::Error;
-use crate::limits::{Limit, NUM_EXPERTS, NUM_REDUNDANT_EXPERTS, NUM_SHARED_EXPERTS};
+use crate::limits::{NUM_EXPERTS, NUM_REDUNDANT_EXPERTS, NUM_SHARED_EXPERTS};
 use crate::partition::{Experts, Partition, Strategy, to_usize};
 
 /// The entry of an index map for an expert that the rank does not own.
@@ -304,7 +304,7 @@ pub(crate) fn write_mask(local: impl LocalExperts, num_experts: usize, out: &mut
 
 /// E + S, unless that many experts leave a local index that is no `int32`.
 pub(crate) const fn length_with_shared(num_experts: u32, num_shared_experts: u32) -> Result<u32, Error> {
-    extended(num_experts, NUM_SHARED_EXPERTS, num_shared_experts)
+    NUM_EXPERTS.check_sum(num_experts, &NUM_SHARED_EXPERTS, num_shared_experts)
 }
 
 /// E + n: how many experts are divided where n redundant ones are added to a model's own.
@@ -312,14 +312,7 @@ pub(crate) const fn length_with_shared(num_experts: u32, num_shared_experts: u32
 /// # Errors
 /// E + n beyond the limit of E.
 pub const fn with_redundant_experts(num_experts: u32, num_redundant_experts: u32) -> Result<u32, Error> {
-    extended(num_experts, NUM_REDUNDANT_EXPERTS, num_redundant_experts)
-}
-
-const fn extended(num_experts: u32, added: Limit, number: u32) -> Result<u32, Error> {
-    match num_experts.checked_add(number) {
-        Some(total) if total <= NUM_EXPERTS.max() => Ok(total),
-        _ => Err(Error::too_many_experts(num_experts, added, number)),
-    }
+    NUM_EXPERTS.check_sum(num_experts, &NUM_REDUNDANT_EXPERTS, num_redundant_experts)
 }
 
 pub(crate) fn expect_length(out: &[i32], expected: u64) -> Result<(), Error> {

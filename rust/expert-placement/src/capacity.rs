@@ -1,10 +1,11 @@
 //! How many slots a balance takes. SPEC.md, "Capacity".
 
 use core::num::NonZeroU64;
-use core::ops::RangeInclusive;
 
+use crate::balance::shape::Shape;
 use crate::balance::{Options, rebalance};
 use crate::error::Error;
+use crate::limits::NUM_SLOTS;
 use crate::loads::Loads;
 use crate::refusal::{Place, Refusal};
 use crate::topology::Topology;
@@ -34,38 +35,74 @@ pub fn capacity(loads: &Loads, num_slots: u64, topology: &Topology, options: &Op
     Ok(Capacity { num_slots, balancedness: plan.balancedness(loads)?, most })
 }
 
-/// The least number of slots, of those of a range in steps from its start, whose plan is at least so balanced; `None`
-/// where none is.
+/// What a search for slots is told beside the options of its plans.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Search {
+    /// The most slots that there may be; twice as many as hold every expert, or one a rank, without other word.
+    pub max_slots: Option<u64>,
+    /// What slots come in; the number of ranks without other word, so that all have equally many.
+    pub step: Option<NonZeroU64>,
+}
+
+/// The least number of slots, of the multiples of a step, whose plan is at least so balanced.
 ///
-/// Plans are made one by one in ascending order, since more slots do not always balance better. `looked` is told each,
-/// and stops the search with its error.
+/// Plans are made one by one in ascending order, from the fewest slots that hold every expert on, since more slots do not
+/// always balance better. `looked` is told each, and stops the search with its error.
 ///
 /// # Errors
-/// A balancedness outside `0.0 ..= 1.0`, what `looked` says, and those of [`rebalance`].
+/// A balancedness outside `0.0 ..= 1.0`, or that no number of slots reaches, `max_slots` that hold too few experts, what
+/// `looked` says, and the errors of [`rebalance`].
 pub fn least_slots<E: From<Error>>(
     loads: &Loads,
     balancedness: f64,
-    num_slots: RangeInclusive<u64>,
-    step: NonZeroU64,
+    search: Search,
     topology: &Topology,
     options: &Options<'_>,
     mut looked: impl FnMut(&Capacity) -> Result<(), E>,
-) -> Result<Option<Capacity>, E> {
+) -> Result<Capacity, E> {
     if !(0.0..=1.0).contains(&balancedness) {
         let (place, expected) = (Place::of("balancedness"), "a number in 0.0..=1.0");
         return Err(Error::refused(Refusal::BadNumber { place, bits: balancedness.to_bits(), expected }).into());
     }
-    let (mut slots, last) = (*num_slots.start(), *num_slots.end());
-    while slots <= last {
+    let step = search.step.map_or_else(|| u64::from(topology.num_ranks()), NonZeroU64::get);
+    let first = fewest_slots(topology, loads.num_experts(), step)?;
+    let last = search.max_slots.unwrap_or_else(|| first.saturating_mul(2).max(topology.num_ranks().into()));
+    let mut best: Option<Capacity> = None;
+    for slots in (first..=last).step_by(usize::try_from(step).unwrap_or(usize::MAX)) {
         let found = capacity(loads, slots, topology, options)?;
         looked(&found)?;
         if found.balancedness >= balancedness {
-            return Ok(Some(found));
+            return Ok(found);
         }
-        match slots.checked_add(step.get()) {
-            Some(next) => slots = next,
-            None => break,
+        if best.is_none_or(|best| found.balancedness > best.balancedness) {
+            best = Some(found);
         }
     }
-    Ok(None)
+    let refusal = match best {
+        Some(best) => {
+            let (wanted, most) = (balancedness.to_bits(), best.balancedness.to_bits());
+            Refusal::Unbalanced { wanted, max_slots: last, most, num_slots: best.num_slots }
+        }
+        None => Refusal::OutOfRange {
+            place: Place::of("max_slots"),
+            value: i128::from(last),
+            min: i64::try_from(first).unwrap_or(i64::MAX),
+            max: i64::from(NUM_SLOTS.max()),
+            because: "fewer slots do not hold every expert",
+        },
+    };
+    Err(Error::refused(refusal).into())
+}
+
+/// The fewest slots, of the multiples of a step, whose usable ranks hold every expert.
+fn fewest_slots(topology: &Topology, num_experts: usize, step: u64) -> Result<u64, Error> {
+    let mut slots = u64::try_from(num_experts).unwrap_or(u64::MAX).next_multiple_of(step).max(step);
+    loop {
+        NUM_SLOTS.check(slots.into())?;
+        if Shape::new(topology, slots, num_experts)?.room >= num_experts {
+            return Ok(slots);
+        }
+        slots = slots.saturating_add(step);
+    }
 }

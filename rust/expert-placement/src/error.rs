@@ -33,8 +33,9 @@ enum Cause {
         expert: i128,
         num_experts: u32,
     },
-    TooManyExperts {
-        num_experts: u32,
+    SumOutOfRange {
+        limit: Limit,
+        value: u32,
         added: Limit,
         number: u32,
     },
@@ -65,14 +66,7 @@ enum Cause {
         expected: u64,
     },
     #[cfg(feature = "alloc")]
-    NotIndexMap {
-        flaw: MapFlaw,
-        looks_like_mask: bool,
-    },
-    #[cfg(feature = "alloc")]
-    NotMask {
-        flaw: MapFlaw,
-    },
+    WrongMap(WrongMap),
     #[cfg(feature = "alloc")]
     OutOfMemory {
         elements: u64,
@@ -87,13 +81,34 @@ enum Cause {
 }
 
 #[cfg(feature = "alloc")]
-/// What is wrong with a map that was read, and at which position.
+/// Why a map is not the representation that it was read as, and which one it is instead, where that can be told.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct WrongMap {
+    pub(crate) read_as_mask: bool,
+    pub(crate) num_experts: u32,
+    pub(crate) flaw: MapFlaw,
+    pub(crate) instead: Option<Instead>,
+}
+
+#[cfg(feature = "alloc")]
+/// What is wrong with a map that was read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum MapFlaw {
+    /// The map has another length than its representation has for E and S.
+    Length { actual: usize, expected: u64 },
     /// The entry is none of the values allowed at its position; `expected` says which are.
     Entry { position: usize, value: i64, expected: Expected },
-    /// The map is shorter than its fixed tail.
-    TooShort { length: usize, tail: u64 },
+}
+
+#[cfg(feature = "alloc")]
+/// What a map is that is not what it was read as: a representation of a map of the same E, or at least 0 and 1 alone.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Instead {
+    IndexMap,
+    WithShared(u32),
+    WithSentinel,
+    Mask(u32),
+    Bits,
 }
 
 #[cfg(feature = "alloc")]
@@ -130,8 +145,8 @@ impl Error {
         Self::because(Cause::NoSuchExpert { expert, num_experts })
     }
 
-    pub(crate) const fn too_many_experts(num_experts: u32, added: Limit, number: u32) -> Self {
-        Self::because(Cause::TooManyExperts { num_experts, added, number })
+    pub(crate) const fn sum_out_of_range(limit: Limit, value: u32, added: Limit, number: u32) -> Self {
+        Self::because(Cause::SumOutOfRange { limit, value, added, number })
     }
 
     #[cfg(feature = "placement")]
@@ -166,13 +181,8 @@ impl Error {
     }
 
     #[cfg(feature = "alloc")]
-    pub(crate) const fn not_index_map(flaw: MapFlaw, looks_like_mask: bool) -> Self {
-        Self::because(Cause::NotIndexMap { flaw, looks_like_mask })
-    }
-
-    #[cfg(feature = "alloc")]
-    pub(crate) const fn not_mask(flaw: MapFlaw) -> Self {
-        Self::because(Cause::NotMask { flaw })
+    pub(crate) const fn wrong_map(wrong: WrongMap) -> Self {
+        Self::because(Cause::WrongMap(wrong))
     }
 
     #[cfg(feature = "alloc")]
@@ -215,7 +225,7 @@ impl Error {
     /// Whether a map was read in a representation that it is not.
     #[must_use]
     pub const fn is_wrong_representation(&self) -> bool {
-        matches!(self.cause, Cause::NotIndexMap { .. } | Cause::NotMask { .. })
+        matches!(self.cause, Cause::WrongMap(_))
     }
 }
 
@@ -241,11 +251,12 @@ impl fmt::Display for Cause {
             Self::NoSuchExpert { expert, num_experts } => {
                 OutOfRange { parameter: "expert", value: expert, min: 0, end: num_experts, closed: false }.fmt(f)
             }
-            Self::TooManyExperts { num_experts, added, number } => write!(
+            Self::SumOutOfRange { limit, value, added, number } => write!(
                 f,
-                "{}={number} is out of range, expected 0..={} beside num_experts={num_experts}: ids are int32",
+                "{}={number} is out of range, expected 0..={} beside {}={value}: ids are int32",
                 added.parameter(),
-                crate::limits::NUM_EXPERTS.max().saturating_sub(num_experts),
+                limit.max().saturating_sub(value),
+                limit.parameter(),
             ),
             #[cfg(feature = "placement")]
             Self::NoSuchIndex { parameter, value, end } => {
@@ -273,12 +284,7 @@ impl fmt::Display for Cause {
                 write!(f, "{parameter} has length {actual}, expected {expected}")
             }
             #[cfg(feature = "alloc")]
-            Self::NotIndexMap { flaw, looks_like_mask: true } => write!(
-                f,
-                "expert_map is not an index map but looks like a 0/1 expert mask, read it as a mask instead ({flaw})",
-            ),
-            #[cfg(feature = "alloc")]
-            Self::NotIndexMap { flaw, looks_like_mask: false } => write!(f, "expert_map is not an index map: {flaw}"),
+            Self::WrongMap(wrong) => wrong.fmt(f),
             #[cfg(feature = "alloc")]
             Self::OutOfMemory { elements } => write!(f, "cannot allocate a list of {elements} elements"),
             #[cfg(feature = "alloc")]
@@ -286,8 +292,6 @@ impl fmt::Display for Cause {
                 f,
                 "local_experts[{position}]={expert} is out of range, expected ascending ids and here {least}..{num_experts}",
             ),
-            #[cfg(feature = "alloc")]
-            Self::NotMask { flaw } => write!(f, "expert_mask is not a 0/1 mask with a trailing 0: {flaw}"),
         }
     }
 }
@@ -330,13 +334,54 @@ fn write_not_uniform(f: &mut fmt::Formatter<'_>, partition: Partition) -> fmt::R
 const SEARCHED_RANKS: usize = 4096;
 
 #[cfg(feature = "alloc")]
+impl fmt::Display for WrongMap {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { read_as_mask, num_experts, flaw, instead } = *self;
+        let (parameter, name) =
+            if read_as_mask { ("expert_mask", "a 0/1 mask with a trailing 0") } else { ("expert_map", "an index map") };
+        match (flaw, instead) {
+            (MapFlaw::Entry { .. }, Some(Instead::Mask(_) | Instead::Bits)) => write!(
+                f,
+                "{parameter} is not {name} but looks like a 0/1 expert mask, read it as a mask instead ({flaw})",
+            )?,
+            (MapFlaw::Entry { .. }, _) => write!(f, "{parameter} is not {name}: {flaw}")?,
+            (MapFlaw::Length { .. }, _) => write!(f, "{parameter} {flaw}")?,
+        }
+        match instead {
+            None => Ok(()),
+            Some(Instead::IndexMap) => {
+                write!(f, "; it is the index map of {num_experts} experts, which `from_index_map` reads")
+            }
+            Some(Instead::WithShared(shared)) => write!(
+                f,
+                "; it is the index map of {num_experts} experts with num_shared_experts={shared}, which \
+                 `from_index_map_with_shared` reads",
+            ),
+            Some(Instead::WithSentinel) => write!(
+                f,
+                "; it is the index map of {num_experts} experts with a sentinel, which \
+                 `from_index_map_with_sentinel` reads",
+            ),
+            Some(Instead::Mask(shared)) => write!(
+                f,
+                "; it is the 0/1 mask of {num_experts} experts with num_shared_experts={shared}, which `from_mask` reads",
+            ),
+            Some(Instead::Bits) if matches!(flaw, MapFlaw::Length { .. }) => {
+                f.write_str("; it looks like a 0/1 expert mask of other numbers of experts")
+            }
+            Some(Instead::Bits) => Ok(()),
+        }
+    }
+}
+
+#[cfg(feature = "alloc")]
 impl fmt::Display for MapFlaw {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match *self {
+            Self::Length { actual, expected } => write!(f, "has length {actual}, expected {expected}"),
             Self::Entry { position, value, expected } => {
                 write!(f, "entry {position} is {value}, expected {expected}")
             }
-            Self::TooShort { length, tail } => write!(f, "length is {length}, expected at least {tail}"),
         }
     }
 }
@@ -364,12 +409,7 @@ impl Excerpt {
     const CAPACITY: usize = 40;
 
     fn new(text: &str) -> Self {
-        let length = text
-            .char_indices()
-            .map(|(start, character)| start + character.len_utf8())
-            .take_while(|end| *end <= Self::CAPACITY)
-            .last()
-            .unwrap_or(0);
+        let length = length_within(text, Self::CAPACITY);
         let mut bytes = [0; Self::CAPACITY];
         for (to, from) in bytes.iter_mut().zip(text.as_bytes().iter().take(length)) {
             *to = *from;
@@ -381,6 +421,40 @@ impl Excerpt {
 impl fmt::Display for Excerpt {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let text = self.bytes.get(..self.length).and_then(|bytes| core::str::from_utf8(bytes).ok()).unwrap_or_default();
-        write!(f, "{}{}", text.escape_debug(), if self.shortened { "..." } else { "" })
+        write!(f, "{}{}", Printable { text, most: Self::CAPACITY }, if self.shortened { "..." } else { "" })
     }
+}
+
+/// A text of others as it stands in a message: on one line, with escapes for what no terminal can show, and no longer
+/// than `most` bytes before it is cut.
+#[derive(Clone, Copy, Debug)]
+pub struct Printable<'a> {
+    /// The text.
+    pub text: &'a str,
+    /// The most bytes of it that are shown.
+    pub most: usize,
+}
+
+impl fmt::Display for Printable<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let length = length_within(self.text, self.most);
+        for character in self.text.get(..length).unwrap_or_default().chars() {
+            match (character, u32::from(character)) {
+                ('\n' | '\r' | '\t', _) => write!(f, "{}", character.escape_debug())?,
+                // These are escaped in source code only.
+                ('\\' | '\'' | '"', _) => fmt::Write::write_char(f, character)?,
+                _ if character.escape_debug().len() == 1 => fmt::Write::write_char(f, character)?,
+                (_, code @ ..0x100) => write!(f, "\\x{code:02x}")?,
+                (_, code @ ..0x1_0000) => write!(f, "\\u{code:04x}")?,
+                (_, code) => write!(f, "\\U{code:08x}")?,
+            }
+        }
+        if length < self.text.len() { f.write_str("...") } else { Ok(()) }
+    }
+}
+
+/// The length in bytes of the longest beginning of a text, in whole characters, within `most` bytes.
+fn length_within(text: &str, most: usize) -> usize {
+    let ends = text.char_indices().map(|(start, character)| start + character.len_utf8());
+    ends.take_while(|end| *end <= most).last().unwrap_or(0)
 }

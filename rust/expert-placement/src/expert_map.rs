@@ -1,7 +1,8 @@
 //! One rank's map, read from any of the four representations in use. SPEC.md, "Representations".
 //!
-//! Mixing the representations up is the commonest silent bug of the field, so reading is strict: whatever is not
-//! exactly the representation that was named is refused, and a 0/1 mask in the place of an index map is called one.
+//! Mixing the representations up is the commonest silent bug of the field, so reading is strict. Some differ in nothing
+//! but their length, so that a reader is told E: whatever is not exactly the representation that was named, of E experts,
+//! is refused, and the error says which representation it is where that can be told.
 
 extern crate alloc;
 use alloc::vec::Vec;
@@ -10,7 +11,7 @@ use crate::batch::{
     ABSENT, LocalExperts, expect_length, int32, length_with_shared, write_index_map, write_index_map_with_shared,
     write_mask,
 };
-use crate::error::{Error, Expected, MapFlaw};
+use crate::error::{Error, Expected, Instead, MapFlaw, WrongMap};
 use crate::limits::NUM_EXPERTS;
 use crate::partition::{Partition, to_usize};
 
@@ -37,7 +38,7 @@ impl ExpertMap {
     ///
     /// # Errors
     /// `num_experts` out of range, or an id that is not above the one before it and below E.
-    pub fn from_local_experts(num_experts: u32, local_experts: &[i32]) -> Result<Self, Error> {
+    pub fn from_local_experts(local_experts: &[i32], num_experts: u32) -> Result<Self, Error> {
         let num_experts = NUM_EXPERTS.check(i128::from(num_experts))?;
         let mut local = with_room(local_experts.len())?;
         let mut least = 0;
@@ -54,73 +55,48 @@ impl ExpertMap {
     /// Reads the `-1` index map of length E.
     ///
     /// # Errors
-    /// Entries that are not -1 or the next local index; a 0/1 mask is named as such.
-    pub fn from_index_map(map: &[i32]) -> Result<Self, Error> {
-        Self::from_routed(map, map)
+    /// `num_experts` out of range, a map of another length, or entries that are not -1 or the next local index. The
+    /// error names the representation that the map is instead, where it is one of a map of E experts.
+    pub fn from_index_map(map: &[i32], num_experts: u32) -> Result<Self, Error> {
+        let num_experts = NUM_EXPERTS.check(i128::from(num_experts))?;
+        read_index_map(map, num_experts).map_err(|flaw| refuse_index_map(map, num_experts, flaw))
     }
 
     /// Reads the index map of length E + S, whose last S entries are the local indices of the shared experts.
     ///
     /// # Errors
-    /// A map shorter than S, a routed part that is not an index map, or other entries at the end.
-    pub fn from_index_map_with_shared(map: &[i32], num_shared_experts: u32) -> Result<Self, Error> {
-        let (routed, shared) =
-            split_tail(map, u64::from(num_shared_experts)).map_err(|flaw| refuse_index_map(map, flaw))?;
-        let read = Self::from_routed(routed, map)?;
-        for ((position, &value), expected) in (routed.len()..).zip(shared).zip(length(&read.local)..) {
-            if i128::from(value) != expected {
-                let expected = Expected::Exactly(i64::try_from(expected).unwrap_or(i64::MAX));
-                return Err(refuse_index_map(map, MapFlaw::Entry { position, value: i64::from(value), expected }));
-            }
-        }
-        Ok(read)
+    /// `num_experts` or E + S out of range, a map of another length, a routed part that is not an index map, or other
+    /// entries at the end. The error names the representation that the map is instead, as for
+    /// [`ExpertMap::from_index_map`].
+    pub fn from_index_map_with_shared(map: &[i32], num_experts: u32, num_shared_experts: u32) -> Result<Self, Error> {
+        let num_experts = NUM_EXPERTS.check(i128::from(num_experts))?;
+        length_with_shared(num_experts, num_shared_experts)?;
+        read_index_map_with_shared(map, num_experts, num_shared_experts)
+            .map_err(|flaw| refuse_index_map(map, num_experts, flaw))
     }
 
     /// Reads the index map of length E + 1 whose last entry is -1.
     ///
     /// # Errors
-    /// An empty map, another last entry, or a rest that is not an index map.
-    pub fn from_index_map_with_sentinel(map: &[i32]) -> Result<Self, Error> {
-        let (routed, sentinel) = split_tail(map, 1).map_err(|flaw| refuse_index_map(map, flaw))?;
-        if let Some(&value) = sentinel.first().filter(|value| **value != ABSENT) {
-            let expected = Expected::Exactly(i64::from(ABSENT));
-            let flaw = MapFlaw::Entry { position: routed.len(), value: i64::from(value), expected };
-            return Err(refuse_index_map(map, flaw));
-        }
-        Self::from_routed(routed, map)
-    }
-
-    /// Reads the routed part of an index map; `map` is all of it, by which a refusal is worded.
-    fn from_routed(routed: &[i32], map: &[i32]) -> Result<Self, Error> {
-        let num_experts = NUM_EXPERTS.check(length(routed))?;
-        let local = read_local_experts(routed).map_err(|flaw| refuse_index_map(map, flaw))?;
-        Ok(Self { num_experts, local })
+    /// `num_experts` out of range, a map of another length, another last entry, or a rest that is not an index map. The
+    /// error names the representation that the map is instead, as for [`ExpertMap::from_index_map`].
+    pub fn from_index_map_with_sentinel(map: &[i32], num_experts: u32) -> Result<Self, Error> {
+        let num_experts = NUM_EXPERTS.check(i128::from(num_experts))?;
+        read_index_map_with_sentinel(map, num_experts).map_err(|flaw| refuse_index_map(map, num_experts, flaw))
     }
 
     /// Reads the 0/1 mask of length E + S + 1 with 1 for each shared expert and a trailing 0.
     ///
     /// # Errors
-    /// A mask shorter than S + 1, an entry other than 0 or 1, or another tail.
-    pub fn from_mask(mask: &[i32], num_shared_experts: u32) -> Result<Self, Error> {
-        let (routed, tail) = split_tail(mask, u64::from(num_shared_experts) + 1).map_err(Error::not_mask)?;
-        let num_experts = NUM_EXPERTS.check(length(routed))?;
-        let refuse =
-            |position, value, expected| Error::not_mask(MapFlaw::Entry { position, value: i64::from(value), expected });
-        let mut local = Vec::new();
-        for ((position, &value), expert) in routed.iter().enumerate().zip(0..) {
-            match value {
-                0 => {}
-                1 => local.push(expert),
-                _ => return Err(refuse(position, value, Expected::Bit)),
-            }
-        }
-        for (position, &value) in (routed.len()..).zip(tail) {
-            let expected = i32::from(position + 1 < mask.len());
-            if value != expected {
-                return Err(refuse(position, value, Expected::Exactly(i64::from(expected))));
-            }
-        }
-        Ok(Self { num_experts, local })
+    /// `num_experts` or E + S out of range, a mask of another length, an entry other than 0 or 1, or another tail. The
+    /// error names the representation that the mask is instead, as for [`ExpertMap::from_index_map`].
+    pub fn from_mask(mask: &[i32], num_experts: u32, num_shared_experts: u32) -> Result<Self, Error> {
+        let num_experts = NUM_EXPERTS.check(i128::from(num_experts))?;
+        length_with_shared(num_experts, num_shared_experts)?;
+        read_mask(mask, num_experts, num_shared_experts).map_err(|flaw| {
+            let instead = recognised(mask, num_experts);
+            Error::wrong_map(WrongMap { read_as_mask: true, num_experts, flaw, instead })
+        })
     }
 
     /// Number of routed experts, E.
@@ -219,6 +195,66 @@ pub(crate) fn with_room<T>(elements: usize) -> Result<Vec<T>, Error> {
     Ok(list)
 }
 
+/// The index map of `num_experts` experts.
+fn read_index_map(map: &[i32], num_experts: u32) -> Result<ExpertMap, MapFlaw> {
+    let (routed, _) = split(map, num_experts, 0)?;
+    Ok(ExpertMap { num_experts, local: read_local_experts(routed)? })
+}
+
+/// The index map with the local indices of the shared experts at its end.
+fn read_index_map_with_shared(map: &[i32], num_experts: u32, shared: u32) -> Result<ExpertMap, MapFlaw> {
+    let (routed, tail) = split(map, num_experts, u64::from(shared))?;
+    let local = read_local_experts(routed)?;
+    for ((position, &value), index) in (routed.len()..).zip(tail).zip(local.len()..) {
+        expect_entry(position, value, i64::try_from(index).unwrap_or(i64::MAX))?;
+    }
+    Ok(ExpertMap { num_experts, local })
+}
+
+/// The index map with -1 at its end.
+fn read_index_map_with_sentinel(map: &[i32], num_experts: u32) -> Result<ExpertMap, MapFlaw> {
+    let (routed, tail) = split(map, num_experts, 1)?;
+    for (position, &value) in (routed.len()..).zip(tail) {
+        expect_entry(position, value, i64::from(ABSENT))?;
+    }
+    Ok(ExpertMap { num_experts, local: read_local_experts(routed)? })
+}
+
+/// The mask with 1 for each shared expert, and 0 at its end.
+fn read_mask(mask: &[i32], num_experts: u32, shared: u32) -> Result<ExpertMap, MapFlaw> {
+    let (routed, tail) = split(mask, num_experts, u64::from(shared) + 1)?;
+    let mut local = Vec::new();
+    for ((position, &value), expert) in routed.iter().enumerate().zip(0..) {
+        match value {
+            0 => {}
+            1 => local.push(expert),
+            _ => return Err(MapFlaw::Entry { position, value: i64::from(value), expected: Expected::Bit }),
+        }
+    }
+    for (position, &value) in (routed.len()..).zip(tail) {
+        expect_entry(position, value, i64::from(position + 1 < mask.len()))?;
+    }
+    Ok(ExpertMap { num_experts, local })
+}
+
+/// A map of exactly `num_experts` + `tail` entries, cut after the routed ones.
+fn split(map: &[i32], num_experts: u32, tail: u64) -> Result<(&[i32], &[i32]), MapFlaw> {
+    let expected = u64::from(num_experts) + tail;
+    let flaw = MapFlaw::Length { actual: map.len(), expected };
+    if u64::try_from(map.len()) != Ok(expected) {
+        return Err(flaw);
+    }
+    map.split_at_checked(to_usize(num_experts)).ok_or(flaw)
+}
+
+fn expect_entry(position: usize, value: i32, expected: i64) -> Result<(), MapFlaw> {
+    let value = i64::from(value);
+    if value == expected {
+        return Ok(());
+    }
+    Err(MapFlaw::Entry { position, value, expected: Expected::Exactly(expected) })
+}
+
 /// The experts that have a local index, where every other entry is -1 and the indices ascend from 0.
 fn read_local_experts(routed: &[i32]) -> Result<Vec<u32>, MapFlaw> {
     let mut local = Vec::new();
@@ -234,20 +270,25 @@ fn read_local_experts(routed: &[i32]) -> Result<Vec<u32>, MapFlaw> {
     Ok(local)
 }
 
-/// The error for a map that is not the index map it was given for; only here a 0/1 mask is looked for.
-fn refuse_index_map(map: &[i32], flaw: MapFlaw) -> Error {
-    let only_bits = !map.is_empty() && map.iter().all(|value| matches!(value, 0 | 1));
-    Error::not_index_map(flaw, only_bits && read_local_experts(map).is_err())
+/// The error for a map that is not the index map it was given for; only here another representation is looked for.
+fn refuse_index_map(map: &[i32], num_experts: u32, flaw: MapFlaw) -> Error {
+    let only_bits = || !map.is_empty() && map.iter().all(|value| matches!(value, 0 | 1));
+    let bits = || (only_bits() && read_local_experts(map).is_err()).then_some(Instead::Bits);
+    let instead = recognised(map, num_experts).or_else(bits);
+    Error::wrong_map(WrongMap { read_as_mask: false, num_experts, flaw, instead })
 }
 
-fn split_tail(map: &[i32], tail: u64) -> Result<(&[i32], &[i32]), MapFlaw> {
-    usize::try_from(tail)
-        .ok()
-        .and_then(|tail| map.len().checked_sub(tail))
-        .and_then(|head| map.split_at_checked(head))
-        .ok_or(MapFlaw::TooShort { length: map.len(), tail })
-}
-
-fn length<T>(items: &[T]) -> i128 {
-    i128::try_from(items.len()).unwrap_or(i128::MAX)
+/// The representation of a map of `num_experts` experts that this is. With experts no map is two of them.
+fn recognised(map: &[i32], num_experts: u32) -> Option<Instead> {
+    let beyond = u32::try_from(map.len()).ok()?.checked_sub(num_experts)?;
+    let Some(fewer) = beyond.checked_sub(1) else {
+        return read_index_map(map, num_experts).is_ok().then_some(Instead::IndexMap);
+    };
+    if read_mask(map, num_experts, fewer).is_ok() {
+        Some(Instead::Mask(fewer))
+    } else if read_index_map_with_shared(map, num_experts, beyond).is_ok() {
+        Some(Instead::WithShared(beyond))
+    } else {
+        read_index_map_with_sentinel(map, num_experts).is_ok().then_some(Instead::WithSentinel)
+    }
 }

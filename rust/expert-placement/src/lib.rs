@@ -136,8 +136,8 @@ mod readme {
 pub use balance::{MAX_OFF_NODE, Options, Policy, rebalance};
 pub use batch::{ABSENT, with_redundant_experts};
 #[cfg(feature = "placement")]
-pub use capacity::{Capacity, capacity, least_slots};
-pub use error::Error;
+pub use capacity::{Capacity, Search, capacity, least_slots};
+pub use error::{Error, Printable};
 #[cfg(feature = "alloc")]
 pub use expert_map::ExpertMap;
 #[cfg(feature = "alloc")]

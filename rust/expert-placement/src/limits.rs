@@ -41,6 +41,23 @@ impl Limit {
         Self { parameter, min, max }
     }
 
+    /// The same range for a parameter that goes by another name, as the arguments of an engine's function do.
+    #[must_use]
+    pub const fn named(self, parameter: &'static str) -> Self {
+        Self { parameter, ..self }
+    }
+
+    /// The sum of a value within this limit and of a number that is added to it, where the sum is within it, too.
+    ///
+    /// # Errors
+    /// A sum above the limit; the error names both parameters, by `self` and `added`, and the range of `number`.
+    pub const fn check_sum(&self, value: u32, added: &Self, number: u32) -> Result<u32, Error> {
+        match value.checked_add(number) {
+            Some(total) if total <= self.max => Ok(total),
+            _ => Err(Error::sum_out_of_range(*self, value, *added, number)),
+        }
+    }
+
     /// The parameter's name, as it stands in every public signature.
     #[must_use]
     pub const fn parameter(&self) -> &'static str {

@@ -69,6 +69,8 @@ pub(crate) enum Refusal {
     Needs { parameter: &'static str, needs: &'static str },
     /// Two arguments that must agree.
     Mismatch { left: &'static str, right: &'static str, what: &'static str, left_value: u64, right_value: u64 },
+    /// A balancedness that no number of slots reaches, and the most that was; both as bits.
+    Unbalanced { wanted: u64, max_slots: u64, most: u64, num_slots: u64 },
     /// A limit on the load off node that whole groups on whole nodes do not allow; both as bits.
     OffNode { limit: u64, layer: usize, least: u64 },
     /// A move without a source.
@@ -114,6 +116,14 @@ impl fmt::Display for Refusal {
             Self::Unsupported { policy, needs } => write!(f, "policy `{policy}` needs {needs}"),
             Self::Mismatch { left, right, what, left_value, right_value } => {
                 write!(f, "{left} has {what}={left_value}, expected {right_value} as {right} has")
+            }
+            Self::Unbalanced { wanted, max_slots, most, num_slots } => {
+                let (wanted, most) = (f64::from_bits(wanted), f64::from_bits(most));
+                write!(
+                    f,
+                    "balancedness={wanted} is out of reach with up to max_slots={max_slots} slots, expected at most {most}, \
+                     which {num_slots} have"
+                )
             }
             Self::OffNode { limit, layer, least } => {
                 let (limit, least) = (f64::from_bits(limit), f64::from_bits(least));

@@ -11,7 +11,7 @@
 )]
 
 use expert_placement::limits::{Limit, NUM_EXPERTS, NUM_RANKS, NUM_SHARED_EXPERTS};
-use expert_placement::{ABSENT, Error, ExpertMap, Partition, Strategy, legal_ranks, with_redundant_experts};
+use expert_placement::{ABSENT, Error, ExpertMap, Partition, Printable, Strategy, legal_ranks, with_redundant_experts};
 use proptest::prelude::*;
 
 type Writer = fn(&Partition, &mut [i32]) -> Result<(), Error>;
@@ -83,29 +83,29 @@ proptest! {
         prop_assert_eq!(p.local_index(small).is_ok(), small < experts);
     }
 
-    /// Domain: arbitrary int32 entries near the legal ones, up to 12 long; 20,000 samples, under 1 s.
+    /// Domain: arbitrary int32 entries near the legal ones, up to 12 long, read for every E up to 12; 20,000 samples,
+    /// under 1 s.
     #[test]
     fn whatever_is_read_as_a_representation_is_written_back_unchanged(
-        map in prop::collection::vec(-1..5, 0..12), shared in 0_u32..4,
+        map in prop::collection::vec(-1..5, 0..12), experts in 0_u32..12, shared in 0_u32..4,
     ) {
-        let length = map.len();
-        let mut out = vec![0; length];
-        if let Ok(read) = ExpertMap::from_index_map(&map) {
+        let mut out = vec![0; map.len()];
+        if let Ok(read) = ExpertMap::from_index_map(&map, experts) {
             read.write_index_map(&mut out).unwrap();
             prop_assert_eq!(&out, &map);
         }
-        if let Ok(read) = ExpertMap::from_index_map_with_shared(&map, shared) {
+        if let Ok(read) = ExpertMap::from_index_map_with_shared(&map, experts, shared) {
             read.write_index_map_with_shared(shared, &mut out).unwrap();
             prop_assert_eq!(&out, &map);
         }
-        if let Ok(read) = ExpertMap::from_index_map_with_sentinel(&map) {
+        if let Ok(read) = ExpertMap::from_index_map_with_sentinel(&map, experts) {
             read.write_index_map_with_sentinel(&mut out).unwrap();
             prop_assert_eq!(&out, &map);
         }
-        if let Ok(read) = ExpertMap::from_mask(&map, shared) {
+        if let Ok(read) = ExpertMap::from_mask(&map, experts, shared) {
             read.write_mask(shared, &mut out).unwrap();
             prop_assert_eq!(&out, &map);
-            prop_assert!(ExpertMap::from_index_map(&map).is_err() || length == 1);
+            prop_assert!(ExpertMap::from_index_map(&map, experts).is_err());
         }
     }
 }
@@ -166,27 +166,27 @@ fn agree_on_one_rank(p: &Partition, rank: u32) {
 
     let from_partition = ExpertMap::from_partition(p, rank).unwrap();
     assert_eq!(from_partition.local_experts(), local);
-    assert_eq!(ExpertMap::from_index_map(&index_map).unwrap(), from_partition);
-    assert_eq!(ExpertMap::from_local_experts(experts, &ids).unwrap(), from_partition);
+    assert_eq!(ExpertMap::from_index_map(&index_map, experts).unwrap(), from_partition);
+    assert_eq!(ExpertMap::from_local_experts(&ids, experts).unwrap(), from_partition);
 
     let mut with_sentinel = vec![i32::MIN; experts as usize + 1];
     p.write_expert_map_with_sentinel(rank, &mut with_sentinel).unwrap();
     assert_eq!(with_sentinel.split_last().unwrap(), (&ABSENT, index_map.as_slice()));
-    assert_eq!(ExpertMap::from_index_map_with_sentinel(&with_sentinel).unwrap(), from_partition);
+    assert_eq!(ExpertMap::from_index_map_with_sentinel(&with_sentinel, experts).unwrap(), from_partition);
 
     for shared in 0..3 {
         let mut with_shared = vec![i32::MIN; (experts + shared) as usize];
         p.write_expert_map_with_shared(rank, shared, &mut with_shared).unwrap();
         let tail = (0..shared).map(|s| (local.len() as u32 + s) as i32);
         assert_eq!(with_shared, index_map.iter().copied().chain(tail).collect::<Vec<_>>());
-        assert_eq!(ExpertMap::from_index_map_with_shared(&with_shared, shared).unwrap(), from_partition);
+        assert_eq!(ExpertMap::from_index_map_with_shared(&with_shared, experts, shared).unwrap(), from_partition);
 
         let mut mask = vec![i32::MIN; (experts + shared) as usize + 1];
         p.write_expert_mask(rank, shared, &mut mask).unwrap();
         let bits = index_map.iter().map(|local| i32::from(*local != ABSENT));
         let tail = std::iter::repeat_n(1, shared as usize).chain([0]);
         assert_eq!(mask, bits.chain(tail).collect::<Vec<_>>());
-        assert_eq!(ExpertMap::from_mask(&mask, shared).unwrap(), from_partition);
+        assert_eq!(ExpertMap::from_mask(&mask, experts, shared).unwrap(), from_partition);
     }
 }
 
@@ -242,7 +242,7 @@ fn errors_name_the_parameter_the_value_and_the_range() {
         "rank=-1 is out of range, expected 0..8 (at position 1)"
     );
     assert_eq!(
-        text(ExpertMap::from_local_experts(8, &[1, 1]).unwrap_err()),
+        text(ExpertMap::from_local_experts(&[1, 1], 8).unwrap_err()),
         "local_experts[1]=1 is out of range, expected ascending ids and here 2..8"
     );
     assert_eq!(
@@ -260,27 +260,157 @@ fn a_mask_in_the_place_of_an_index_map_is_called_one() {
         let mut mask = [0; 9];
         p.write_expert_mask(rank, 0, &mut mask).unwrap();
         for refused in [
-            ExpertMap::from_index_map(&mask),
-            ExpertMap::from_index_map_with_shared(&mask, 1),
-            ExpertMap::from_index_map_with_sentinel(&mask),
+            ExpertMap::from_index_map(&mask, 8),
+            ExpertMap::from_index_map_with_shared(&mask, 8, 1),
+            ExpertMap::from_index_map_with_sentinel(&mask, 8),
         ] {
             let error = refused.unwrap_err();
             assert!(error.is_wrong_representation());
-            assert!(error.to_string().contains("looks like a 0/1 expert mask"), "{error}");
+            assert!(error.to_string().contains("0/1 mask of 8 experts with num_shared_experts=0"), "{error}");
         }
         let mut map = [0; 8];
         p.write_expert_map(rank, &mut map).unwrap();
-        let error = ExpertMap::from_mask(&map, 0).unwrap_err();
-        assert!(error.to_string().starts_with("expert_mask is not a 0/1 mask"), "{error}");
+        let error = ExpertMap::from_mask(&map, 8, 0).unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            "expert_mask has length 8, expected 9; it is the index map of 8 experts, which `from_index_map` reads"
+        );
     }
     assert_eq!(
-        ExpertMap::from_index_map(&[-1, 0, 2]).unwrap_err().to_string(),
+        ExpertMap::from_index_map(&[-1, 0, 2], 3).unwrap_err().to_string(),
         "expert_map is not an index map: entry 2 is 2, expected -1 or the next local index 1"
     );
+    assert_eq!(ExpertMap::from_mask(&[], 8, 2).unwrap_err().to_string(), "expert_mask has length 0, expected 11");
+}
+
+/// A way to write a map, by which a reader of it is told from the others.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Form {
+    IndexMap,
+    WithShared(u32),
+    WithSentinel,
+    Mask(u32),
+}
+
+impl Form {
+    fn all() -> impl Iterator<Item = Self> {
+        [Self::IndexMap, Self::WithSentinel]
+            .into_iter()
+            .chain((0..4).flat_map(|shared| [Self::WithShared(shared), Self::Mask(shared)]))
+    }
+
+    fn write(self, p: &Partition, rank: u32) -> Vec<i32> {
+        let experts = p.num_experts();
+        let length = match self {
+            Self::IndexMap => experts,
+            Self::WithShared(shared) => experts + shared,
+            Self::WithSentinel => experts + 1,
+            Self::Mask(shared) => experts + shared + 1,
+        };
+        let mut out = vec![i32::MIN; length as usize];
+        match self {
+            Self::IndexMap => p.write_expert_map(rank, &mut out),
+            Self::WithShared(shared) => p.write_expert_map_with_shared(rank, shared, &mut out),
+            Self::WithSentinel => p.write_expert_map_with_sentinel(rank, &mut out),
+            Self::Mask(shared) => p.write_expert_mask(rank, shared, &mut out),
+        }
+        .unwrap();
+        out
+    }
+
+    fn read(self, map: &[i32], experts: u32) -> Result<ExpertMap, Error> {
+        match self {
+            Self::IndexMap => ExpertMap::from_index_map(map, experts),
+            Self::WithShared(shared) => ExpertMap::from_index_map_with_shared(map, experts, shared),
+            Self::WithSentinel => ExpertMap::from_index_map_with_sentinel(map, experts),
+            Self::Mask(shared) => ExpertMap::from_mask(map, experts, shared),
+        }
+    }
+
+    fn named(self, experts: u32) -> String {
+        match self {
+            Self::IndexMap | Self::WithShared(0) => format!("index map of {experts} experts, which `from_index_map`"),
+            Self::WithShared(shared) => format!(
+                "index map of {experts} experts with num_shared_experts={shared}, which `from_index_map_with_shared`"
+            ),
+            Self::WithSentinel => {
+                format!("index map of {experts} experts with a sentinel, which `from_index_map_with_sentinel`")
+            }
+            Self::Mask(shared) => {
+                format!("0/1 mask of {experts} experts with num_shared_experts={shared}, which `from_mask`")
+            }
+        }
+    }
+}
+
+/// Domain: E in 0..=12, R in 1..=6, every rank, three strategies; each of ten ways to write against each to read. Under
+/// 1 s.
+#[test]
+fn a_map_is_read_as_what_it_was_written_as_and_refused_as_anything_else() {
+    for strategy in Strategy::ALL {
+        for (experts, ranks) in (0..=12).flat_map(|experts| (1..=6).map(move |ranks| (experts, ranks))) {
+            let p = Partition::new(experts, ranks, strategy).unwrap();
+            for (rank, written) in (0..ranks).flat_map(|rank| Form::all().map(move |form| (rank, form))) {
+                let map = written.write(&p, rank);
+                for read in Form::all() {
+                    let case = format!("{written:?} of rank {rank} of {p:?} read as {read:?}");
+                    if map == read.write(&p, rank) {
+                        assert_eq!(read.read(&map, experts), ExpertMap::from_partition(&p, rank), "{case}");
+                        continue;
+                    }
+                    let error = read.read(&map, experts).unwrap_err();
+                    assert!(error.is_wrong_representation(), "{case}: {error}");
+                    if experts > 0 {
+                        assert!(error.to_string().contains(&written.named(experts)), "{case}: {error}");
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// Domain: the named cases.
+#[test]
+fn a_map_of_another_length_is_refused_with_what_it_is() {
+    let p = Partition::new(30, 8, Strategy::Linear).unwrap();
+    let text = |read: Form, written: Form| read.read(&written.write(&p, 7), 30).unwrap_err().to_string();
     assert_eq!(
-        ExpertMap::from_mask(&[], 2).unwrap_err().to_string(),
-        "expert_mask is not a 0/1 mask with a trailing 0: length is 0, expected at least 3"
+        text(Form::IndexMap, Form::WithShared(1)),
+        "expert_map has length 31, expected 30; it is the index map of 30 experts with num_shared_experts=1, which \
+         `from_index_map_with_shared` reads"
     );
+    assert_eq!(
+        text(Form::IndexMap, Form::WithSentinel),
+        "expert_map has length 31, expected 30; it is the index map of 30 experts with a sentinel, which \
+         `from_index_map_with_sentinel` reads"
+    );
+    assert_eq!(
+        text(Form::Mask(0), Form::Mask(2)),
+        "expert_mask has length 33, expected 31; it is the 0/1 mask of 30 experts with num_shared_experts=2, which \
+         `from_mask` reads"
+    );
+    assert_eq!(
+        text(Form::WithSentinel, Form::WithShared(1)),
+        "expert_map is not an index map: entry 30 is 3, expected -1; it is the index map of 30 experts with \
+         num_shared_experts=1, which `from_index_map_with_shared` reads"
+    );
+    let other = |experts| ExpertMap::from_index_map(&[-1, 0, 1], experts).unwrap_err().to_string();
+    assert_eq!(other(4), "expert_map has length 3, expected 4");
+    assert_eq!(other(1 << 31), "num_experts=2147483648 is out of range, expected 0..=2147483647");
+    assert_eq!(
+        ExpertMap::from_mask(&[0, 1], 30, NUM_SHARED_EXPERTS.max()).unwrap_err().to_string(),
+        "num_shared_experts=2147483647 is out of range, expected 0..=2147483617 beside num_experts=30: ids are int32"
+    );
+}
+
+/// Domain: the named cases.
+#[test]
+fn a_text_of_others_is_shown_on_one_line_and_shortened() {
+    let shown = |text, most| Printable { text, most }.to_string();
+    assert_eq!(shown("a\n\t\r\u{1b}\u{85}", 40), "a\\n\\t\\r\\x1b\\x85");
+    assert_eq!(shown("\u{200b}\u{e0001}", 40), "\\u200b\\U000e0001");
+    assert_eq!(shown("\\ ' \" \u{3b1}", 40), "\\ ' \" \u{3b1}");
+    assert_eq!(shown("\u{3b1}\u{3b1}", 3), "\u{3b1}...");
 }
 
 /// Domain: every E in 1..=2000 against trial division, and the largest E. Under 1 s.

@@ -200,7 +200,7 @@ fn choose(layers: &[Warm], job: &Job<'_>, options: &Options<'_>) -> Result<Vec<u
                 .offers
                 .iter()
                 .enumerate()
-                .filter(|(_, offer)| offer.is_at_home && offer.time <= warm.target * (1.0 + 1e-12));
+                .filter(|(_, offer)| offer.off_node <= warm.limit && offer.time <= warm.target * (1.0 + 1e-12));
             good.min_by_key(|(_, offer)| offer.moves).map_or(0, |(index, _)| index)
         };
         return Ok(layers.iter().map(cheapest).collect());
@@ -226,7 +226,8 @@ fn choose(layers: &[Warm], job: &Job<'_>, options: &Options<'_>) -> Result<Vec<u
         // Nothing can be spent, and so nothing changes that need not.
         return Ok(vec![0; layers.len()]);
     }
-    let offers: Vec<Vec<Offer>> = layers.iter().map(|warm| warm.way.worthwhile()).collect();
+    let offers: Vec<Vec<Offer>> =
+        layers.iter().map(|warm| warm.way.worthwhile(warm.limit.max(warm.was_off_node))).collect();
     let chosen = warm::spend(&offers, budget, options.min_gain.map(|gain| gain * means));
     // Back to the places among all offers.
     let place = |(layer, index): (usize, usize)| {

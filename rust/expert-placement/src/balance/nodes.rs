@@ -5,6 +5,7 @@
 
 use super::shape::Shape;
 use super::state::{NONE, State};
+use crate::placement::EMPTY;
 
 /// The node where each expert of a layer is at home, and how much load may be served elsewhere.
 #[derive(Clone, Debug)]
@@ -14,6 +15,11 @@ pub(crate) struct Homes {
 }
 
 impl Homes {
+    /// How much load may be served elsewhere.
+    pub(crate) const fn limit(&self) -> f64 {
+        self.limit
+    }
+
     /// The home of an expert.
     pub(crate) fn of(&self, expert: u32) -> usize {
         self.of_expert[expert as usize]
@@ -48,23 +54,21 @@ impl Homes {
         Self { of_expert: (0..weights.len()).map(|expert| home[expert / size]).collect(), limit }
     }
 
-    /// Homes on the nodes that serve most of each group's load already; of equals the lower node.
-    pub(crate) fn of_state(weights: &[f64], num_groups: usize, limit: f64, shape: &Shape, state: &State) -> Self {
-        let size = weights.len() / num_groups;
-        let mut of_expert = Vec::with_capacity(weights.len());
-        for group in (0..weights.len() as u32).collect::<Vec<_>>().chunks_exact(size) {
-            let mut served = vec![(0.0, 0_usize); shape.num_nodes];
-            for &expert in group {
-                for bin in state.holders_of(expert) {
-                    let (load, replicas) = &mut served[shape.bins[bin].node];
-                    *load += state.share(expert);
-                    *replicas += 1;
-                }
-            }
+    /// Homes on the nodes that serve most of each group's load already, by the shares of a row; of equals the lower node.
+    pub(crate) fn of_row(shares: &[f64], num_groups: usize, limit: f64, shape: &Shape, row: &[i32]) -> Self {
+        let size = shares.len() / num_groups;
+        // Where there is no load, the most replicas count.
+        let mut served = vec![(0.0, 0_usize); num_groups * shape.num_nodes];
+        for (node, expert) in held(shape, row) {
+            let (load, replicas) = &mut served[expert / size * shape.num_nodes + node];
+            *load += shares[expert];
+            *replicas += 1;
+        }
+        let mut of_expert = Vec::with_capacity(shares.len());
+        for served in served.chunks_exact(shape.num_nodes) {
             let mut home = 0;
-            for (node, (load, replicas)) in served.iter().enumerate() {
-                // Where there is no load, the most replicas.
-                if (*load, *replicas) > served[home] {
+            for (node, most) in served.iter().enumerate() {
+                if *most > served[home] {
                     home = node;
                 }
             }
@@ -72,6 +76,20 @@ impl Homes {
         }
         Self { of_expert, limit }
     }
+
+    /// The load that a row serves away from home.
+    pub(crate) fn off_node(&self, shares: &[f64], shape: &Shape, row: &[i32]) -> f64 {
+        let strangers = held(shape, row).filter(|(node, expert)| self.of_expert[*expert] != *node);
+        strangers.fold(0.0, |sum, (_, expert)| sum + shares[expert])
+    }
+}
+
+/// The node and the expert of every slot of a row that holds one.
+fn held<'a>(shape: &'a Shape, row: &'a [i32]) -> impl Iterator<Item = (usize, usize)> + 'a {
+    shape.bins.iter().flat_map(|bin| {
+        let entries = row[bin.start..bin.start + bin.slots].iter().filter(|entry| **entry != EMPTY);
+        entries.map(|entry| (bin.node, *entry as usize))
+    })
 }
 
 #[derive(Clone, Debug, Default)]
@@ -196,9 +214,4 @@ pub(crate) fn may_replace(old: u32, new: u32, bin: usize, weights: &[f64], shape
 /// Whether the load off node may change by so much.
 fn is_within(change: f64, shape: &Shape, state: &State) -> bool {
     change <= 0.0 || shape.homes.as_ref().is_none_or(|homes| state.off_node() + change <= homes.limit)
-}
-
-/// Whether the load off node is within its limit, where there is one.
-pub(crate) fn is_at_home(shape: &Shape, state: &State) -> bool {
-    shape.homes.as_ref().is_none_or(|homes| state.off_node() <= homes.limit)
 }

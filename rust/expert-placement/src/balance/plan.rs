@@ -4,7 +4,7 @@ use super::nodes::Homes;
 use super::shape::{Bin, Shape};
 use super::state::{NONE, State};
 use super::warm::{self, Course, Offer, Way};
-use super::{Policy, deepseek, nodes, pack, recount, refine, replicate, trial, windows};
+use super::{Policy, deepseek, pack, recount, refine, replicate, trial, windows};
 use crate::loads::Loads;
 use crate::migration::rank_moves;
 use crate::placement::EMPTY;
@@ -146,6 +146,22 @@ impl Workspace {
             out.copy_from_slice(&row);
         }
         self.row = row;
+        if is_worse {
+            self.give_useless_copies_up(job, layer, out);
+        }
+    }
+
+    /// Empties slots of the field's plan that hold a second replica on a rank, where that leaves no rank busier.
+    fn give_useless_copies_up(&mut self, job: &Job<'_>, layer: usize, out: &mut [i32]) {
+        let before = self.time_of(job, layer, out);
+        job.loads.add_up(layer, &mut self.weights);
+        self.begin_from(job.shape, out);
+        let mut row = vec![EMPTY; out.len()];
+        write(&self.state, job.shape, &mut row);
+        // A share more or less is another rounding, and no gain.
+        if self.time_of(job, layer, &row) <= before * (1.0 + 1e-12) {
+            out.copy_from_slice(&row);
+        }
     }
 
     /// The start with groups: every node by itself, replicating what is at home there.
@@ -242,6 +258,9 @@ impl Workspace {
             }
         }
         self.row = row;
+        if hierarchy.is_some() && *out == field[..] {
+            self.give_useless_copies_up(job, layer, out);
+        }
     }
 
     /// The sum over the windows of the busiest rank's time under a row of the table, as reports give it.
@@ -301,6 +320,10 @@ pub(super) struct Warm {
     row: Vec<i32>,
     /// The busiest rank's time in the plan from nothing.
     pub(super) target: f64,
+    /// How much load may be off node.
+    pub(super) limit: f64,
+    /// How much load off node there was.
+    pub(super) was_off_node: f64,
 }
 
 impl Workspace {
@@ -313,26 +336,27 @@ impl Workspace {
         self.read(shape, &row);
         let target = self.state.largest();
         let ideal = std::mem::take(&mut self.state);
+        let mut untouched = before.to_vec();
+        clear_unusable(shape, &mut untouched);
+        // Groups stay where they are, and what is off node stays below the limit, or below what it was.
+        let (mut was_off_node, mut at_home) = (0.0, None);
+        if let Some(groups) = job.groups {
+            self.read(shape, &untouched);
+            let (limit, shares) = (groups.limit(&self.weights), &self.state.shares);
+            let homes = Homes::of_row(shares, groups.number, limit, shape, &untouched);
+            was_off_node = homes.off_node(shares, shape, &untouched);
+            at_home = Some(shape.with_homes(homes));
+        }
+        let shape = at_home.as_ref().unwrap_or(shape);
         self.begin_from(shape, before);
         let start = self.state.clone();
-        let at_home = job.groups.map(|groups| {
-            let limit = groups.limit(&self.weights);
-            shape.with_homes(Homes::of_state(&self.weights, groups.number, limit, shape, &self.state))
-        });
-        let shape = at_home.as_ref().unwrap_or(shape);
-        self.state.settle_all(shape);
         let time = |state: &State| windows::time(job.loads, layer, shape, state);
         let mut way = warm::walk(&self.weights, target, shape, &mut self.warm, &mut self.state, time);
         let aligned = align(&ideal, &start, shape);
         let ideal_time = time(&aligned);
-        let mut untouched = before.to_vec();
-        clear_unusable(shape, &mut untouched);
         if (0..self.weights.len() as i32).all(|expert| untouched.contains(&expert)) {
-            job.loads.add_up(layer, &mut self.weights);
-            self.read(shape, &untouched);
-            let is_at_home = nodes::is_at_home(shape, &self.state);
             let time = self.time_of(job, layer, &untouched);
-            way.offers.insert(0, Offer { course: Course::Untouched, moves: 0, time, is_at_home });
+            way.offers.insert(0, Offer { course: Course::Untouched, moves: 0, time, off_node: was_off_node });
         }
         let mut row = vec![EMPTY; before.len()];
         write_over(&aligned, shape, before, &mut row);
@@ -342,8 +366,10 @@ impl Workspace {
         };
         // Slot by slot, since the field's plan may have two replicas on a rank, which a state counts once.
         let moves = shape.bins.iter().map(of_rank).sum();
-        way.offers.push(Offer { course: Course::FromNothing, moves, time: ideal_time, is_at_home: true });
-        Warm { way, row, target: ideal_time }
+        // Whatever homes the plan from nothing has, it keeps to the limit.
+        way.offers.push(Offer { course: Course::FromNothing, moves, time: ideal_time, off_node: 0.0 });
+        let limit = shape.homes.as_ref().map_or(f64::INFINITY, Homes::limit);
+        Warm { way, row, target: ideal_time, limit, was_off_node }
     }
 
     /// The old row as a state: a second replica on a rank, and whatever ranks out of service held, is gone, and an expert

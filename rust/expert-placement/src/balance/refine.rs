@@ -125,8 +125,13 @@ pub(crate) fn separate(shape: &Shape, state: &mut State) -> bool {
             }
             let Some((_, other, item)) = best else { return false };
             exchange(bin, twice, other, item, shape, state);
-            // One of the two is still there.
-            state.set_holder(bin, twice, true);
+            // One of two is still there, of the other rank's item, too, if that stood there twice.
+            for touched in [bin, other] {
+                for place in state.first[touched]..state.first[touched + 1] {
+                    let item = state.items[place];
+                    state.set_holder(touched, item, true);
+                }
+            }
         }
     }
     true

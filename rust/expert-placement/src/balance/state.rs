@@ -139,13 +139,6 @@ impl State {
         }
     }
 
-    /// Settles every rank.
-    pub(crate) fn settle_all(&mut self, shape: &Shape) {
-        for bin in 0..shape.bins.len() {
-            self.settle(bin, shape);
-        }
-    }
-
     /// The busiest rank, the first of equals.
     pub(crate) fn hottest(&self) -> usize {
         let mut hottest = 0;

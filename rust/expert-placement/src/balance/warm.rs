@@ -3,7 +3,7 @@
 //! Each layer is improved step by step, and every state on the way is kept as an offer: so many moves, so long the
 //! busiest rank. What the layers offer is then bought for the whole model with one budget.
 
-use super::nodes::{self, may_exchange, may_replace};
+use super::nodes::{may_exchange, may_replace};
 use super::refine::{self, Step};
 use super::shape::Shape;
 use super::state::{NONE, State};
@@ -25,8 +25,8 @@ pub(crate) struct Offer {
     pub(crate) course: Course,
     pub(crate) moves: usize,
     pub(crate) time: f64,
-    /// Whether the load off node is within its limit, where there is one.
-    pub(crate) is_at_home: bool,
+    /// The load off node, where there are homes.
+    pub(crate) off_node: f64,
 }
 
 /// The way of one layer: its steps and what they offer, with the old placement first.
@@ -37,11 +37,14 @@ pub(crate) struct Way {
 }
 
 impl Way {
-    /// The offers in ascending order of moves, without those that cost no less than another and bring no more.
+    /// The offers in ascending order of moves, without those that cost no less than another and bring no more, or that
+    /// have more load off node.
     ///
     /// The first, which changes nothing that need not be changed, is always one of them.
-    pub(crate) fn worthwhile(&self) -> Vec<Offer> {
+    pub(crate) fn worthwhile(&self, most_off_node: f64) -> Vec<Offer> {
         let mut offers = self.offers.clone();
+        let mut is_first = true;
+        offers.retain(|offer| std::mem::take(&mut is_first) || offer.off_node <= most_off_node);
         if let Some(rest) = offers.get_mut(1..) {
             rest.sort_by(|left, right| left.moves.cmp(&right.moves).then(left.time.total_cmp(&right.time)));
         }
@@ -114,9 +117,11 @@ pub(crate) fn walk(
     time: impl Fn(&State) -> f64,
 ) -> Way {
     let mut way = Way::default();
-    let offer = |course, work: &Workspace, state: &State| {
-        let is_at_home = nodes::is_at_home(shape, state);
-        Offer { course, moves: work.residents.moves(state), time: time(state), is_at_home }
+    let offer = |course, work: &Workspace, state: &State| Offer {
+        course,
+        moves: work.residents.moves(state),
+        time: time(state),
+        off_node: state.off_node(),
     };
     way.offers.push(offer(Course::Steps(0), work, state));
     let most_steps = 32 * shape.bins.len() + 256;
