@@ -38,13 +38,15 @@ test: setup ## Pass the tests: crate, package, specification
 exhaustive: setup ## Check every invariant up to 1024 experts and ranks, pairs and maps up to 256; some ten minutes
 	cargo test --locked --quiet -p expert-placement --lib -- --ignored
 	$(BIN)/expert-placement check --implementation expert_placement_spec.reference:Partition \
-		--experts 0..=1024 --ranks 1..=1024 --wide 256 --alone 64 --samples 0
+		--experts 0..=1024 --ranks 1..=1024 --wide 256 --alone 64 --samples 0 --require all
 	$(BIN)/expert-placement check --implementation expert_placement.conformance:TorchPartition \
-		--experts 0..=1024 --ranks 1..=1024 --wide 256 --alone 64 --samples 0
+		--experts 0..=1024 --ranks 1..=1024 --wide 256 --alone 64 --samples 0 \
+		--require tables --require offsets --require maps
 
 chapters: setup ## Check placements, plans and migrations by their chapters, over small domains; some two minutes
 	for chapter in placement balance migration; do \
-		$(BIN)/expert-placement check --chapter $$chapter --implementation expert_placement --domain quick || exit 1; done
+		$(BIN)/expert-placement check --chapter $$chapter --implementation expert_placement --domain quick \
+			--require all || exit 1; done
 
 determinism: ## Compare plans of builds for any CPU and for this one, with one thread and with three
 	cargo build --quiet --locked --release -p expert-placement --example plan_digests

@@ -152,9 +152,11 @@ def unobserved(chapter: Chapter, implementations: list[str]) -> dict[tuple[str, 
     """An outcome without cases for each implementation and law."""
     outcomes = {}
     for name in implementations:
-        offered = {law.name for law in offered_laws(chapter, load_model(name))}
-        for law in chapter.laws:
-            outcomes[name, law] = Outcome(name, law, offered=law in offered)
+        model = load_model(name)
+        offered_laws(chapter, model)
+        for law in chapter.laws.values():
+            missing = tuple(need for need in law.needs if not model.offers(need))
+            outcomes[name, law.name] = Outcome(name, law.name, missing=missing)
     return outcomes
 
 

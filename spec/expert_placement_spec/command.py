@@ -18,15 +18,15 @@ from expert_placement_spec import case_check
 from expert_placement_spec.cases import Chapter
 from expert_placement_spec.chapters import CHAPTERS, PARTITION
 from expert_placement_spec.exhaustive import Domain, Outcome, check
-from expert_placement_spec.implementation import REFERENCE, load
+from expert_placement_spec.implementation import NEEDS, REFERENCE, load
 from expert_placement_spec.invariants import INVARIANTS
 from expert_placement_spec.prove import prove_all
 from expert_placement_spec.reference import MAX, STRATEGIES
-from expert_placement_spec.report import as_json, as_table
+from expert_placement_spec.report import as_json, as_table, lacking, merged
 from expert_placement_spec.sampled import sample
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Collection, Iterator, Sequence
 
     from expert_placement_spec.outcome import Outcome as AnyOutcome
 
@@ -41,6 +41,9 @@ EXPERTS, RANKS, WIDE = "0..=128", "1..=128", 256
 POINTS, CASES = 2000, 500
 """Random points of partitions, and random cases of the other chapters, without other word."""
 
+ALL = "all"
+"""What `--require` calls everything that an implementation can offer."""
+
 USAGE = 2
 # What a shell reports for a process that ends by the signal of the same cause.
 INTERRUPTED = 130
@@ -53,7 +56,9 @@ Examples:
 
     expert-placement-spec check --implementation my_engine.moe:Partition --experts 0..=64 --ranks 1..=64 --json
 
-    expert-placement-spec check --chapter migration --implementation expert_placement
+    expert-placement-spec check --implementation my_engine.moe:Partition --require maps --require offsets
+
+    expert-placement-spec check --chapter migration --implementation expert_placement --require all
 
     expert-placement-spec prove
 """
@@ -71,6 +76,26 @@ def parse_range(parameter: str, text: str, least: int) -> range:
     if not least <= int(first) <= int(last) <= MAX:
         raise ValueError(f"{parameter}=`{text}` is out of range, expected bounds in {least}..={MAX}, the smaller first")
     return range(int(first), int(last) + 1)
+
+
+def required_laws(require: Sequence[str], laws: Collection[str], groups: Mapping[str, Collection[str]]) -> set[str]:
+    """The names of the invariants that `--require` asks for.
+
+    Args:
+        require: `all`, names of groups, and names of invariants.
+        laws: all names of invariants.
+        groups: names of invariants by what they have in common.
+
+    Raises:
+        ValueError: another word.
+    """
+    found: set[str] = set()
+    for word in require:
+        if word != ALL and word not in groups and word not in laws:
+            known = ", ".join((ALL, *groups))
+            raise ValueError(f"require=`{word}` is unknown, expected {known} or the name of an invariant")
+        found |= set(laws) if word == ALL else set(groups.get(word, (word,)))
+    return found
 
 
 def error_console() -> Console:
@@ -105,6 +130,7 @@ def run(
     samples: int = POINTS,
     device: str = "cpu",
     processes: int | None = None,
+    require: Sequence[str] = (),
     as_json_text: bool = False,
 ) -> int:
     """Checks implementations exhaustively and by sampling, prints the outcome, and gives the exit code.
@@ -119,10 +145,11 @@ def run(
         samples: how many random points beyond the domain each invariant of the rule is given; 0 for none.
         device: where implementations with torch arrays are evaluated.
         processes: how many processes share the work; all cores without other word.
+        require: what has to be offered: `all`, subjects of invariants that ask for methods, or names of invariants.
         as_json_text: whether to print JSON instead of tables.
 
     Returns:
-        0 where every invariant holds, 1 where one is broken.
+        0 where every invariant holds, 1 where one is broken, or one that is required can not be looked at.
 
     Raises:
         ValueError: an unknown implementation or strategy, or a malformed range.
@@ -130,6 +157,8 @@ def run(
     unknown = [name for name in strategies if name not in STRATEGIES]
     if unknown:
         raise ValueError(f"strategy=`{unknown[0]}` is unknown, expected one of {', '.join(STRATEGIES)}")
+    subjects = {subject: [law.name for law in INVARIANTS.values() if law.subject == subject] for subject in NEEDS}
+    required = required_laws(require, INVARIANTS, subjects)
     bounds = (parse_range("experts", experts, 0), parse_range("ranks", ranks, 1))
     domain = Domain(*bounds, wide, tuple(dict.fromkeys(strategies)), alone)
     # An implementation may be a module of the folder where the command is called, as for `python -m`.
@@ -158,7 +187,7 @@ def run(
         "alone": domain.largest("alone"),
         "strategies": list(domain.strategies),
     }
-    return show(outcomes, sampled, titles, {"domain": domain_text}, as_json_text=as_json_text)
+    return show(outcomes, sampled, titles, {"domain": domain_text}, required, as_json_text=as_json_text)
 
 
 def run_chapter(
@@ -168,6 +197,7 @@ def run_chapter(
     domain: str = "small",
     samples: int = CASES,
     processes: int | None = None,
+    require: Sequence[str] = (),
     as_json_text: bool = False,
 ) -> int:
     """Checks implementations of placements, plans or migrations, prints the outcome, and gives the exit code.
@@ -178,10 +208,11 @@ def run_chapter(
         domain: `quick`, `small` or `full`: which cases are looked at one and all.
         samples: how many random cases beyond the domain; 0 for none.
         processes: how many processes share the work; all cores without other word.
+        require: which laws have to be observable: `all`, or names of laws.
         as_json_text: whether to print JSON instead of tables.
 
     Returns:
-        0 where every law holds, 1 where one is broken.
+        0 where every law holds, 1 where one is broken, or one that is required can not be observed.
 
     Raises:
         ValueError: an unknown implementation, chapter or domain.
@@ -191,6 +222,7 @@ def run_chapter(
     domains = CHAPTERS[chapter].domains
     if domain not in domains:
         raise ValueError(f"domain=`{domain}` is unknown, expected one of {', '.join(domains)}")
+    required = required_laws(require, CHAPTERS[chapter].laws, {})
     # An implementation may be a module of the folder where the command is called, as for `python -m`.
     if os.getcwd() not in sys.path:
         sys.path.insert(0, os.getcwd())
@@ -205,7 +237,7 @@ def run_chapter(
             sampled = case_check.sample(chapter, names, samples, progress=progress)
     titles = (f"exhaustive: {domains[domain].description}", f"sampled: {samples:,} random cases")
     header = {"chapter": chapter, "domain": {"name": domain, "description": domains[domain].description}}
-    return show(outcomes, sampled, titles, header, as_json_text=as_json_text)
+    return show(outcomes, sampled, titles, header, required, as_json_text=as_json_text)
 
 
 def show(
@@ -213,6 +245,7 @@ def show(
     sampled: Sequence[AnyOutcome[Any]],
     titles: tuple[str, str],
     header: dict[str, Any],
+    required: Collection[str],
     *,
     as_json_text: bool,
 ) -> int:
@@ -223,14 +256,17 @@ def show(
         sampled: beyond it.
         titles: of the two tables.
         header: what the JSON says of the domain.
+        required: the invariants that fail the check where they can not be looked at.
         as_json_text: whether to print JSON instead of tables.
     """
-    everything = [*outcomes, *sampled]
+    everything = merged([*outcomes, *sampled])
     broken = [one.counterexample for one in everything if one.counterexample is not None]
+    unseen = list(lacking(everything, required))
+    failed = bool(broken) or any(one.required for one in unseen)
     if as_json_text:
         results = {"exhaustive": as_json(outcomes), "sampled": as_json(sampled), "broken": len(broken)}
-        print(json.dumps(header | results, indent=2))
-        return 1 if broken else 0
+        print(json.dumps(header | results | {"not_offered": [vars(one) for one in unseen]}, indent=2))
+        return 1 if failed else 0
     console = output_console()
     for part, title in zip((outcomes, sampled), titles, strict=True):
         if part:
@@ -238,10 +274,17 @@ def show(
     for one in broken:
         reason = f"  # {' '.join(one.message.split())}" if one.message else ""
         console.print(f"counterexample: {one.call()}{reason}", markup=False, highlight=False, soft_wrap=True)
+    for lack in unseen:
+        console.print(str(lack), markup=False, highlight=False, soft_wrap=True)
     cases = sum(one.cases for one in everything)
-    held = sum(one.result == "holds" for one in everything)
-    console.print(f"{held} checks hold over {cases:,} cases, {len(broken)} broken", highlight=False)
-    return 1 if broken else 0
+    held, not_offered = (sum(one.result == result for one in everything) for result in ("holds", "not offered"))
+    tail = f", {not_offered} not offered" if not_offered else ""
+    console.print(f"{held} checks hold over {cases:,} cases, {len(broken)} broken{tail}", highlight=False)
+    return 1 if failed else 0
+
+
+# Without a metavar, typer shows that a flag is a bool.
+JSON = typer.Option("--json", help="Print JSON.", metavar="")
 
 
 @app.command(name="check", epilog=EXAMPLES)
@@ -268,7 +311,14 @@ def check_command(
     ] = None,
     device: Annotated[str, typer.Option(help="Where torch implementations are evaluated.")] = "cpu",
     processes: Annotated[int | None, typer.Option(help="Processes; all cores by default.", min=1)] = None,
-    json_output: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    require: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="What has to be offered, or the check fails: all, an invariant, or, of partitions, what several "
+            f"ask for ({', '.join(NEEDS)}); may be repeated.",
+        ),
+    ] = None,
+    json_output: Annotated[bool, JSON] = False,
 ) -> None:
     """Check every invariant for an implementation: over a whole domain, and by samples beyond it."""
     defaults: Mapping[str, Sequence[str]] = context.obj or {}
@@ -280,7 +330,13 @@ def check_command(
         names = implementation or defaults.get(chapter) or [Chapter.reference]
         number = CASES if samples is None else samples
         code = run_chapter(
-            chapter, names, domain=domain or "small", samples=number, processes=processes, as_json_text=json_output
+            chapter,
+            names,
+            domain=domain or "small",
+            samples=number,
+            processes=processes,
+            require=require or (),
+            as_json_text=json_output,
         )
         raise typer.Exit(code)
     if domain is not None:
@@ -296,13 +352,14 @@ def check_command(
             samples=POINTS if samples is None else samples,
             device=device,
             processes=processes,
+            require=require or (),
             as_json_text=json_output,
         )
     )
 
 
 @app.command(name="prove")
-def prove_command(json_output: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False) -> None:
+def prove_command(json_output: Annotated[bool, JSON] = False) -> None:
     """Prove every invariant of the formulas for all E and R, with the solver z3."""
     with progress_bar("proving") as progress:
         theorems = prove_all(progress)

@@ -359,9 +359,9 @@ def check(
     """
     outcomes = {}
     for name in implementations:
-        subjects = load(name, device).offered_subjects()
+        implementation = load(name, device)
         for law in INVARIANTS.values():
-            outcomes[name, law.name] = Outcome(name, law.name, offered=law.subject in subjects)
+            outcomes[name, law.name] = Outcome(name, law.name, missing=implementation.missing(law.subject))
     work = [task for name in implementations for task in tasks(name, device, domain)]
     total, done = sum(task.points for task in work), 0
     with closing(run_all(run_task, work, min(processes, len(work)))) as results:

@@ -32,6 +32,17 @@ MAP_METHODS = {
     "mask": "expert_mask",
 }
 
+NEEDS: dict[str, tuple[str, ...]] = {
+    "tables": TABLES,
+    "scalars": (*SCALARS, "experts"),
+    "lists": ("local_experts",),
+    "offsets": ("offsets",),
+    "maps": tuple(MAP_METHODS.values()),
+    "errors": (*SCALARS, "experts", "local_experts", *MAP_METHODS.values(), "is_uniform"),
+}
+"""What is asked of an implementation for the invariants of each subject. The others need no more than one of these, or
+speak of faster ways to ask, which there need not be."""
+
 STACKED = tuple(f"{method}s" for method in MAP_METHODS.values())
 """Methods that give the maps of all ranks at once; faster on large domains where an implementation has them."""
 
@@ -74,24 +85,16 @@ class Implementation:
 
     def offered_subjects(self) -> set[str]:
         """The subjects of invariants that can be observed."""
-        subjects = {"answers", "rule"}
-        if self.offers(*TABLES):
-            subjects.add("tables")
-            if self.elementwise is not None:
-                subjects.add("elementwise")
-        if self.offers(*SCALARS, "experts"):
-            subjects.add("scalars")
-        if self.offers("local_experts"):
-            subjects.add("lists")
-        if self.offers("offsets"):
-            subjects.add("offsets")
-        if self.offers(*MAP_METHODS.values()):
-            subjects.add("maps")
-            if hasattr(self.elementwise, "map_entry") or any(map(self.offers, STACKED)):
-                subjects.add("stacked")
-        if self.offers(*SCALARS, "experts", "local_experts", *MAP_METHODS.values(), "is_uniform"):
-            subjects.add("errors")
+        subjects = {"answers", "rule"} | {subject for subject in NEEDS if not self.missing(subject)}
+        if "tables" in subjects and self.elementwise is not None:
+            subjects.add("elementwise")
+        if "maps" in subjects and (hasattr(self.elementwise, "map_entry") or any(map(self.offers, STACKED))):
+            subjects.add("stacked")
         return subjects
+
+    def missing(self, subject: str) -> tuple[str, ...]:
+        """The methods that invariants of a subject need and its partitions lack."""
+        return tuple(method for method in NEEDS.get(subject, ()) if not self.offers(method))
 
     def __post_init__(self) -> None:
         try:

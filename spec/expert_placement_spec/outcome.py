@@ -54,12 +54,18 @@ class Outcome(Generic[AnyExample]):
     invariant: str
     cases: int = 0
     seconds: float = 0.0
-    offered: bool = True
+    missing: tuple[str, ...] = ()
+    """What the invariant speaks of and the implementation does not offer."""
     counterexample: AnyExample | None = None
 
     @property
+    def offered(self) -> bool:
+        """Whether the implementation offers what the invariant speaks of."""
+        return not self.missing
+
+    @property
     def result(self) -> str:
-        """`holds`, `broken`, `not offered` or, where the domain has no such point, `no cases`."""
+        """`holds`, `broken`, `not offered` or, where there is nothing to look at, `no cases`."""
         if not self.offered:
             return "not offered"
         if self.counterexample is not None:

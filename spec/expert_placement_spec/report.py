@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from rich.table import Table
 
-if TYPE_CHECKING:
-    from collections.abc import Sequence
+from expert_placement_spec.outcome import Outcome
 
-    from expert_placement_spec.outcome import Outcome
+if TYPE_CHECKING:
+    from collections.abc import Collection, Iterator, Sequence
 
 
 def as_table(outcomes: Sequence[Outcome[Any]], title: str) -> Table:
@@ -43,8 +44,46 @@ def as_json(outcomes: Sequence[Outcome[Any]]) -> list[dict[str, Any]]:
             "cases": outcome.cases,
             "seconds": round(outcome.seconds, 3),
         }
+        if outcome.missing:
+            row["missing"] = list(outcome.missing)
         example = outcome.counterexample
         if example is not None:
             row["counterexample"] = {**example.point(), "call": example.call(), "message": example.message}
         rows.append(row)
     return rows
+
+
+def merged(outcomes: Sequence[Outcome[Any]]) -> list[Outcome[Any]]:
+    """One outcome for each invariant and implementation, with the smallest counterexample of all parts."""
+    found: dict[tuple[str, str], Outcome[Any]] = {}
+    for one in outcomes:
+        key = (one.implementation, one.invariant)
+        found.setdefault(key, Outcome(*key, missing=one.missing)).add(one)
+    return list(found.values())
+
+
+@dataclass(frozen=True)
+class Lacking:
+    """What one implementation does not offer, and the invariants that can not be looked at for it."""
+
+    implementation: str
+    missing: tuple[str, ...]
+    invariants: tuple[str, ...]
+    required: tuple[str, ...]
+    """Those of the invariants that the run requires."""
+
+    def __str__(self) -> str:
+        number = len(self.invariants)
+        required = f", {len(self.required)} required" if self.required else ""
+        about = f"{number} invariant{'s' if number != 1 else ''} of {self.implementation}{required}"
+        return f"not offered: {', '.join(self.missing)} ({about})"
+
+
+def lacking(outcomes: Sequence[Outcome[Any]], required: Collection[str]) -> Iterator[Lacking]:
+    """What each implementation lacks, in the order in which the invariants ask for it."""
+    for name in dict.fromkeys(one.implementation for one in outcomes):
+        unseen = [one for one in outcomes if one.implementation == name and one.missing]
+        if unseen:
+            missing = tuple(dict.fromkeys(need for one in unseen for need in one.missing))
+            laws = tuple(one.invariant for one in unseen)
+            yield Lacking(name, missing, laws, tuple(law for law in laws if law in required))

@@ -6,6 +6,7 @@ SPEC.md, "How it is checked".
 from __future__ import annotations
 
 import operator
+import time
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING
@@ -124,10 +125,13 @@ def sample_one(implementation: Implementation, law: Invariant, examples: int) ->
         phases=(Phase.generate, Phase.shrink),
         suppress_health_check=list(HealthCheck),
     )
+    begin = time.perf_counter()
     try:
         found = find(points(implementation, law), is_broken, settings=options)
     except NoSuchExample:
         return outcome
+    finally:
+        outcome.seconds = time.perf_counter() - begin
     if found is not None:
         # A partition that raises is shown as what it is, under the law that it was asked for.
         shape, values = (found.num_experts, found.num_ranks), tuple(found.values.items())

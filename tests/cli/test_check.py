@@ -22,6 +22,7 @@ pytest.importorskip("torch", reason="tensors need torch")
 ROOT = Path(__file__).parents[2]
 SMALL = ("--experts", "0..=6", "--ranks", "1..=6", "--samples", "10", "--processes", "1")
 MUTANT = "tests.spec.mutants:RestOnLastRank"
+REFERENCE = "expert_placement_spec.reference:Partition"
 
 
 def spec(*arguments: str) -> subprocess.CompletedProcess[str]:
@@ -43,7 +44,8 @@ def test_all_three_implementations_are_checked_without_other_word(capfd: pytest.
         "expert_placement.conformance:TorchPartition",
     }
     assert result["broken"] == 0
-    assert {row["result"] for row in result["exhaustive"]} == {"holds", "not offered"}
+    assert {row["result"] for row in result["exhaustive"]} == {"holds", "not offered", "no cases"}
+    assert sum(row["seconds"] for row in result["sampled"]) > 0
 
 
 def test_a_broken_implementation_ends_with_1_and_a_call_to_paste(capfd: pytest.CaptureFixture[str]) -> None:
@@ -64,9 +66,86 @@ def test_the_json_of_a_broken_implementation_holds_the_counterexample() -> None:
     assert (example["num_experts"], example["num_ranks"], example["r"], example["s"]) == (2, 3, 2, 0)
 
 
+def test_each_counterexample_is_printed_once_and_is_the_smallest_of_both_parts() -> None:
+    result = spec("check", *SMALL[:4], "--samples", "100", "--processes", "1", "--implementation", MUTANT)
+    lines = [line for line in result.stdout.splitlines() if line.startswith("counterexample: ")]
+    laws = [line.split('"')[3] for line in lines]
+    assert len(laws) == len(set(laws)) > 5
+    assert result.stdout.splitlines()[-1].endswith(f", {len(laws)} broken")
+    rows = json.loads(
+        spec("check", *SMALL[:4], "--samples", "100", "--processes", "1", "--implementation", MUTANT, "--json").stdout
+    )
+    assert rows["broken"] == len(laws)
+    # Both parts find the same, and each keeps its own.
+    calls = {
+        part: {row["invariant"]: row["counterexample"]["call"] for row in rows[part] if row["result"] == "broken"}
+        for part in ("exhaustive", "sampled")
+    }
+    assert set(calls["exhaustive"]) & set(calls["sampled"])
+    assert {line.removeprefix("counterexample: ") for line in lines} <= {
+        *calls["exhaustive"].values(),
+        *calls["sampled"].values(),
+    }
+
+
+MISSPELT = ("--implementation", "tests.spec.odd:Misspelt")
+NOT_OFFERED = "not offered: expert_map (8 invariants of tests.spec.odd:Misspelt"
+
+
+def test_what_is_not_offered_is_named_at_the_end_and_fails_where_it_is_required() -> None:
+    result = spec("check", *SMALL, *MISSPELT)
+    *_, lacking, summary = result.stdout.splitlines()
+    assert (result.returncode, lacking) == (0, f"{NOT_OFFERED})")
+    assert summary.endswith(" cases, 0 broken, 8 not offered")
+    for required, number in (("all", 8), ("maps", 6), ("uniform_when_divisible", 1)):
+        result = spec("check", *SMALL, *MISSPELT, "--require", required)
+        assert (result.returncode, result.stdout.splitlines()[-2]) == (1, f"{NOT_OFFERED}, {number} required)")
+    assert spec("check", *SMALL, *MISSPELT, "--require", "offsets", "--require", "rule_holds").returncode == 2
+    assert spec("check", *SMALL, *MISSPELT, "--require", "offsets", "--require", "contiguous").returncode == 0
+
+
+def test_the_json_holds_what_is_not_offered() -> None:
+    result = spec("check", *SMALL, *MISSPELT, "--require", "maps", "--json")
+    assert result.returncode == 1
+    parsed = json.loads(result.stdout)
+    (lacking,) = parsed["not_offered"]
+    assert (lacking["implementation"], lacking["missing"]) == ("tests.spec.odd:Misspelt", ["expert_map"])
+    assert set(lacking["invariants"]) - set(lacking["required"]) == {"wrong_ids_are_refused", "uniform_when_divisible"}
+    rows = {row["invariant"]: row for row in parsed["exhaustive"]}
+    assert rows["map_has_one_owner"]["missing"] == ["expert_map"]
+    assert "missing" not in rows["contiguous"]
+
+
+def test_everything_is_offered_by_the_package_and_the_model() -> None:
+    names = ("--implementation", "expert_placement:Partition", "--implementation", REFERENCE)
+    result = spec("check", *SMALL, *names, "--require", "all")
+    assert (result.returncode, "not offered" in result.stdout) == (0, False)
+
+
+def test_other_chapters_name_and_require_what_is_not_offered() -> None:
+    chapter = ("check", "--chapter", "placement", "--domain", "quick", "--samples", "1", "--processes", "1")
+    only_tables = ("--implementation", "tests.spec.test_chapters:OnlyTables")
+    result = spec(*chapter, *only_tables)
+    assert result.returncode == 0
+    assert result.stdout.splitlines()[-2].startswith("not offered: ")
+    assert "Placement.replica_counts, " in result.stdout.splitlines()[-2]
+    for required in ("all", "load_is_conserved"):
+        result = spec(*chapter, *only_tables, "--require", required)
+        assert (result.returncode, "required)" in result.stdout.splitlines()[-2]) == (1, True)
+    assert spec(*chapter, *only_tables, "--require", "table_is_kept").returncode == 0
+    result = spec(*chapter, *only_tables, "--require", "maps")
+    message = "error: require=`maps` is unknown, expected all or the name of an invariant\n"
+    assert (result.returncode, result.stderr) == (2, message)
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
+        (
+            ("--require", "everything"),
+            "error: require=`everything` is unknown, expected all, tables, scalars, lists, offsets, maps, errors "
+            "or the name of an invariant",
+        ),
         (("--experts", "5"), "error: experts=`5` is no range, expected the form `0..=128`"),
         (("--ranks", "0..=5"), "error: ranks=`0..=5` is out of range, expected bounds in 1..=2147483647"),
         (("--experts", "9..=5"), "error: experts=`9..=5` is out of range"),

@@ -22,6 +22,15 @@ def functions(**changed: Any) -> SimpleNamespace:
     return SimpleNamespace(**{name: getattr(reference, name) for name in names} | changed)
 
 
+class Misspelt(Odd):
+    """Its index map has another name than the checkers ask for."""
+
+    def __getattribute__(self, name: str) -> Any:
+        if name == "expert_map":
+            raise AttributeError(name)
+        return super().__getattribute__("expert_map" if name == "expertmap" else name)
+
+
 class WrongButForOneRank(Odd):
     """Every map asked alone is wrong, but for one rank of each partition."""
 

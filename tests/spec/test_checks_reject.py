@@ -109,6 +109,13 @@ def test_sampling_holds_for_the_reference_model_and_repeats_itself() -> None:
     assert all(one.result == "holds" for one in first)
 
 
+def test_samples_take_the_time_that_they_say() -> None:
+    held = sample_one(load(REFERENCE), INVARIANTS["owner_inverts"], 50)
+    broken = sample_one(load("tests.spec.mutants:RestOnLastRank"), INVARIANTS["balanced_within_one"], 50)
+    assert (held.result, broken.result) == ("holds", "broken")
+    assert min(held.seconds, broken.seconds) > 0
+
+
 def rest_on_last_rank_count(num_experts: Any, num_ranks: Any, rank: Any, strategy: str) -> Any:
     base = num_experts // num_ranks
     return expert_placement_spec.logic.choose(rank == num_ranks - 1, num_experts - base * (num_ranks - 1), base)
@@ -227,6 +234,14 @@ def test_evaluate_refuses_what_it_does_not_know() -> None:
         evaluate(REFERENCE, "contiguous", num_experts=1, num_ranks=1, s=0)
     with pytest.raises(ValueError, match="there is no point"):
         evaluate(REFERENCE, "contiguous", num_experts=1, num_ranks=1, r=1)
+
+
+def test_what_an_implementation_lacks_is_named_for_each_invariant() -> None:
+    outcomes = {one.invariant: one for one in check(["tests.spec.odd:Misspelt"], SMALL)}
+    of_maps = {law.name for law in INVARIANTS.values() if law.subject == "maps"}
+    lacking = {name: one.missing for name, one in outcomes.items() if one.result == "not offered"}
+    assert lacking == dict.fromkeys(of_maps | {"uniform_when_divisible", "wrong_ids_are_refused"}, ("expert_map",))
+    assert outcomes["offsets_are_prefix_sums"].result == "holds"
 
 
 def outcomes_of(name: str, domain: Domain = SMALL, **options: Any) -> dict[str, expert_placement_spec.Counterexample]:
