@@ -28,8 +28,8 @@ torch.from_dlpack = lambda exporter: kept.append(exporter) or np.from_dlpack(exp
 for size in [30] * ROUNDS:
     p = Partition(size, 8)
     arrays = [p.counts(), p.starts(), p.offsets(), p.owners(), p.local_indices(), p.expert_map(3), p.expert_mask(3, 2)]
-    assert ExpertMap.from_mask(arrays[-1], 2) == ExpertMap.from_partition(p, 3)
-    for wrong in (lambda: p.count(8), lambda: p.expert_map(-1), lambda: ExpertMap.from_index_map(arrays[-1])):
+    assert ExpertMap.from_mask(arrays[-1], size, 2) == ExpertMap.from_partition(p, 3)
+    for wrong in (lambda: p.count(8), lambda: p.expert_map(-1), lambda: ExpertMap.from_index_map(arrays[-1], size)):
         try:
             wrong()
         except (IndexError, ValueError):

@@ -72,8 +72,8 @@ def test_tables_come_through_the_public_protocol(tmp_path: Path) -> None:
                             (e.index_map(), index_map),
                             (e.mask(), mask + [0]),
                         ]
-                        assert ExpertMap.from_index_map(p.expert_map(rank)) == e
-                        assert ExpertMap.from_mask(p.expert_mask(rank)) == e
+                        assert ExpertMap.from_index_map(p.expert_map(rank), experts) == e
+                        assert ExpertMap.from_mask(p.expert_mask(rank), experts) == e
                     for table, expected in tables:
                         assert type(table) is np.ndarray and table.dtype == np.int32
                         assert table.shape == (len(expected),) and table.flags.c_contiguous

@@ -745,7 +745,7 @@ WITHOUT_TORCH = """
         except ImportError as error:
             print(type(error).__name__, error)
     assert determine_expert_map(1, 0, 30) == (30, None, None)
-    assert ExpertMap.from_index_map([-1] * 27 + [0, 1, 2]) == e
+    assert ExpertMap.from_index_map([-1] * 27 + [0, 1, 2], 30) == e
     assert build_info()["tensor_hand_over"] is None
 """
 

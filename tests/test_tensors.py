@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import gc
+import itertools
 import multiprocessing
 import os
 import subprocess
@@ -376,7 +377,7 @@ def test_batches_and_exporters_leave_no_memory_behind(hand_over: str, tmp_path: 
         expert_map = p.expert_map(3)
         def churn(times):
             for _ in range(times):
-                p.owner_of(ids); p.owner_of(array); ExpertMap.from_index_map(expert_map)
+                p.owner_of(ids); p.owner_of(array); ExpertMap.from_index_map(expert_map, 2048)
                 try: p.owner_of(wrong)
                 except IndexError: pass
         churn(500)
@@ -750,7 +751,7 @@ def test_integers_that_python_does_not_print_are_out_of_range_too() -> None:
     with pytest.raises(IndexError, match=r"^expert=a huge integer is out of range, expected 0\.\.30"):
         ask("owner_of", [10**5000])
     with pytest.raises(ValueError, match=r"^expert_map holds 18446744073709551616 at position 1, expected integers"):
-        ExpertMap.from_index_map([0, 2**64])
+        ExpertMap.from_index_map([0, 2**64], 2)
 
 
 @each_query
@@ -805,17 +806,17 @@ def test_all_four_representations_are_read_back(experts: int, ranks: int, strate
         e = ExpertMap.from_partition(p, rank)
         assert (e.num_experts, e.num_local_experts) == (experts, p.count(rank))
         written = {
-            "index map": ExpertMap.from_index_map(p.expert_map(rank)),
-            "with sentinel": ExpertMap.from_index_map_with_sentinel(p.expert_map_with_sentinel(rank)),
-            "mask": ExpertMap.from_mask(p.expert_mask(rank)),
-            "own index map": ExpertMap.from_index_map(e.index_map()),
-            "own with sentinel": ExpertMap.from_index_map_with_sentinel(e.index_map_with_sentinel()),
-            "own mask": ExpertMap.from_mask(e.mask()),
+            "index map": ExpertMap.from_index_map(p.expert_map(rank), experts),
+            "with sentinel": ExpertMap.from_index_map_with_sentinel(p.expert_map_with_sentinel(rank), experts),
+            "mask": ExpertMap.from_mask(p.expert_mask(rank), experts),
+            "own index map": ExpertMap.from_index_map(e.index_map(), experts),
+            "own with sentinel": ExpertMap.from_index_map_with_sentinel(e.index_map_with_sentinel(), experts),
+            "own mask": ExpertMap.from_mask(e.mask(), experts),
         }
         for shared in (0, 1, 3):
             mapped, masked = p.expert_map_with_shared(rank, shared), p.expert_mask(rank, shared)
-            written[f"with {shared} shared"] = ExpertMap.from_index_map_with_shared(mapped, shared)
-            written[f"mask with {shared} shared"] = ExpertMap.from_mask(masked, shared)
+            written[f"with {shared} shared"] = ExpertMap.from_index_map_with_shared(mapped, experts, shared)
+            written[f"mask with {shared} shared"] = ExpertMap.from_mask(masked, experts, shared)
         for name, read in written.items():
             assert read == e, f"{name} of rank {rank} of {p!r}"
             assert hash(read) == hash(e), f"{name} of rank {rank} of {p!r}"
@@ -826,38 +827,39 @@ def test_maps_are_read_from_any_container() -> None:
     table = Partition(30, 8).expert_map(7)
     wide = torch.stack((table, table), dim=1)
     for given in (table, table.long(), table.tolist(), tuple(table.tolist()), table.numpy(), wide[:, 0]):
-        assert ExpertMap.from_index_map(given) == expected
+        assert ExpertMap.from_index_map(given, 30) == expected
 
 
 def test_a_map_of_any_subset_is_a_map() -> None:
-    e = ExpertMap.from_index_map([-1, 0, -1, -1, 1, 2])
+    e = ExpertMap.from_index_map([-1, 0, -1, -1, 1, 2], 6)
     assert e.local_experts().tolist() == [1, 4, 5]
     assert e.mask(2).tolist() == [0, 1, 0, 0, 1, 1, 1, 1, 0]
-    assert e == ExpertMap.from_mask([0, 1, 0, 0, 1, 1, 0])
-    assert e != ExpertMap.from_mask([0, 1, 0, 0, 1, 0, 0])
-    assert e != ExpertMap.from_index_map([-1, 0, -1, -1, 1, 2, -1])
+    assert e == ExpertMap.from_mask([0, 1, 0, 0, 1, 1, 0], 6)
+    assert e != ExpertMap.from_mask([0, 1, 0, 0, 1, 0, 0], 6)
+    assert e != ExpertMap.from_index_map([-1, 0, -1, -1, 1, 2, -1], 7)
     other: object = [-1, 0, -1, -1, 1, 2]
     assert e != other
+    assert e == ExpertMap.from_local_experts([1, 4, 5], 6)
     assert repr(e) == "<ExpertMap of 3 of 6 experts: [1, 4, 5]>"
     assert repr(ExpertMap.from_partition(Partition(30, 2), 1)) == (
         "<ExpertMap of 15 of 30 experts: [15, 16, 17, 18, 19, 20, 21, 22, ...]>"
     )
 
 
-def index_map(given: Any, _: int = 0) -> ExpertMap:
-    return ExpertMap.from_index_map(given)
+def index_map(given: Any, experts: int = 1, _: int = 0) -> ExpertMap:
+    return ExpertMap.from_index_map(given, experts)
 
 
-def with_shared(given: Any, shared: int = 0) -> ExpertMap:
-    return ExpertMap.from_index_map_with_shared(given, shared)
+def with_shared(given: Any, experts: int = 1, shared: int = 0) -> ExpertMap:
+    return ExpertMap.from_index_map_with_shared(given, experts, shared)
 
 
-def with_sentinel(given: Any, _: int = 0) -> ExpertMap:
-    return ExpertMap.from_index_map_with_sentinel(given)
+def with_sentinel(given: Any, experts: int = 1, _: int = 0) -> ExpertMap:
+    return ExpertMap.from_index_map_with_sentinel(given, experts)
 
 
-def mask(given: Any, shared: int = 0) -> ExpertMap:
-    return ExpertMap.from_mask(given, shared)
+def mask(given: Any, experts: int = 1, shared: int = 0) -> ExpertMap:
+    return ExpertMap.from_mask(given, experts, shared)
 
 
 IS_MASK = "expert_map is not an index map but looks like a 0/1 expert mask, read it as a mask instead "
@@ -865,40 +867,122 @@ NO_MAP = "expert_map is not an index map: "
 NO_MASK = "expert_mask is not a 0/1 mask with a trailing 0: "
 
 
+IT_IS = "; it is the {} of {} experts{}, which `{}` reads"
+SENTINEL = IT_IS.format("index map", 2, " with a sentinel", "from_index_map_with_sentinel")
+BITS = "; it looks like a 0/1 expert mask of other numbers of experts"
+
+
+def mask_of(experts: int, shared: int) -> str:
+    return IT_IS.format("0/1 mask", experts, f" with num_shared_experts={shared}", "from_mask")
+
+
+def map_of(experts: int, shared: int) -> str:
+    return IT_IS.format("index map", experts, f" with num_shared_experts={shared}", "from_index_map_with_shared")
+
+
 @pytest.mark.parametrize(
-    ("read", "given", "shared", "message"),
+    ("read", "given", "experts", "shared", "message"),
     [
-        (index_map, [0, 0, 1, 1, 0], 0, IS_MASK + "(entry 1 is 0, expected -1 or the next local index 1)"),
-        (index_map, [1, 0], 0, IS_MASK + "(entry 0 is 1, expected -1 or the next local index 0)"),
-        (index_map, [0, 1, 0], 0, IS_MASK + "(entry 2 is 0, expected -1 or the next local index 2)"),
-        (index_map, [-1, 0, 2], 0, NO_MAP + "entry 2 is 2, expected -1 or the next local index 1"),
-        (index_map, [-1, 1, 0], 0, NO_MAP + "entry 1 is 1, expected -1 or the next local index 0"),
-        (index_map, [-2, 0], 0, NO_MAP + "entry 0 is -2, expected -1 or the next local index 0"),
-        (index_map, [0, 0], 0, IS_MASK + "(entry 1 is 0, expected -1 or the next local index 1)"),
-        (index_map, [2**31], 0, "expert_map[0]=2147483648 is no int32"),
-        (index_map, [-1, -(2**40)], 0, "expert_map[1]=-1099511627776 is no int32"),
-        (with_shared, [-1, 0, 1, 7], 2, NO_MAP + "entry 3 is 7, expected 2"),
-        (with_shared, [-1, 0, -1], 1, NO_MAP + "entry 2 is -1, expected 1"),
-        (with_shared, [0], 5, NO_MAP + "length is 1, expected at least 5"),
-        (with_shared, [0, 1, 1, 0], 1, IS_MASK + "(entry 2 is 1, expected -1 or the next local index 2)"),
-        (with_sentinel, [], 0, NO_MAP + "length is 0, expected at least 1"),
-        (with_sentinel, [-1, 0, 1], 0, NO_MAP + "entry 2 is 1, expected -1"),
-        (with_sentinel, [0, 0, 1, 0], 0, IS_MASK + "(entry 3 is 0, expected -1)"),
-        (mask, [-1, 0, 1], 0, NO_MASK + "entry 0 is -1, expected 0 or 1"),
-        (mask, [0, 1, 2, 0], 0, NO_MASK + "entry 2 is 2, expected 0 or 1"),
-        (mask, [0, 1, 1], 0, NO_MASK + "entry 2 is 1, expected 0"),
-        (mask, [0, 1, 0, 0], 2, NO_MASK + "entry 2 is 0, expected 1"),
-        (mask, [], 0, NO_MASK + "length is 0, expected at least 1"),
-        (mask, [1, 0], 3, NO_MASK + "length is 2, expected at least 4"),
+        (index_map, [0, 0, 1, 1, 0], 5, 0, IS_MASK + "(entry 1 is 0, expected -1 or the next local index 1)"),
+        (index_map, [1, 0], 2, 0, IS_MASK + "(entry 0 is 1, expected -1 or the next local index 0)"),
+        (index_map, [0, 1, 0], 3, 0, IS_MASK + "(entry 2 is 0, expected -1 or the next local index 2)"),
+        (index_map, [-1, 0, 2], 3, 0, NO_MAP + "entry 2 is 2, expected -1 or the next local index 1"),
+        (index_map, [-1, 1, 0], 3, 0, NO_MAP + "entry 1 is 1, expected -1 or the next local index 0"),
+        (index_map, [-2, 0], 2, 0, NO_MAP + "entry 0 is -2, expected -1 or the next local index 0"),
+        (index_map, [0, 0], 2, 0, IS_MASK + "(entry 1 is 0, expected -1 or the next local index 1)"),
+        (index_map, [2**31], 1, 0, "expert_map[0]=2147483648 is no int32"),
+        (index_map, [-1, -(2**40)], 2, 0, "expert_map[1]=-1099511627776 is no int32"),
+        (index_map, [-1, 0], 3, 0, "expert_map has length 2, expected 3"),
+        (index_map, [0, 0, 1, 0], 3, 0, "expert_map has length 4, expected 3" + mask_of(3, 0)),
+        (index_map, [0, 0, 1], 9, 0, "expert_map has length 3, expected 9" + BITS),
+        (index_map, [-1, 0], 2**31, 0, f"num_experts={2**31} is out of range, expected 0..={MAX}"),
+        (index_map, [-1, 0], -1, 0, f"num_experts=-1 is out of range, expected 0..={MAX}"),
+        (with_shared, [-1, 0, 1, 7], 2, 2, NO_MAP + "entry 3 is 7, expected 2"),
+        (with_shared, [-1, 0, -1], 2, 1, NO_MAP + "entry 2 is -1, expected 1" + SENTINEL),
+        (with_shared, [-1, 0, 1, 2], 2, 1, "expert_map has length 4, expected 3" + map_of(2, 2)),
+        (
+            with_shared,
+            [0],
+            1,
+            4,
+            "expert_map has length 1, expected 5" + IT_IS.format("index map", 1, "", "from_index_map"),
+        ),
+        (
+            with_shared,
+            [0, 1, 1, 0],
+            3,
+            1,
+            IS_MASK + "(entry 2 is 1, expected -1 or the next local index 2)" + mask_of(3, 0),
+        ),
+        (
+            with_shared,
+            [0],
+            1,
+            MAX,
+            f"num_shared_experts={MAX} is out of range, expected 0..={MAX - 1} beside num_experts=1: ids are int32",
+        ),
+        (
+            with_sentinel,
+            [],
+            0,
+            0,
+            "expert_map has length 0, expected 1" + IT_IS.format("index map", 0, "", "from_index_map"),
+        ),
+        (with_sentinel, [-1, 0, 1], 2, 0, NO_MAP + "entry 2 is 1, expected -1" + map_of(2, 1)),
+        (with_sentinel, [0, 0, 1, 0], 3, 0, IS_MASK + "(entry 3 is 0, expected -1)" + mask_of(3, 0)),
+        (mask, [-1, 0, 1], 2, 0, NO_MASK + "entry 0 is -1, expected 0 or 1" + map_of(2, 1)),
+        (mask, [0, 1, 2, 0], 3, 0, NO_MASK + "entry 2 is 2, expected 0 or 1"),
+        (mask, [0, 1, 1], 2, 0, NO_MASK + "entry 2 is 1, expected 0"),
+        (mask, [0, 1, 0, 0], 1, 2, NO_MASK + "entry 2 is 0, expected 1"),
+        (mask, [], 3, 0, "expert_mask has length 0, expected 4"),
+        (mask, [1, 0], 1, 3, "expert_mask has length 2, expected 5" + mask_of(1, 0)),
     ],
 )
 def test_a_map_that_is_not_what_it_is_read_as_is_refused(
-    read: Callable[[Any, int], ExpertMap], given: list[int], shared: int, message: str
+    read: Callable[[Any, int, int], ExpertMap], given: list[int], experts: int, shared: int, message: str
 ) -> None:
     for form in (given, torch.tensor(given, dtype=torch.int64), np.array(given, dtype=np.int64)):
         with pytest.raises(ValueError) as caught:  # noqa: PT011 - the whole message is compared
-            read(form, shared)
+            read(form, experts, shared)
         assert str(caught.value) == message
+
+
+# Ways to write a map of a rank of a partition, each with its reader; with S shared experts or without.
+FORMS: dict[str, tuple[Callable[..., torch.Tensor], Callable[..., ExpertMap]]] = {
+    "index map": (lambda p, rank, _: p.expert_map(rank), index_map),
+    "with shared": (lambda p, rank, shared: p.expert_map_with_shared(rank, shared), with_shared),
+    "with sentinel": (lambda p, rank, _: p.expert_map_with_sentinel(rank), with_sentinel),
+    "mask": (lambda p, rank, shared: p.expert_mask(rank, shared), mask),
+}
+
+
+@pytest.mark.parametrize("read_as", FORMS)
+@pytest.mark.parametrize("written_as", FORMS)
+def test_a_map_is_read_as_what_it_was_written_as_and_refused_as_anything_else(written_as: str, read_as: str) -> None:
+    # Domain: five E, four R, every strategy, first and last rank, S written and S read in 0..4.
+    (write, _), (form, read) = FORMS[written_as], FORMS[read_as]
+    shapes = [(e, r) for e in (1, 2, 5, 30, 31) for r in (1, 3, 8, 30)]
+    for (experts, ranks), strategy in itertools.product(shapes, ALL):
+        p = Partition(experts, ranks, strategy)
+        for rank in (0, ranks - 1):
+            for written, wanted in itertools.product(range(4), range(4)):
+                given = write(p, rank, written)
+                case = f"{written_as}, S={written}, read as {read_as}, S={wanted}: rank {rank} of {p!r}"
+                if torch.equal(given, form(p, rank, wanted)):
+                    assert read(given, experts, wanted) == ExpertMap.from_partition(p, rank), case
+                    continue
+                with pytest.raises(ValueError, match=r"^expert_(map|mask) (has length|is not)") as caught:
+                    read(given, experts, wanted)
+                assert f" of {experts} experts" in str(caught.value), f"{case}: {caught.value}"
+
+
+def test_every_reader_wants_to_know_how_many_experts_there_are() -> None:
+    readers: list[Any] = [ExpertMap.from_index_map, ExpertMap.from_index_map_with_sentinel, ExpertMap.from_mask]
+    for reader in readers:
+        with pytest.raises(TypeError, match="num_experts"):
+            reader([-1, 0])
+        with pytest.raises(TypeError, match=r"^num_experts must be an int, got `NoneType`$"):
+            reader([-1, 0], None)
 
 
 @pytest.mark.parametrize("read", [index_map, with_shared, with_sentinel, mask])
@@ -918,13 +1002,18 @@ def test_a_map_of_another_dtype_is_a_type_error(read: Callable[[Any], ExpertMap]
 
 
 def test_a_mask_with_shared_experts_is_not_read_without_them() -> None:
-    p = Partition(30, 8)
-    with pytest.raises(ValueError, match=r"^expert_map is not an index map but looks like a 0/1 expert mask"):
-        ExpertMap.from_index_map_with_shared(p.expert_mask(7, 2), 2)
-    with pytest.raises(ValueError, match=r"^expert_mask is not a 0/1 mask"):
-        ExpertMap.from_mask(p.expert_map_with_shared(7, 2), 2)
+    for experts, ranks, shared in ((30, 8, 2), (30, 8, 1), (256, 72, 3), (1, 1, 1)):
+        p = Partition(experts, ranks)
+        masked, mapped = p.expert_mask(ranks - 1, shared), p.expert_map_with_shared(ranks - 1, shared)
+        for fewer in range(shared):
+            length = f"has length {experts + shared + 1}, expected {experts + fewer + 1}"
+            with pytest.raises(ValueError) as caught:  # noqa: PT011 - the whole message is compared
+                ExpertMap.from_mask(masked, experts, fewer)
+            assert str(caught.value) == f"expert_mask {length}{mask_of(experts, shared)}"
+        with pytest.raises(ValueError, match=rf"^expert_map has length {experts + shared}, expected {experts}; it is"):
+            ExpertMap.from_index_map(mapped, experts)
     with pytest.raises(ValueError, match=r"^num_shared_experts=-1 is out of range"):
-        ExpertMap.from_mask(p.expert_mask(7), -1)
+        ExpertMap.from_mask(Partition(30, 8).expert_mask(7), 30, -1)
 
 
 def test_a_map_of_a_partition_checks_both_arguments() -> None:

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from expert_placement.balance import rebalance
     from expert_placement.capacity import Capacity, capacity_curve, least_slots
     from expert_placement.migration import Migration, Traffic, plan_migration
+    from expert_placement.names import Policy, Strategy
     from expert_placement.placement import LayerReport, Placement
 
 __version__ = _core.VERSION
@@ -33,6 +34,8 @@ __all__ = [
     "Migration",
     "Partition",
     "Placement",
+    "Policy",
+    "Strategy",
     "Topology",
     "Traffic",
     "__version__",
@@ -49,6 +52,8 @@ _LATER = {
     "LayerReport": "placement",
     "Migration": "migration",
     "Placement": "placement",
+    "Policy": "names",
+    "Strategy": "names",
     "Traffic": "migration",
     "capacity_curve": "capacity",
     "least_slots": "capacity",

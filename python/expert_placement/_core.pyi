@@ -8,8 +8,8 @@ import numpy.typing as npt
 import torch
 from typing_extensions import CapsuleType, Self, disjoint_base
 
-_Strategy: TypeAlias = Literal["linear", "round_robin", "proportional"]
-_Policy: TypeAlias = Literal["balanced", "deepseek"]
+from expert_placement.names import Policy, Strategy
+
 _Device: TypeAlias = torch.device | str | int
 _Nested: TypeAlias = Sequence[int] | Sequence[_Nested]
 # Ids of any shape; 8-bit and 16-bit integers are refused at run time, which no type of a tensor can say.
@@ -37,6 +37,7 @@ __all__ = [
     "_least_slots",
     "_plan_migration",
     "_rebalance",
+    "_vllm_partition",
     "build_info",
     "with_redundant_experts",
 ]
@@ -48,16 +49,23 @@ MAX_NUM_EXPERTS: Final[int]
 
 def build_info() -> _BuildInfo: ...
 def with_redundant_experts(num_experts: int, num_redundant_experts: SupportsIndex) -> int: ...
+def _vllm_partition(
+    ep_size: SupportsIndex,
+    ep_rank: SupportsIndex,
+    global_num_experts: SupportsIndex,
+    strategy: Strategy,
+    num_fused_shared_experts: SupportsIndex,
+) -> tuple[int, int, int, int, int]: ...
 
 @disjoint_base
 class Partition:
-    def __new__(cls, num_experts: SupportsIndex, num_ranks: SupportsIndex, strategy: _Strategy = "linear") -> Self: ...
+    def __new__(cls, num_experts: SupportsIndex, num_ranks: SupportsIndex, strategy: Strategy = "linear") -> Self: ...
     @property
     def num_experts(self) -> int: ...
     @property
     def num_ranks(self) -> int: ...
     @property
-    def strategy(self) -> _Strategy: ...
+    def strategy(self) -> Strategy: ...
     @property
     def is_contiguous(self) -> bool: ...
     @property
@@ -218,7 +226,7 @@ def _rebalance(
     shape: tuple[int, int, int],
     num_slots: SupportsIndex,
     topology: Topology,
-    policy: _Policy,
+    policy: Policy,
     num_groups: SupportsIndex,
     previous: Placement | None,
     max_moves: SupportsIndex | None,
@@ -232,7 +240,7 @@ def _capacity(
     shape: tuple[int, int, int],
     num_slots: SupportsIndex,
     topology: Topology,
-    policy: _Policy,
+    policy: Policy,
     num_groups: SupportsIndex,
     max_off_node: float | None,
     num_threads: SupportsIndex | None,
@@ -242,7 +250,7 @@ def _least_slots(
     shape: tuple[int, int, int],
     balancedness: float,
     topology: Topology,
-    policy: _Policy,
+    policy: Policy,
     num_groups: SupportsIndex,
     max_slots: SupportsIndex | None,
     step: SupportsIndex | None,
@@ -256,18 +264,22 @@ def _plan_migration(
 @final
 class ExpertMap:
     @staticmethod
-    def from_local_experts(num_experts: SupportsIndex, local_experts: _Integers) -> ExpertMap: ...
-    def __reduce__(self) -> tuple[object, tuple[int, list[int]]]: ...
+    def from_local_experts(local_experts: _Integers, num_experts: SupportsIndex) -> ExpertMap: ...
+    def __reduce__(self) -> tuple[object, tuple[list[int], int]]: ...
     @staticmethod
     def from_partition(partition: Partition, rank: SupportsIndex) -> ExpertMap: ...
     @staticmethod
-    def from_index_map(expert_map: _Integers) -> ExpertMap: ...
+    def from_index_map(expert_map: _Integers, num_experts: SupportsIndex) -> ExpertMap: ...
     @staticmethod
-    def from_index_map_with_shared(expert_map: _Integers, num_shared_experts: SupportsIndex) -> ExpertMap: ...
+    def from_index_map_with_shared(
+        expert_map: _Integers, num_experts: SupportsIndex, num_shared_experts: SupportsIndex
+    ) -> ExpertMap: ...
     @staticmethod
-    def from_index_map_with_sentinel(expert_map: _Integers) -> ExpertMap: ...
+    def from_index_map_with_sentinel(expert_map: _Integers, num_experts: SupportsIndex) -> ExpertMap: ...
     @staticmethod
-    def from_mask(expert_mask: _Integers, num_shared_experts: SupportsIndex | None = None) -> ExpertMap: ...
+    def from_mask(
+        expert_mask: _Integers, num_experts: SupportsIndex, num_shared_experts: SupportsIndex | None = None
+    ) -> ExpertMap: ...
     @property
     def num_experts(self) -> int: ...
     @property

@@ -13,13 +13,14 @@ if TYPE_CHECKING:
 
     from expert_placement._core import Topology
     from expert_placement._loads import LoadsLike
+    from expert_placement.names import Policy
 
 
 def rebalance(
     loads: LoadsLike,
     num_slots: SupportsIndex,
     topology: Topology,
-    policy: _core._Policy = "balanced",
+    policy: Policy = "balanced",
     num_groups: SupportsIndex = 1,
     previous: Placement | None = None,
     max_moves: SupportsIndex | None = None,

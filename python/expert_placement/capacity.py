@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
     from expert_placement._core import Topology
     from expert_placement._loads import LoadsLike
+    from expert_placement.names import Policy
 
 
 class Capacity(NamedTuple):
@@ -31,7 +32,7 @@ def capacity_curve(
     loads: LoadsLike,
     num_slots: Iterable[SupportsIndex],
     topology: Topology,
-    policy: _core._Policy = "balanced",
+    policy: Policy = "balanced",
     num_groups: SupportsIndex = 1,
     *,
     max_off_node: float | None = None,
@@ -69,7 +70,7 @@ def least_slots(
     loads: LoadsLike,
     balancedness: float,
     topology: Topology,
-    policy: _core._Policy = "balanced",
+    policy: Policy = "balanced",
     num_groups: SupportsIndex = 1,
     *,
     max_slots: SupportsIndex | None = None,
@@ -79,7 +80,8 @@ def least_slots(
 ) -> Capacity:
     """The least number of slots of a layer whose plan is at least so balanced.
 
-    Multiples of `step` are looked at in ascending order, from the fewest slots on active ranks that hold every expert on.
+    Multiples of `step` are looked at in ascending order, from the fewest slots on active ranks that hold every expert
+    on.
 
     Args:
         loads: `[L, E]`, or `[W, L, E]` for W windows.

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from typing_extensions import Self
 
     from expert_placement.model_config import HasToDict
+    from expert_placement.names import Strategy
 
     _SomePartition = TypeVar("_SomePartition", bound="Partition")
 
@@ -52,8 +53,8 @@ class Partition(_core.Partition):
         cls,
         config: str | os.PathLike[str] | Mapping[str, object] | HasToDict,
         num_ranks: SupportsIndex,
+        strategy: Strategy = "linear",
         *,
-        strategy: _core._Strategy = "linear",
         num_redundant_experts: SupportsIndex = 0,
     ) -> Self:
         """The partition of a model's routed experts, read from its Hugging Face `config.json`.
@@ -87,7 +88,7 @@ class Partition(_core.Partition):
 
         Raises:
             IndexError: an id out of range, named with its position in row-major order. On a device other than the CPU
-                this check waits for the device; `expert_placement.torch.owners` never does.
+                this check waits for the device; `expert_placement.torch.owner` never does.
             TypeError: another dtype.
         """
         return self._each(experts, self._owner_of)
@@ -138,7 +139,7 @@ class Partition(_core.Partition):
 
 
 def _without_attributes(
-    subclass: type[_SomePartition], num_experts: int, num_ranks: int, strategy: _core._Strategy
+    subclass: type[_SomePartition], num_experts: int, num_ranks: int, strategy: Strategy
 ) -> _SomePartition:
     """A partition of a subclass whose attributes are still to come, as they come from another one.
 

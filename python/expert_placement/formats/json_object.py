@@ -6,6 +6,7 @@ import json
 import re
 from typing import TYPE_CHECKING
 
+from expert_placement._text import printable as printable
 from expert_placement.formats.files import read_bytes
 
 if TYPE_CHECKING:
@@ -129,8 +130,3 @@ def shown(value: object) -> str:
         # No JSON value, or an integer with too many digits to print.
         text = f"a value of type {type(value).__name__}"
     return text if len(text) <= 80 else f"{text[:77]}..."
-
-
-def printable(text: str) -> str:
-    """The text on one line, with escapes for what no terminal can show."""
-    return "".join(character if character.isprintable() else ascii(character)[1:-1] for character in text)

@@ -7,10 +7,10 @@ the map of no rank, or fails in the middle, this one raises an error that names 
 
 from __future__ import annotations
 
-import re
 from typing import TYPE_CHECKING, Final, Literal, TypeAlias
 
 from expert_placement import _core
+from expert_placement._text import excerpt
 from expert_placement.partition import Partition
 
 if TYPE_CHECKING:
@@ -23,18 +23,6 @@ ExpertPlacementStrategy: TypeAlias = Literal["linear", "round_robin"]
 """The strategies that the engine knows; its weight loader knows no other."""
 
 _STRATEGIES: Final[tuple[ExpertPlacementStrategy, ...]] = ("linear", "round_robin")
-_ENGINE_NAMES: Final = {
-    "num_ranks": "ep_size",
-    "rank": "ep_rank",
-    "num_experts": "global_num_experts",
-    # The core's name for experts that are added to E, whose sum has the same limit: ids are int32.
-    "num_redundant_experts": "num_fused_shared_experts",
-}
-# The two places where a message of the core names a parameter, as `name=value` or `name must be ...`: at its beginning,
-# and beside another one at its end. What stands between them may be the caller's own words.
-_PARAMETER: Final = re.compile(
-    rf"\A(?:{'|'.join(_ENGINE_NAMES)})(?==| must be )|(?<= beside )num_experts(?==\d+: ids are int32\Z)"
-)
 
 
 def determine_expert_map(
@@ -74,22 +62,17 @@ def determine_expert_map(
         3
     """
     _check_strategy(expert_placement_strategy)
-    try:
-        partition = Partition(global_num_experts, ep_size, expert_placement_strategy)
-        count = partition.count(ep_rank)
-        _core.with_redundant_experts(partition.num_experts, num_fused_shared_experts)
-    except (IndexError, TypeError, ValueError) as error:
-        renamed = _renamed(error)
-        if renamed is None:
-            raise
-        raise renamed from None
-    if partition.num_ranks == 1:
+    num_experts, num_ranks, rank, num_shared_experts, count = _core._vllm_partition(
+        ep_size, ep_rank, global_num_experts, expert_placement_strategy, num_fused_shared_experts
+    )
+    if num_ranks == 1:
         return count, None, None
+    partition = Partition(num_experts, num_ranks, expert_placement_strategy)
     device = _default_device()
     if not return_expert_mask:
-        return count, partition.expert_map(ep_rank, device=device), None
-    expert_map = partition.expert_map_with_shared(ep_rank, num_fused_shared_experts, device=device)
-    return count, expert_map, partition.expert_mask(ep_rank, num_fused_shared_experts, device=device)
+        return count, partition.expert_map(rank, device=device), None
+    expert_map = partition.expert_map_with_shared(rank, num_shared_experts, device=device)
+    return count, expert_map, partition.expert_mask(rank, num_shared_experts, device=device)
 
 
 def _check_strategy(name: object) -> None:
@@ -98,10 +81,7 @@ def _check_strategy(name: object) -> None:
         raise TypeError(f"expert_placement_strategy must be a str, got `{type(name).__name__}`")
     if name not in _STRATEGIES:
         known = ", ".join(f"`{strategy}`" for strategy in _STRATEGIES)
-        from expert_placement.formats.json_object import printable
-
-        shown = name if len(name) <= 40 else f"{name[:40]}..."
-        raise ValueError(f"expert_placement_strategy=`{printable(shown)}` is unknown, expected one of {known}")
+        raise ValueError(f"expert_placement_strategy=`{excerpt(name)}` is unknown, expected one of {known}")
 
 
 def _default_device() -> torch.device | None:
@@ -110,14 +90,3 @@ def _default_device() -> torch.device | None:
 
     device = torch.get_default_device()
     return None if device.type == "cpu" else device
-
-
-def _renamed(error: Exception) -> Exception | None:
-    """The core's error under the engine's parameter names, so that ranges are stated in one place.
-
-    None for what an argument raised by itself: the core raises no subclass of these types, and begins with a parameter.
-    """
-    if type(error) not in (IndexError, TypeError, ValueError):
-        return None
-    message, number = _PARAMETER.subn(lambda name: _ENGINE_NAMES[name[0]], str(error))
-    return type(error)(message) if number else None

@@ -2,8 +2,8 @@
 
 use std::convert::Infallible;
 
-use expert_placement::Strategy;
 use expert_placement::limits::Limit;
+use expert_placement::{Printable, Strategy};
 use pyo3::exceptions::{PyIndexError, PyOverflowError, PyTypeError, PyValueError};
 use pyo3::prelude::*;
 use pyo3::types::{PyBool, PyInt, PyString};
@@ -125,9 +125,8 @@ fn strategy(name: Borrowed<'_, '_, PyString>) -> PyResult<Strategy> {
     if let Ok(name) = name.to_str() {
         return name.parse().map_err(to_py_err);
     }
-    // Half a surrogate pair is no text for the crate, which sees its escape, and escapes the backslash of that.
-    let refuse = |error: expert_placement::Error| PyValueError::new_err(error.to_string().replace(r"\\", r"\"));
-    escaped(&name)?.parse().map_err(refuse)
+    // Half a surrogate pair is no text for the crate, which sees its escape.
+    escaped(&name)?.parse().map_err(to_py_err)
 }
 
 /// A text in which each half of a surrogate pair, which is no character, stands as its escape.
@@ -135,18 +134,9 @@ pub(crate) fn escaped(text: &Bound<'_, PyString>) -> PyResult<String> {
     text.call_method1("encode", ("utf-8", "backslashreplace"))?.call_method0("decode")?.extract()
 }
 
-/// A text of others for a message: no control characters, and no longer than a few lines.
-pub(crate) fn printable(text: &str) -> String {
-    const MOST: usize = 240;
-    let mut printed = String::new();
-    for character in text.chars().take(MOST) {
-        if character.is_control() {
-            printed.extend(character.escape_debug());
-        } else {
-            printed.push(character);
-        }
-    }
-    if text.chars().nth(MOST).is_some() { printed + "..." } else { printed }
+/// A text of others for a message, no longer than a few lines.
+pub(crate) const fn printable(text: &str) -> Printable<'_> {
+    Printable { text, most: 240 }
 }
 
 impl StrategyArgument {

@@ -2,6 +2,8 @@
 //!
 //! The module is `expert_placement._core`; users import `expert_placement`, whose stub documents it.
 
+#![allow(clippy::doc_markdown, reason = "the documentation of a class or a method is its docstring in Python")]
+
 mod argument;
 mod capacity;
 mod dlpack;
@@ -11,6 +13,7 @@ mod partition;
 mod placement;
 mod tensor;
 mod topology;
+mod vllm;
 
 use pyo3::prelude::*;
 
@@ -34,6 +37,8 @@ mod _core {
     use crate::placement::{_rebalance, Placement};
     #[pymodule_export]
     use crate::topology::Topology;
+    #[pymodule_export]
+    use crate::vllm::_vllm_partition;
 
     /// The strategies' names, in the order in which messages list them.
     #[pymodule_export]

@@ -70,13 +70,21 @@ impl Partition {
 
     /// The one count that all ranks share.
     ///
-    /// Raises ValueError where R does not divide E, and says how many redundant experts, or which rank counts, would
-    /// mend it.
+    /// Raises:
+    ///     ValueError: R does not divide E; the message says how many redundant experts, or which rank counts, would mend
+    ///         it.
     fn uniform_count(&self) -> PyResult<u32> {
         self.0.uniform_count().map_err(to_py_err)
     }
 
-    /// How many experts `rank` owns. Raises IndexError for a rank outside 0..R.
+    /// How many experts `rank` owns.
+    ///
+    /// Args:
+    ///     rank: a rank in 0..R.
+    ///
+    /// Raises:
+    ///     IndexError: `rank` out of range.
+    ///     TypeError: a rank that is no int.
     fn count(&self, rank: &Bound<'_, PyAny>) -> PyResult<u32> {
         self.0.count(argument::rank(&self.0, rank)?).map_err(to_py_err)
     }
@@ -84,12 +92,25 @@ impl Partition {
     /// The first expert of the arithmetic progression that `rank` owns.
     ///
     /// A rank without experts has a start too: where its block would begin, or `rank` itself for round robin.
-    /// Raises IndexError for a rank outside 0..R.
+    ///
+    /// Args:
+    ///     rank: a rank in 0..R.
+    ///
+    /// Raises:
+    ///     IndexError: `rank` out of range.
+    ///     TypeError: a rank that is no int.
     fn start(&self, rank: &Bound<'_, PyAny>) -> PyResult<u32> {
         self.0.start(argument::rank(&self.0, rank)?).map_err(to_py_err)
     }
 
-    /// The experts of `rank` in local order, as a range. Raises IndexError for a rank outside 0..R.
+    /// The experts of `rank` in local order, as a range.
+    ///
+    /// Args:
+    ///     rank: a rank in 0..R.
+    ///
+    /// Raises:
+    ///     IndexError: `rank` out of range.
+    ///     TypeError: a rank that is no int.
     fn experts<'py>(&self, py: Python<'py>, rank: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyRange>> {
         let experts = self.0.experts(argument::rank(&self.0, rank)?).map_err(to_py_err)?;
         let (start, stride) = (u64::from(experts.start()), u64::from(experts.stride()));
@@ -97,47 +118,101 @@ impl Partition {
         PyRange::new_with_step(py, start.try_into()?, stop.try_into()?, stride.try_into()?)
     }
 
-    /// The rank that owns `expert`. Raises IndexError for an expert outside 0..E.
+    /// The rank that owns `expert`.
+    ///
+    /// Args:
+    ///     expert: an expert in 0..E.
+    ///
+    /// Raises:
+    ///     IndexError: `expert` out of range.
+    ///     TypeError: an expert that is no int.
     fn owner(&self, expert: &Bound<'_, PyAny>) -> PyResult<u32> {
         self.0.owner(argument::expert(&self.0, expert)?).map_err(to_py_err)
     }
 
-    /// The position of `expert` among its owner's experts. Raises IndexError for an expert outside 0..E.
+    /// The position of `expert` among its owner's experts.
+    ///
+    /// Args:
+    ///     expert: an expert in 0..E.
+    ///
+    /// Raises:
+    ///     IndexError: `expert` out of range.
+    ///     TypeError: an expert that is no int.
     fn local_index(&self, expert: &Bound<'_, PyAny>) -> PyResult<u32> {
         self.0.local_index(argument::expert(&self.0, expert)?).map_err(to_py_err)
     }
 
     /// `count(r)` for every rank: int32[R].
+    ///
+    /// Args:
+    ///     device: where the tensor goes; the CPU without other word. CUDA is not waited for.
+    ///
+    /// Raises:
+    ///     ValueError: a device that cannot be used.
     #[pyo3(signature = (*, device=None))]
     fn counts<'py>(&self, py: Python<'py>, device: Device<'_, 'py>) -> Tensor<'py> {
         tensor::filled(py, self.0.num_ranks().into(), device, |out| self.0.write_counts(out))
     }
 
     /// `start(r)` for every rank: int32[R].
+    ///
+    /// Args:
+    ///     device: where the tensor goes; the CPU without other word. CUDA is not waited for.
+    ///
+    /// Raises:
+    ///     ValueError: a device that cannot be used.
     #[pyo3(signature = (*, device=None))]
     fn starts<'py>(&self, py: Python<'py>, device: Device<'_, 'py>) -> Tensor<'py> {
         tensor::filled(py, self.0.num_ranks().into(), device, |out| self.0.write_starts(out))
     }
 
-    /// The exclusive prefix sums of the counts, E last: int32[R + 1]. Raises ValueError for round robin.
+    /// The exclusive prefix sums of the counts, E last: int32[R + 1].
+    ///
+    /// Args:
+    ///     device: where the tensor goes; the CPU without other word. CUDA is not waited for.
+    ///
+    /// Raises:
+    ///     ValueError: the strategy is `round_robin`, whose ranks own no consecutive experts, or a device that cannot be
+    ///         used.
     #[pyo3(signature = (*, device=None))]
     fn offsets<'py>(&self, py: Python<'py>, device: Device<'_, 'py>) -> Tensor<'py> {
         tensor::filled(py, u64::from(self.0.num_ranks()) + 1, device, |out| self.0.write_offsets(out))
     }
 
     /// `owner(e)` for every expert: int32[E].
+    ///
+    /// Args:
+    ///     device: where the tensor goes; the CPU without other word. CUDA is not waited for.
+    ///
+    /// Raises:
+    ///     ValueError: a device that cannot be used.
     #[pyo3(signature = (*, device=None))]
     fn owners<'py>(&self, py: Python<'py>, device: Device<'_, 'py>) -> Tensor<'py> {
         tensor::filled(py, self.0.num_experts().into(), device, |out| self.0.write_owners(out))
     }
 
-    /// `local_index(e)` for every expert: `int32[E]`.
+    /// `local_index(e)` for every expert: int32[E].
+    ///
+    /// Args:
+    ///     device: where the tensor goes; the CPU without other word. CUDA is not waited for.
+    ///
+    /// Raises:
+    ///     ValueError: a device that cannot be used.
     #[pyo3(signature = (*, device=None))]
     fn local_indices<'py>(&self, py: Python<'py>, device: Device<'_, 'py>) -> Tensor<'py> {
         tensor::filled(py, self.0.num_experts().into(), device, |out| self.0.write_local_indices(out))
     }
 
     /// The global ids of the experts that `rank` owns, in local order: int32[count(rank)].
+    ///
+    /// Args:
+    ///     rank: a rank in 0..R.
+    ///     device: where the tensor goes; the CPU without other word. CUDA is not waited for.
+    ///
+    /// Raises:
+    ///     IndexError: `rank` out of range.
+    ///     ValueError: a device that cannot be used.
+    ///     TypeError: a rank that is no int.
     #[pyo3(signature = (rank, *, device=None))]
     fn local_experts<'py>(&self, rank: &Bound<'py, PyAny>, device: Device<'_, 'py>) -> Tensor<'py> {
         let id = argument::rank(&self.0, rank)?;
@@ -145,7 +220,16 @@ impl Partition {
         tensor::filled(rank.py(), count.into(), device, |out| self.0.write_local_experts(id, out))
     }
 
-    /// The index map of `rank`, `int32[E]`: `local_index(e)` where the rank owns e, and -1 elsewhere.
+    /// The index map of `rank`, int32[E]: `local_index(e)` where the rank owns e, and -1 elsewhere.
+    ///
+    /// Args:
+    ///     rank: a rank in 0..R.
+    ///     device: where the tensor goes; the CPU without other word. CUDA is not waited for.
+    ///
+    /// Raises:
+    ///     IndexError: `rank` out of range.
+    ///     ValueError: a device that cannot be used.
+    ///     TypeError: a rank that is no int.
     #[pyo3(signature = (rank, *, device=None))]
     fn expert_map<'py>(&self, rank: &Bound<'py, PyAny>, device: Device<'_, 'py>) -> Tensor<'py> {
         let id = argument::rank(&self.0, rank)?;
@@ -156,6 +240,16 @@ impl Partition {
     /// The index map with S fused shared experts appended, int32[E + S].
     ///
     /// Every rank holds the shared experts, in local slots after its routed ones.
+    ///
+    /// Args:
+    ///     rank: a rank in 0..R.
+    ///     num_shared_experts: number of fused shared experts, S, in 0..=2**31 - 1 - E.
+    ///     device: where the tensor goes; the CPU without other word. CUDA is not waited for.
+    ///
+    /// Raises:
+    ///     IndexError: `rank` out of range.
+    ///     ValueError: S out of range, or a device that cannot be used.
+    ///     TypeError: a rank or an S that is no int.
     #[pyo3(signature = (rank, num_shared_experts, *, device=None))]
     fn expert_map_with_shared<'py>(
         &self,
@@ -169,7 +263,16 @@ impl Partition {
         tensor::filled(rank.py(), length, device, |out| self.0.write_expert_map_with_shared(id, shared, out))
     }
 
-    /// The index map with one more entry, -1, for ids that stand for "no expert": `int32[E + 1]`.
+    /// The index map with one more entry, -1, for ids that stand for "no expert": int32[E + 1].
+    ///
+    /// Args:
+    ///     rank: a rank in 0..R.
+    ///     device: where the tensor goes; the CPU without other word. CUDA is not waited for.
+    ///
+    /// Raises:
+    ///     IndexError: `rank` out of range.
+    ///     ValueError: a device that cannot be used.
+    ///     TypeError: a rank that is no int.
     #[pyo3(signature = (rank, *, device=None))]
     fn expert_map_with_sentinel<'py>(&self, rank: &Bound<'py, PyAny>, device: Device<'_, 'py>) -> Tensor<'py> {
         let id = argument::rank(&self.0, rank)?;
@@ -177,7 +280,17 @@ impl Partition {
         tensor::filled(rank.py(), length, device, |out| self.0.write_expert_map_with_sentinel(id, out))
     }
 
-    /// The 0/1 mask, int32[E + S + 1]: 1 where the rank owns the expert, 1 for each shared expert, and a trailing 0.
+    /// The 0/1 mask, int32[E + S + 1]: 1 where the rank owns the expert or where it is shared, and a last 0.
+    ///
+    /// Args:
+    ///     rank: a rank in 0..R.
+    ///     num_shared_experts: number of fused shared experts, S, in 0..=2**31 - 1 - E; 0 without other word.
+    ///     device: where the tensor goes; the CPU without other word. CUDA is not waited for.
+    ///
+    /// Raises:
+    ///     IndexError: `rank` out of range.
+    ///     ValueError: S out of range, or a device that cannot be used.
+    ///     TypeError: a rank or an S that is no int.
     #[pyo3(signature = (rank, num_shared_experts=None, *, device=None))]
     fn expert_mask<'py>(
         &self,
@@ -225,8 +338,19 @@ impl Partition {
 
     /// The rank counts up to `max_ranks` that divide `num_experts`, ascending.
     ///
-    /// `max_ranks` is `num_experts` without other word. With no experts every rank count is legal, so that
-    /// `max_ranks` must be given.
+    /// Args:
+    ///     num_experts: number of experts, E, in 0..=2**31 - 1.
+    ///     max_ranks: the largest rank count to list, in 1..=2**31 - 1; E without other word. With no experts every rank
+    ///         count is legal, so that it must be given.
+    ///
+    /// Raises:
+    ///     ValueError: a number out of range, or E = 0 without `max_ranks`.
+    ///     TypeError: a number that is no int.
+    ///     MemoryError: E = 0 with more than 2**24 rank counts to list.
+    ///
+    /// Example:
+    ///     >>> Partition.legal_ranks(30)
+    ///     [1, 2, 3, 5, 6, 10, 15, 30]
     #[staticmethod]
     #[pyo3(signature = (num_experts, max_ranks=None))]
     fn legal_ranks(num_experts: &Bound<'_, PyAny>, max_ranks: Option<&Bound<'_, PyAny>>) -> PyResult<Vec<u32>> {

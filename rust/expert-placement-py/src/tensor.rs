@@ -99,8 +99,9 @@ fn move_to<'py>(tensor: &Bound<'py, PyAny>, device: &Bound<'py, PyAny>) -> PyRes
 fn unusable(device: &Bound<'_, PyAny>, reason: PyErr) -> PyErr {
     let py = device.py();
     let text = |value: &Bound<'_, PyAny>| value.str().and_then(|text| argument::escaped(&text)).unwrap_or_default();
-    let value = argument::printable(&text(device));
-    let why = argument::printable(text(reason.value(py)).lines().next().unwrap_or_default());
+    let (value, why) = (text(device), text(reason.value(py)));
+    let value = argument::printable(&value);
+    let why = argument::printable(why.lines().next().unwrap_or_default());
     let error = PyValueError::new_err(format!(
         "device=`{value}` cannot be used, expected one that torch has here, such as `cpu` or `cuda:0`: {why}"
     ));

@@ -348,7 +348,6 @@ impl fmt::Display for WrongMap {
             (MapFlaw::Length { .. }, _) => write!(f, "{parameter} {flaw}")?,
         }
         match instead {
-            None => Ok(()),
             Some(Instead::IndexMap) => {
                 write!(f, "; it is the index map of {num_experts} experts, which `from_index_map` reads")
             }
@@ -369,7 +368,7 @@ impl fmt::Display for WrongMap {
             Some(Instead::Bits) if matches!(flaw, MapFlaw::Length { .. }) => {
                 f.write_str("; it looks like a 0/1 expert mask of other numbers of experts")
             }
-            Some(Instead::Bits) => Ok(()),
+            None | Some(Instead::Bits) => Ok(()),
         }
     }
 }
