@@ -139,14 +139,17 @@ def equal_when_divisible(p: View, r: Any) -> Any:
 
 @invariant()
 def smallest_possible_maximum(p: View, r: Any) -> Any:
-    """No rank owns more than the ceiling of E / R, and with less some expert would have no rank."""
-    return p.count(r) <= (p.num_experts + p.num_ranks - 1) // p.num_ranks
+    """No rank owns more than c, the ceiling of E / R: c on every rank are enough for E experts, and c - 1 are not."""
+    most = (p.num_experts + p.num_ranks - 1) // p.num_ranks
+    is_least = (most * p.num_ranks >= p.num_experts) & ((most - 1) * p.num_ranks < p.num_experts)
+    return (p.count(r) <= most) & is_least
 
 
 @invariant()
 def largest_possible_minimum(p: View, r: Any) -> Any:
-    """No rank owns fewer than the floor of E / R, and not all ranks can own more."""
-    return p.count(r) >= p.num_experts // p.num_ranks
+    """No rank owns fewer than f, the floor of E / R, and f + 1 on every rank are more than E experts."""
+    fewest = p.num_experts // p.num_ranks
+    return (p.count(r) >= fewest) & ((fewest + 1) * p.num_ranks > p.num_experts)
 
 
 @invariant()
@@ -284,7 +287,7 @@ def maps_are_int32_of_stated_length(p: View, r: Any) -> Any:
 
 @invariant(subject="stacked")
 def map_asked_alone_agrees(p: View) -> Any:
-    """Where the maps of all ranks are had at once, the map of one rank asked by itself is its row among them."""
+    """Where the maps of all ranks are had at once, the one of a certain rank asked by itself is its row among them."""
     return p.rows_match()
 
 

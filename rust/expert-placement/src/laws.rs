@@ -263,8 +263,16 @@ fn for_each_rank() -> Vec<ForEach> {
         each!("equal_when_divisible", |p, r| {
             p.num_experts() % p.num_ranks() != 0 || p.count(r) == p.num_experts() / p.num_ranks()
         }),
-        each!("smallest_possible_maximum", |p, r| p.count(r) <= p.num_experts().div_ceil(p.num_ranks())),
-        each!("largest_possible_minimum", |p, r| p.count(r) >= p.num_experts() / p.num_ranks()),
+        each!("smallest_possible_maximum", |p, r| {
+            let (experts, ranks) = (p.num_experts(), p.num_ranks());
+            let most = experts.div_ceil(ranks);
+            // (most - 1) * ranks < experts, where most may be 0.
+            p.count(r) <= most && most * ranks >= experts && most * ranks < experts + ranks
+        }),
+        each!("largest_possible_minimum", |p, r| {
+            let fewest = p.num_experts() / p.num_ranks();
+            p.count(r) >= fewest && (fewest + 1) * p.num_ranks() > p.num_experts()
+        }),
         each!("empty_only_when_scarce", |p, r| if p.num_experts() < p.num_ranks() {
             p.count(r) <= 1
         } else {
