@@ -67,6 +67,8 @@ lint: setup ## Formatters, linters, types, stubs, and the source distribution's 
 	cargo fmt --all --check
 	cargo clippy --workspace --all-targets --locked --quiet -- -D warnings
 	cargo clippy -p expert-placement --no-default-features --locked --quiet -- -D warnings
+	cargo check -p expert-placement --all-targets --no-default-features --locked --quiet
+	cargo check -p expert-placement --all-targets --no-default-features --features alloc --locked --quiet
 	RUSTDOCFLAGS="-D warnings" cargo doc --no-deps --locked --quiet -p expert-placement
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check

@@ -124,7 +124,7 @@ mod topology;
 mod laws;
 
 /// The examples of the two READMEs, compiled and run as documentation tests.
-#[cfg(doctest)]
+#[cfg(all(doctest, feature = "placement"))]
 mod readme {
     #[doc = include_str!("../README.md")]
     mod of_the_crate {}
