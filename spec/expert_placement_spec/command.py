@@ -6,13 +6,14 @@ import json
 import os
 import sys
 from collections.abc import Mapping
-from contextlib import contextmanager, redirect_stdout
+from contextlib import contextmanager, redirect_stdout, suppress
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
+from typer.core import TyperCommand, TyperGroup
 
 from expert_placement_spec import case_check
 from expert_placement_spec.cases import Chapter
@@ -30,8 +31,60 @@ if TYPE_CHECKING:
 
     from expert_placement_spec.outcome import Outcome as AnyOutcome
 
+
+def flags_without_a_type(parameters: list[Any]) -> list[Any]:
+    """The parameters of a command as its help shows them: typer would write that a flag is a bool."""
+    for parameter in parameters:
+        if getattr(parameter, "is_flag", False):
+            parameter.metavar = ""
+    return parameters
+
+
+class Command(TyperCommand):
+    """A command with a help that says nothing of types of flags."""
+
+    def get_params(self, ctx: Any) -> Any:
+        """The parameters."""
+        return flags_without_a_type(super().get_params(ctx))
+
+
+class Group(TyperGroup):
+    """The commands, with such a help."""
+
+    def get_params(self, ctx: Any) -> Any:
+        """The parameters."""
+        return flags_without_a_type(super().get_params(ctx))
+
+
+class WrongNumber(Exception):  # noqa: N818 - the input is at fault and not the program
+    """A text that is no number for an option. It is no `ValueError`, which typer would put in its own words."""
+
+    def format_message(self) -> str:
+        """What is said of it, under the name that typer's usage errors have for it."""
+        return str(self)
+
+
+def whole(name: str, least: int) -> Callable[[str | int], int]:
+    """What reads an option's integer.
+
+    Raises:
+        WrongNumber: a text that is no integer, or a smaller one.
+    """
+
+    def read(value: str | int) -> int:
+        with suppress(ValueError):
+            if int(value) >= least:
+                return int(value)
+        raise WrongNumber(f"{name}=`{str(value)[:100]}` is out of range, expected an integer of {least} or more")
+
+    return read
+
+
 app = typer.Typer(
-    help="The specification of expert placement, made executable.", no_args_is_help=True, pretty_exceptions_enable=False
+    cls=Group,
+    help="The specification of expert placement, made executable.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
 )
 
 PROGRAM = "expert-placement-spec"
@@ -283,11 +336,10 @@ def show(
     return 1 if failed else 0
 
 
-# Without a metavar, typer shows that a flag is a bool.
-JSON = typer.Option("--json", help="Print JSON.", metavar="")
+JSON = typer.Option("--json", help="Print JSON.")
 
 
-@app.command(name="check", epilog=EXAMPLES)
+@app.command(name="check", cls=Command, epilog=EXAMPLES)
 def check_command(
     context: typer.Context,
     implementation: Annotated[
@@ -300,17 +352,31 @@ def check_command(
     ] = None,
     experts: Annotated[str, typer.Option(help="The range of E.")] = EXPERTS,
     ranks: Annotated[str, typer.Option(help="The range of R.")] = RANKS,
-    wide: Annotated[int, typer.Option(help="E and R up to which whole maps are checked.", min=1)] = WIDE,
+    wide: Annotated[
+        int, typer.Option(help="E and R up to which whole maps are checked.", parser=whole("wide", 1), metavar="N")
+    ] = WIDE,
     alone: Annotated[
-        int | None, typer.Option(help="E and R up to which every id is asked by itself; as --wide by default.", min=1)
+        int | None,
+        typer.Option(
+            help="E and R up to which every id is asked by itself; as --wide by default.",
+            parser=whole("alone", 1),
+            metavar="N",
+        ),
     ] = None,
     strategy: Annotated[list[str] | None, typer.Option(help="A strategy; may be repeated.")] = None,
     samples: Annotated[
         int | None,
-        typer.Option(help="Random points for each invariant (2000), or cases of the other chapters (500).", min=0),
+        typer.Option(
+            help="Random points for each invariant (2000), or cases of the other chapters (500).",
+            parser=whole("samples", 0),
+            metavar="N",
+        ),
     ] = None,
     device: Annotated[str, typer.Option(help="Where torch implementations are evaluated.")] = "cpu",
-    processes: Annotated[int | None, typer.Option(help="Processes; all cores by default.", min=1)] = None,
+    processes: Annotated[
+        int | None,
+        typer.Option(help="Processes; all cores by default.", parser=whole("processes", 1), metavar="N"),
+    ] = None,
     require: Annotated[
         list[str] | None,
         typer.Option(
@@ -358,7 +424,7 @@ def check_command(
     )
 
 
-@app.command(name="prove")
+@app.command(name="prove", cls=Command)
 def prove_command(json_output: Annotated[bool, JSON] = False) -> None:
     """Prove every invariant of the formulas for all E and R, with the solver z3."""
     with progress_bar("proving") as progress:
@@ -377,7 +443,7 @@ def prove_command(json_output: Annotated[bool, JSON] = False) -> None:
     raise typer.Exit(1 if failed else 0)
 
 
-@app.command(name="list")
+@app.command(name="list", cls=Command)
 def list_command() -> None:
     """List every invariant with its sentence."""
     table = Table()

@@ -154,6 +154,10 @@ def test_other_chapters_name_and_require_what_is_not_offered() -> None:
             "error: strategy=`ring` is unknown, expected one of linear, round_robin, proportional",
         ),
         (("--implementation", "expert_placement:Nothing"), "error: implementation `expert_placement:Nothing`"),
+        (("--wide", "x"), "error: wide=`x` is out of range, expected an integer of 1 or more\n"),
+        (("--alone", "0"), "error: alone=`0` is out of range, expected an integer of 1 or more\n"),
+        (("--samples", "-1"), "error: samples=`-1` is out of range, expected an integer of 0 or more\n"),
+        (("--processes", "1.5"), "error: processes=`1.5` is out of range, expected an integer of 1 or more\n"),
         (("--nonsense",), "error: No such option: --nonsense"),
     ],
 )
@@ -270,6 +274,13 @@ def test_every_invariant_is_listed() -> None:
 
     output = spec("list").stdout
     assert all(f" {law.name} " in output and law.sentence in output for law in INVARIANTS.values())
+
+
+@pytest.mark.parametrize("command", ["check", "prove", "list"])
+def test_the_help_says_nothing_of_types_of_flags(command: str) -> None:
+    output = spec(command, "--help").stdout
+    assert "--help" in output
+    assert "<bool>" not in output
 
 
 def test_prove_says_what_it_proved() -> None:

@@ -5,17 +5,39 @@ All of these modules are imported to list the commands, so what is slow to impor
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
+from typer.core import TyperCommand, TyperGroup
 
 from expert_placement import __version__
 from expert_placement.cli import INTERRUPTED, check, convert, migrate, plan, plot, show, simulate
 from expert_placement.cli.errors import Refused, describe
+from expert_placement.cli.numbers import numbers_read
 
 __all__ = ["Refused", "app", "describe", "run"]
 
+
+def _flags_without_a_type(parameters: list[Any]) -> list[Any]:
+    # typer would write that a flag is a bool.
+    for parameter in parameters:
+        if getattr(parameter, "is_flag", False):
+            parameter.metavar = ""
+    return parameters
+
+
+class _Command(TyperCommand):
+    def get_params(self, ctx: Any) -> Any:
+        return _flags_without_a_type(super().get_params(ctx))
+
+
+class _Group(TyperGroup):
+    def get_params(self, ctx: Any) -> Any:
+        return _flags_without_a_type(super().get_params(ctx))
+
+
 app = typer.Typer(
+    cls=_Group,
     help="Which rank owns which expert of a mixture-of-experts model.",
     epilog="Exit codes: 0; 1 a check failed; 2 bad usage or input.",
     rich_markup_mode="rich",
@@ -73,12 +95,12 @@ def _root(
         raise typer.Exit(2)
 
 
-app.command("show", help=show.HELP)(show.command)
-app.command("plan", help=plan.HELP)(plan.command)
-app.command("simulate", help=simulate.HELP)(simulate.command)
-app.command("migrate", help=migrate.HELP)(migrate.command)
-app.command("convert", help=convert.HELP)(convert.command)
-app.command("plot", help=plot.HELP)(plot.command)
+app.command("show", cls=_Command, help=show.HELP)(numbers_read(show.command))
+app.command("plan", cls=_Command, help=plan.HELP)(numbers_read(plan.command))
+app.command("simulate", cls=_Command, help=simulate.HELP)(numbers_read(simulate.command))
+app.command("migrate", cls=_Command, help=migrate.HELP)(numbers_read(migrate.command))
+app.command("convert", cls=_Command, help=convert.HELP)(numbers_read(convert.command))
+app.command("plot", cls=_Command, help=plot.HELP)(numbers_read(plot.command))
 app.command(
     "check",
     help=check.HELP,

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Annotated, Literal, cast
+from typing import Literal, cast
 
 import typer
 
 from expert_placement import MAX_NUM_EXPERTS, STRATEGIES, Partition
+from expert_placement.cli import options
 from expert_placement.cli.errors import Refused, refusing
 from expert_placement.cli.output import Paper, write_json
 from expert_placement.cli.rules import OLD_RULE, OldRule, Row, every_strategy, rows
@@ -52,43 +53,29 @@ def _complete_strategy(incomplete: str) -> list[str]:
 
 
 def command(
-    ranks: Annotated[int, typer.Option("--ranks", help="Number of ranks, R.", metavar="R")],
-    experts: Annotated[
-        int | None, typer.Option("--experts", help="Number of routed experts of a layer, E.", metavar="E")
-    ] = None,
-    config: Annotated[
-        str | None,
-        typer.Option(
-            "--config", help="A model's config.json, or its directory, in place of --experts.", metavar="FILE"
-        ),
-    ] = None,
-    strategy: Annotated[
-        str,
-        typer.Option(
-            "--strategy",
-            help=f"How experts are dealt to ranks: {', '.join(STRATEGIES)}.",
-            metavar="NAME",
-            autocompletion=_complete_strategy,
-        ),
-    ] = STRATEGIES[0],
-    loads: Annotated[
-        str | None,
-        typer.Option("--loads", help="Recorded loads, for the load of each rank by each strategy.", metavar="FILE"),
-    ] = None,
-    layer: Annotated[
-        int | None,
-        typer.Option("--layer", help="One row of the loads, from 0. Without it: all layers.", metavar="INDEX"),
-    ] = None,
-    rank: Annotated[
-        int | None, typer.Option("--rank", help="Show this rank's experts and its index map.", metavar="RANK")
-    ] = None,
-    compare: Annotated[
-        bool,
-        typer.Option(
-            "--compare", help="Every strategy beside the old rule, which left the rest to the last rank.", metavar=""
-        ),
-    ] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Write JSON, always whole.", metavar="")] = False,
+    ranks: int = typer.Option(..., "--ranks", help="Number of ranks, R.", metavar="R"),
+    experts: int | None = typer.Option(None, "--experts", help="Number of routed experts of a layer, E.", metavar="E"),
+    config: str | None = typer.Option(
+        None, "--config", help="A model's config.json, or its directory, in place of --experts.", metavar="FILE"
+    ),
+    strategy: str = typer.Option(
+        STRATEGIES[0],
+        "--strategy",
+        help=f"How experts are dealt to ranks: {', '.join(STRATEGIES)}.",
+        metavar="NAME",
+        autocompletion=_complete_strategy,
+    ),
+    loads: str | None = typer.Option(
+        None, "--loads", help="Recorded loads, for the load of each rank by each strategy.", metavar="FILE"
+    ),
+    layer: int | None = typer.Option(
+        None, "--layer", help="One row of the loads, from 0. Without it: all layers.", metavar="INDEX"
+    ),
+    rank: int | None = typer.Option(None, "--rank", help="Show this rank's experts and its index map.", metavar="RANK"),
+    compare: bool = typer.Option(
+        False, "--compare", help="Every strategy beside the old rule, which left the rest to the last rank.", metavar=""
+    ),
+    as_json: bool = options.AS_JSON,
 ) -> None:
     """The options of `expert-placement show`."""
     request = Request(
