@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import itertools
 import math
-from typing import TYPE_CHECKING, Any, Literal, get_args
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias, get_args
 
 import pytest
 
 pytest.importorskip("torch", reason="this is the torch implementation")
 
 import expert_placement.torch as ept
+import numpy as np
 import torch
 from expert_placement import Partition
 from torch._subclasses.fake_tensor import FakeTensorMode
@@ -313,12 +315,145 @@ def test_a_tensor_of_no_integers_is_a_type_error(query: str) -> None:
             QUERIES[query](30, 8, nothing)
 
 
-def test_offsets_of_round_robin_are_refused_in_the_words_of_the_core() -> None:
-    with pytest.raises(ValueError, match=r"^strategy=`round_robin` has no offsets") as core:
-        Partition(30, 8, "round_robin").offsets()
-    with pytest.raises(ValueError, match=r"^strategy=`round_robin` has no offsets") as ours:
-        ept.partition_offsets(30, 8, "round_robin")
-    assert str(ours.value) == str(core.value)
+class Indexed:
+    """An integer of another library, or one that fails."""
+
+    def __init__(self, answer: Any) -> None:
+        self.answer = answer
+
+    def __index__(self) -> int:
+        if isinstance(self.answer, Exception):
+            raise self.answer
+        number: int = self.answer
+        return number
+
+
+WRONG_COUNTS: list[Any] = [
+    -1,
+    2**31,
+    2**70,
+    -(2**70),
+    10**5000,
+    True,
+    np.bool_(True),
+    8.0,
+    "8",
+    None,
+    [8],
+    np.array([1, 2]),
+]
+WRONG_COUNTS += [np.int64(-1), Indexed(-1), Indexed(TypeError("no")), Indexed(ValueError("no index today"))]
+WRONG_IDS: list[Any] = [-1, 8, 30, 2**31, 10**5000, -(10**5000), np.int64(-1), np.uint8(200), True, 1.5, "0", None, [0]]
+WRONG_IDS += [Indexed(300), Indexed(RuntimeError("no index today"))]
+WRONG_STRATEGIES: list[Any] = ["striped", "", "Linear", "x" * 41, "\N{GREEK SMALL LETTER ALPHA}" * 21, "\\ ' \""]
+WRONG_STRATEGIES += ["a\nb\t\x1b\x85\u200b"]
+WRONG_STRATEGIES += ["\ud800" * 7, None, 0, b"linear", ["linear"]]
+WRONG_DEVICES: list[Any] = ["nowhere", "cuda:-1", "", "line\nbreak", "x" * 300, 2.5, ["cpu"], 10**30]
+if not torch.cuda.is_available():
+    WRONG_DEVICES += ["cuda", torch.device("cuda"), "cuda:0"]
+
+
+METHODS: dict[str, Callable[..., torch.Tensor]] = {
+    **QUERIES,
+    **{method: make for make, method in TABLES.values()},
+    "expert_map": ept.expert_map,
+    "expert_map_with_shared": ept.expert_map_with_shared,
+    "expert_map_with_sentinel": ept.expert_map_with_sentinel,
+    "expert_mask": ept.expert_mask,
+}
+TAKES_SHARED = ("expert_map_with_shared", "expert_mask")
+
+# A method of `Partition`, the (E, R, strategy) that it is asked of, its arguments, and those by keyword.
+WrongCall: TypeAlias = "tuple[str, tuple[Any, Any, Any], list[Any], dict[str, Any]]"
+
+
+def wrong_calls() -> Iterator[WrongCall]:
+    """Calls with one wrong argument each, and some with two, of which the same one is to be named."""
+    for method in METHODS:
+        fitting: list[Any] = [] if method in {method for _, method in TABLES.values()} else [0]
+        if method in TAKES_SHARED:
+            fitting.append(1)
+        for wrong in WRONG_COUNTS:
+            yield method, (wrong, 8, "linear"), fitting, {}
+            yield method, (30, wrong, "linear"), fitting, {}
+            if method in TAKES_SHARED and wrong is not None:
+                yield method, (30, 8, "linear"), [0, wrong], {}
+        for wrong in WRONG_STRATEGIES:
+            yield method, (30, 8, wrong), fitting, {}
+        for wrong in WRONG_IDS if fitting else []:
+            # The eighth expert there is.
+            if method not in ("owner", "local_index") or wrong not in (8, 200):
+                yield method, (30, 8, "linear"), [wrong, *fitting[1:]], {}
+        for wrong in WRONG_DEVICES if method not in QUERIES else []:
+            yield method, (30, 8, "linear"), fitting, {"device": wrong}
+    yield "offsets", (30, 8, "round_robin"), [], {}
+    yield "counts", (-1, 0, "linear"), [], {}
+    yield "count", (30, 0, "striped"), [9], {}
+    yield "count", (30, 8, "striped"), [9], {}
+    yield "expert_mask", (30, 8, "linear"), [9, -1], {}
+    yield "expert_mask", (30, 8, "linear"), [7, -1], {"device": "nowhere"}
+
+
+def asked_of_core(call: WrongCall) -> object:
+    method, of, arguments, options = call
+    return getattr(Partition(*of), method)(*arguments, **options)
+
+
+def asked_of_torch(call: WrongCall) -> object:
+    method, (experts, ranks, strategy), arguments, options = call
+    return METHODS[method](experts, ranks, *arguments, strategy=strategy, **options)
+
+
+def refusal(ask: Callable[[WrongCall], object], call: WrongCall) -> tuple[type[Exception], str]:
+    try:
+        answer = ask(call)
+    except Exception as error:
+        # Where a tensor would do, too, the torch implementation says so.
+        return type(error), str(error).replace("an int or a tensor", "an int")
+    raise AssertionError(f"{call!r}: nothing was refused, the answer is {answer!r}")
+
+
+def test_a_wrong_call_is_refused_in_the_words_of_the_core() -> None:
+    calls = list(wrong_calls())
+    assert len(calls) > 500
+    for call in calls:
+        expected = refusal(asked_of_core, call)
+        assert refusal(asked_of_torch, call) == expected, f"{call[0]}: {expected[1]}"
+
+
+def test_integers_of_other_libraries_are_integers() -> None:
+    for make in (np.int64, np.int32, np.uint8, Indexed):
+        thirty, eight, seven = make(30), make(8), make(7)
+        for query in QUERIES.values():
+            assert torch.equal(query(thirty, eight, seven), query(30, 8, 7)), make
+        for table, _ in TABLES.values():
+            assert torch.equal(table(thirty, eight), table(30, 8)), make
+        for name in MAPS.values():
+            assert torch.equal(name(thirty, eight, seven, "linear"), name(30, 8, 7, "linear")), make
+        assert torch.equal(ept.expert_mask(30, 8, 7, make(2)), ept.expert_mask(30, 8, 7, 2)), make
+
+
+@each_query
+def test_an_int_beside_a_range_in_a_tensor_is_checked_as_far_as_it_is_known(query: str) -> None:
+    # What the tensor holds is not looked at: that would wait for its device.
+    parameter = "rank" if query in ("count", "start") else "expert"
+    experts, ranks = torch.tensor(30), torch.tensor(8)
+    for value in (30, 31, MAX - 1):
+        assert int(QUERIES[query](experts, ranks, value)) == OUTSIDE[query]
+    for value in (-1, MAX, 2**70, 10**5000):
+        with pytest.raises(IndexError) as caught:
+            QUERIES[query](experts, ranks, value)
+        shown = "a huge integer" if value == 10**5000 else str(value)
+        assert str(caught.value) == f"{parameter}={shown} is out of range, expected 0..{MAX}"
+
+
+@each_query
+def test_the_answer_is_where_the_first_tensor_off_the_cpu_is(query: str) -> None:
+    ask = QUERIES[query]
+    there, here = torch.tensor(8, device="meta"), torch.tensor([8])
+    for arguments in itertools.product((there, here, 8), (there, here, 8), (there, here, 0)):
+        expected = "meta" if any(each is there for each in arguments) else "cpu"
+        assert ask(*arguments).device.type == expected, arguments
 
 
 @pytest.mark.parametrize("shared", [-1, 2**31, MAX - 29])
@@ -490,10 +625,25 @@ def test_nothing_waits_for_the_device(strategy: Strategy) -> None:
         everything(256, 72, torch.full((), 71, device="cuda"), strategy),
     ]
     lone = ept.expert_map(30, 8, 7, strategy, device="cuda")
+    # Tensors on the CPU follow to the device, whichever argument is there already.
+    moved = ept.expert_map(30, 8, torch.tensor([7, 0]), strategy, device="cuda")
+    counts = [
+        ept.count(*arguments, strategy)
+        for arguments in (
+            (torch.full((2,), 30, device="cuda"), 8, torch.tensor([7, 0])),
+            (torch.tensor([30, 30]), torch.full((2,), 8, device="cuda"), torch.tensor([7, 0])),
+            (torch.tensor([30, 30]), torch.tensor(8), torch.full((2,), 7, device="cuda")),
+        )
+    ]
     torch.cuda.set_sync_debug_mode("default")
     assert_all_equal(results[0], everything(30, 8, torch.full((3,), 7), strategy), strategy)
     assert_all_equal(results[1], everything(256, 72, torch.full((), 71), strategy), strategy)
-    assert torch.equal(lone.cpu(), Partition(30, 8, strategy).expert_map(7))
+    p = Partition(30, 8, strategy)
+    assert torch.equal(lone.cpu(), p.expert_map(7))
+    assert torch.equal(moved.cpu(), torch.stack((p.expert_map(7), p.expert_map(0))))
+    for answer, ranks in zip(counts, ([7, 0], [7, 0], [7, 7]), strict=True):
+        assert answer.device.type == "cuda"
+        assert torch.equal(answer.cpu(), p.count_of(ranks))
 
 
 @pytest.mark.cuda

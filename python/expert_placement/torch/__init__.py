@@ -3,7 +3,7 @@
 Everything here runs where the arguments are, never waits for the device, and can be compiled with
 `torch.compile(fullgraph=True, dynamic=True)` or captured in a CUDA graph. That rules out looking at the values of a
 tensor, so an id *in a tensor* that is out of range is not an error but has a stated answer: a count of 0, and -1 for
-everything else. Ids and counts given as Python ints are checked as everywhere.
+everything else. Ids and counts given as Python ints are checked as everywhere, as far as their range is no tensor's.
 """
 
 from expert_placement.torch.partition import (

@@ -5,171 +5,209 @@ Arithmetic is int64, since r * E of the proportional strategy leaves int32; resu
 
 from __future__ import annotations
 
-from typing import TypeAlias
+import operator
+from typing import TYPE_CHECKING, Any, SupportsIndex, TypeAlias
 
 import torch
 from torch import Tensor
 
-Count: TypeAlias = "int | Tensor"
-"""A number of experts or ranks: an int, or an integer tensor that broadcasts against the ids."""
+from expert_placement._text import digits, excerpt
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+Integers: TypeAlias = SupportsIndex | Tensor
+"""One number or id, or an integer tensor of them that broadcasts against the other arguments."""
+
+Device: TypeAlias = torch.device | str | int
+
+# What the formulas work on: a number that the host knows, or int64 ones in a tensor.
+_Number: TypeAlias = int | Tensor
 
 _MAX = 2**31 - 1
 _STRATEGIES = ("linear", "round_robin", "proportional")
 _INTEGERS = (torch.int32, torch.int64, torch.int16, torch.int8, torch.uint8)
 
 
-def count(num_experts: Count, num_ranks: Count, rank: Count, strategy: str = "linear") -> Tensor:
+def count(num_experts: Integers, num_ranks: Integers, rank: Integers, strategy: str = "linear") -> Tensor:
     """How many experts each rank owns.
+
+    The answer is on the device of the first tensor that is not on the CPU. Tensors on the CPU are moved there without
+    waiting for the device; in a CUDA graph, where nothing can be moved from the CPU, all should be there already.
 
     Args:
         num_experts: E, in 0..=2**31 - 1; an int, or an integer tensor that broadcasts against `rank`. What a tensor
             holds is trusted to be in range, R above 0 in particular.
         num_ranks: R, in 1..=2**31 - 1; likewise.
-        rank: an int in 0..R, or an integer tensor of any shape, on any device.
+        rank: an int in 0..R, or an integer tensor of any shape.
         strategy: `"linear"`, `"round_robin"` or `"proportional"`.
 
     Returns:
-        int32 tensor of the broadcast shape, on the arguments' device. 0 for a rank in a tensor that is out of range.
+        int32 tensor of the broadcast shape. 0 for a rank that is out of range and in a tensor, or an int beside an R in
+        a tensor.
 
     Raises:
         ValueError: a count given as an int out of range, or an unknown strategy.
-        IndexError: a rank given as an int out of range.
+        IndexError: a rank given as an int outside 0..R. Where R is in a tensor, whose value is not looked at, outside
+            0..2**31 - 1.
         TypeError: a tensor that holds no integers, or an argument that is neither int nor tensor.
+
+    Example:
+        >>> count(30, 8, torch.tensor([0, 7, 8]))
+        tensor([4, 3, 0], dtype=torch.int32)
     """
     experts, ranks, ids = _arguments(num_experts, num_ranks, rank, strategy, "rank")
     return torch.where(_within(ids, ranks), _count(experts, ranks, ids, strategy), 0).to(torch.int32)
 
 
-def start(num_experts: Count, num_ranks: Count, rank: Count, strategy: str = "linear") -> Tensor:
-    """The first expert of each rank's arithmetic progression; -1 for a rank in a tensor that is out of range.
+def start(num_experts: Integers, num_ranks: Integers, rank: Integers, strategy: str = "linear") -> Tensor:
+    """The first expert of each rank's arithmetic progression; -1 where `count` says 0 for a rank out of range.
 
-    Arguments and errors are those of `count`.
+    Arguments, device and errors are those of `count`.
     """
     experts, ranks, ids = _arguments(num_experts, num_ranks, rank, strategy, "rank")
     return torch.where(_within(ids, ranks), _start(experts, ranks, ids, strategy), -1).to(torch.int32)
 
 
-def owner(num_experts: Count, num_ranks: Count, expert: Count, strategy: str = "linear") -> Tensor:
-    """The rank that owns each expert; -1 for an expert in a tensor that is out of range.
+def owner(num_experts: Integers, num_ranks: Integers, expert: Integers, strategy: str = "linear") -> Tensor:
+    """The rank that owns each expert; -1 for an expert that is out of range and in a tensor, or beside an E in one.
 
-    Arguments and errors are those of `count`, with experts in 0..E in the place of ranks.
+    Arguments, device and errors are those of `count`, with experts in 0..E in the place of ranks in 0..R.
     """
     experts, ranks, ids = _arguments(num_experts, num_ranks, expert, strategy, "expert")
     return torch.where(_within(ids, experts), _owner(experts, ranks, ids, strategy), -1).to(torch.int32)
 
 
-def local_index(num_experts: Count, num_ranks: Count, expert: Count, strategy: str = "linear") -> Tensor:
-    """Each expert's position among its owner's experts; -1 for an expert in a tensor that is out of range.
+def local_index(num_experts: Integers, num_ranks: Integers, expert: Integers, strategy: str = "linear") -> Tensor:
+    """Each expert's position among its owner's experts; -1 where `owner` says -1.
 
-    Arguments and errors are those of `owner`.
+    Arguments, device and errors are those of `owner`.
     """
     experts, ranks, ids = _arguments(num_experts, num_ranks, expert, strategy, "expert")
     return torch.where(_within(ids, experts), _local_index(experts, ranks, ids, strategy), -1).to(torch.int32)
 
 
 def partition_counts(
-    num_experts: int, num_ranks: int, strategy: str = "linear", *, device: torch.device | str | None = None
+    num_experts: SupportsIndex, num_ranks: SupportsIndex, strategy: str = "linear", *, device: Device | None = None
 ) -> Tensor:
-    """count(r) for every rank: int32[R] on `device`. Errors are those of `count`."""
-    _check_lengths(num_experts, num_ranks)
-    return count(num_experts, num_ranks, torch.arange(num_ranks, device=device), strategy)
+    """count(r) for every rank: int32[R].
+
+    Args:
+        num_experts: number of experts, E, in 0..=2**31 - 1.
+        num_ranks: number of ranks, R, in 1..=2**31 - 1.
+        strategy: `"linear"`, `"round_robin"` or `"proportional"`.
+        device: where the tensor is made; torch's default device without other word.
+
+    Raises:
+        ValueError: a count out of range, an unknown strategy, or a device that cannot be used.
+        TypeError: a count that is no int (no tensor either, since it sets a length), a strategy that is no str, or a
+            device that is none.
+    """
+    experts, ranks = _shape(num_experts, num_ranks, strategy)
+    return count(experts, ranks, _up_to(ranks, device), strategy)
 
 
 def partition_starts(
-    num_experts: int, num_ranks: int, strategy: str = "linear", *, device: torch.device | str | None = None
+    num_experts: SupportsIndex, num_ranks: SupportsIndex, strategy: str = "linear", *, device: Device | None = None
 ) -> Tensor:
-    """start(r) for every rank: int32[R] on `device`. Errors are those of `count`."""
-    _check_lengths(num_experts, num_ranks)
-    return start(num_experts, num_ranks, torch.arange(num_ranks, device=device), strategy)
+    """start(r) for every rank: int32[R]. Arguments and errors are those of `partition_counts`."""
+    experts, ranks = _shape(num_experts, num_ranks, strategy)
+    return start(experts, ranks, _up_to(ranks, device), strategy)
 
 
 def partition_offsets(
-    num_experts: int, num_ranks: int, strategy: str = "linear", *, device: torch.device | str | None = None
+    num_experts: SupportsIndex, num_ranks: SupportsIndex, strategy: str = "linear", *, device: Device | None = None
 ) -> Tensor:
-    """The exclusive prefix sums of the counts, E last: int32[R + 1] on `device`. ValueError for round robin."""
-    _check_lengths(num_experts, num_ranks)
+    """The exclusive prefix sums of the counts, E last: int32[R + 1].
+
+    Arguments and errors are those of `partition_counts`; ValueError also for round robin, whose ranks own no
+    consecutive experts.
+    """
+    experts, ranks = _shape(num_experts, num_ranks, strategy)
     if strategy == "round_robin":
         raise ValueError(
             "strategy=`round_robin` has no offsets, expected a contiguous strategy: `linear` or `proportional`"
         )
-    counts = partition_counts(num_experts, num_ranks, strategy, device=device)
+    counts = count(experts, ranks, _up_to(ranks, device), strategy)
     return torch.nn.functional.pad(counts.cumsum(0), (1, 0)).to(torch.int32)
 
 
 def partition_owners(
-    num_experts: int, num_ranks: int, strategy: str = "linear", *, device: torch.device | str | None = None
+    num_experts: SupportsIndex, num_ranks: SupportsIndex, strategy: str = "linear", *, device: Device | None = None
 ) -> Tensor:
-    """owner(e) for every expert: int32[E] on `device`. Errors are those of `count`."""
-    _check_lengths(num_experts, num_ranks)
-    return owner(num_experts, num_ranks, torch.arange(num_experts, device=device), strategy)
+    """owner(e) for every expert: int32[E]. Arguments and errors are those of `partition_counts`."""
+    experts, ranks = _shape(num_experts, num_ranks, strategy)
+    return owner(experts, ranks, _up_to(experts, device), strategy)
 
 
 def partition_local_indices(
-    num_experts: int, num_ranks: int, strategy: str = "linear", *, device: torch.device | str | None = None
+    num_experts: SupportsIndex, num_ranks: SupportsIndex, strategy: str = "linear", *, device: Device | None = None
 ) -> Tensor:
-    """local_index(e) for every expert: int32[E] on `device`. Errors are those of `count`."""
-    _check_lengths(num_experts, num_ranks)
-    return local_index(num_experts, num_ranks, torch.arange(num_experts, device=device), strategy)
+    """local_index(e) for every expert: int32[E]. Arguments and errors are those of `partition_counts`."""
+    experts, ranks = _shape(num_experts, num_ranks, strategy)
+    return local_index(experts, ranks, _up_to(experts, device), strategy)
 
 
 def expert_map(
-    num_experts: int,
-    num_ranks: int,
-    rank: Count,
+    num_experts: SupportsIndex,
+    num_ranks: SupportsIndex,
+    rank: Integers,
     strategy: str = "linear",
     *,
-    device: torch.device | str | None = None,
+    device: Device | None = None,
 ) -> Tensor:
     """The index map of each rank: local_index(e) where the rank owns e, and -1 elsewhere.
 
     Args:
-        num_experts: E, in 0..=2**31 - 1.
-        num_ranks: R, in 1..=2**31 - 1.
+        num_experts: number of experts, E, in 0..=2**31 - 1.
+        num_ranks: number of ranks, R, in 1..=2**31 - 1.
         rank: an int in 0..R, or an integer tensor of 0 or 1 dimensions, [] or [N].
         strategy: `"linear"`, `"round_robin"` or `"proportional"`.
-        device: where to work; a tensor's own device without other word.
+        device: where to work; without other word the device of a rank in a tensor, or torch's default device. A rank in
+            a tensor is moved to CUDA without waiting for it; to take one from there to the CPU has to wait.
 
     Returns:
         int32[E], or int32[N, E] for N ranks. All -1 for a rank in a tensor that is out of range.
 
     Raises:
-        ValueError, IndexError, TypeError: as `count`; ValueError also for a tensor of more than one dimension.
+        ValueError: a count out of range, an unknown strategy, a device that cannot be used, or a tensor of more than
+            one dimension.
+        IndexError: a rank given as an int outside 0..R.
+        TypeError: a count that is no int (no tensor either, since it sets a length), a rank that is neither int nor
+            integer tensor, a strategy that is no str, or a device that is none.
     """
-    owners, locals_, ranks = _owned(num_experts, num_ranks, rank, strategy, device)
-    return torch.where(owners == ranks, locals_, -1)
+    experts, ranks = _shape(num_experts, num_ranks, strategy)
+    ids = _column(_rank(rank, ranks), device)
+    return _expert_map(experts, ranks, ids, strategy)
 
 
 def expert_map_with_shared(
-    num_experts: int,
-    num_ranks: int,
-    rank: Count,
-    num_shared_experts: int,
+    num_experts: SupportsIndex,
+    num_ranks: SupportsIndex,
+    rank: Integers,
+    num_shared_experts: SupportsIndex,
     strategy: str = "linear",
     *,
-    device: torch.device | str | None = None,
+    device: Device | None = None,
 ) -> Tensor:
     """The index map with S fused shared experts appended, int32[E + S] or int32[N, E + S].
 
     Every rank holds the shared experts, in local slots after its routed ones; they are -1 for a rank in a tensor that
-    is out of range. Arguments and errors are those of `expert_map`; S is in 0..=2**31 - 1 - E.
+    is out of range. Arguments and errors are those of `expert_map`; S is an int in 0..=2**31 - 1 - E.
     """
-    _check_shared(num_experts, num_shared_experts)
-    routed = expert_map(num_experts, num_ranks, rank, strategy, device=device)
-    ids = _rank_ids(num_ranks, rank, device)
-    slots = count(num_experts, num_ranks, ids, strategy) + torch.arange(
-        num_shared_experts, dtype=torch.int32, device=ids.device
-    )
-    shared = torch.where(_within(ids, num_ranks), slots, -1)
-    return torch.cat((routed, shared), dim=-1)
+    experts, ranks = _shape(num_experts, num_ranks, strategy)
+    asked = _rank(rank, ranks)
+    shared = _shared(experts, num_shared_experts)
+    return _with_shared(experts, ranks, _column(asked, device), shared, strategy)
 
 
 def expert_map_with_sentinel(
-    num_experts: int,
-    num_ranks: int,
-    rank: Count,
+    num_experts: SupportsIndex,
+    num_ranks: SupportsIndex,
+    rank: Integers,
     strategy: str = "linear",
     *,
-    device: torch.device | str | None = None,
+    device: Device | None = None,
 ) -> Tensor:
     """The index map with one more entry, -1, for ids that stand for "no expert": int32[E + 1] or int32[N, E + 1].
 
@@ -180,13 +218,13 @@ def expert_map_with_sentinel(
 
 
 def expert_mask(
-    num_experts: int,
-    num_ranks: int,
-    rank: Count,
-    num_shared_experts: int = 0,
+    num_experts: SupportsIndex,
+    num_ranks: SupportsIndex,
+    rank: Integers,
+    num_shared_experts: SupportsIndex = 0,
     strategy: str = "linear",
     *,
-    device: torch.device | str | None = None,
+    device: Device | None = None,
 ) -> Tensor:
     """The 0/1 mask, int32[E + S + 1] or int32[N, E + S + 1]: 1 where the rank owns the expert, and a trailing 0.
 
@@ -197,13 +235,26 @@ def expert_mask(
     return torch.nn.functional.pad((held >= 0).to(torch.int32), (0, 1))
 
 
-def _count(experts: Count, ranks: Count, rank: Tensor, strategy: str) -> Tensor:
+def _expert_map(experts: int, ranks: int, ids: Tensor, strategy: str) -> Tensor:
+    each = torch.arange(experts, device=ids.device)
+    held = owner(experts, ranks, each, strategy) == ids
+    return torch.where(held, local_index(experts, ranks, each, strategy), -1)
+
+
+def _with_shared(experts: int, ranks: int, ids: Tensor, shared: int, strategy: str) -> Tensor:
+    first = count(experts, ranks, ids, strategy)
+    slots = first + torch.arange(shared, dtype=torch.int32, device=ids.device)
+    tail = torch.where(_within(ids, ranks), slots, -1)
+    return torch.cat((_expert_map(experts, ranks, ids, strategy), tail), dim=-1)
+
+
+def _count(experts: _Number, ranks: _Number, rank: Tensor, strategy: str) -> Tensor:
     if strategy == "proportional":
         return _start(experts, ranks, rank + 1, strategy) - _start(experts, ranks, rank, strategy)
     return _floor(experts, ranks) + (rank < experts % ranks)
 
 
-def _start(experts: Count, ranks: Count, rank: Tensor, strategy: str) -> Tensor:
+def _start(experts: _Number, ranks: _Number, rank: Tensor, strategy: str) -> Tensor:
     if strategy == "round_robin":
         # Broadcast, since neither E nor R takes part.
         return rank + 0 * experts + 0 * ranks
@@ -214,7 +265,7 @@ def _start(experts: Count, ranks: Count, rank: Tensor, strategy: str) -> Tensor:
     return rank * _floor(experts, ranks) + extra
 
 
-def _owner(experts: Count, ranks: Count, expert: Tensor, strategy: str) -> Tensor:
+def _owner(experts: _Number, ranks: _Number, expert: Tensor, strategy: str) -> Tensor:
     if strategy == "round_robin":
         return expert % ranks + 0 * experts
     if strategy == "proportional":
@@ -226,107 +277,173 @@ def _owner(experts: Count, ranks: Count, expert: Tensor, strategy: str) -> Tenso
     return torch.where(expert < boundary, larger, smaller)
 
 
-def _local_index(experts: Count, ranks: Count, expert: Tensor, strategy: str) -> Tensor:
+def _local_index(experts: _Number, ranks: _Number, expert: Tensor, strategy: str) -> Tensor:
     if strategy == "round_robin":
         return _floor(expert, ranks) + 0 * experts
     return expert - _start(experts, ranks, _owner(experts, ranks, expert, strategy), strategy)
 
 
-def _floor(dividend: Count, divisor: Count) -> Tensor:
+def _floor(dividend: _Number, divisor: _Number) -> Tensor:
     """Floor division; typed as a tensor, and an int only where both operands are."""
     return dividend // divisor  # type: ignore[return-value]
 
 
-def _at_least_one(value: Count) -> Count:
+def _at_least_one(value: _Number) -> _Number:
     """A divisor for answers that no id in range takes, without dividing by zero."""
     return value.clamp(min=1) if isinstance(value, Tensor) else max(value, 1)
 
 
-def _within(ids: Tensor, end: Count) -> Tensor:
+def _within(ids: Tensor, end: _Number) -> Tensor:
     return (ids >= 0) & (ids < end)
 
 
-def _owned(
-    num_experts: int, num_ranks: int, rank: Count, strategy: str, device: torch.device | str | None
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Owner and local index of every expert, and the ranks asked for as a column against them."""
-    _check_int("num_experts", num_experts, 0)
-    ranks = _rank_ids(num_ranks, rank, device)
-    experts = torch.arange(num_experts, device=ranks.device)
-    owners = owner(num_experts, num_ranks, experts, strategy)
-    return owners, local_index(num_experts, num_ranks, experts, strategy), ranks
-
-
-def _rank_ids(num_ranks: int, rank: Count, device: torch.device | str | None) -> Tensor:
-    """The ranks as int64 of shape [1] or [N, 1], on the device to work on."""
-    _check_int("num_ranks", num_ranks, 1)
-    if isinstance(rank, Tensor) and rank.dim() > 1:
-        raise ValueError(f"rank has {rank.dim()} dimensions, expected 0 or 1")
-    ids = _ids("rank", rank, num_ranks, device)
-    return ids.unsqueeze(-1)
-
-
 def _arguments(
-    num_experts: Count, num_ranks: Count, ids: Count, strategy: str, parameter: str
-) -> tuple[Count, Count, Tensor]:
-    """Checked arguments: counts as ints or int64 tensors, ids as an int64 tensor on the counts' device."""
+    num_experts: Integers, num_ranks: Integers, ids: Integers, strategy: str, parameter: str
+) -> tuple[_Number, _Number, Tensor]:
+    """Checked arguments: counts as ints or int64 tensors, ids as an int64 tensor, all tensors on one device."""
+    experts = _count_or_tensor("num_experts", num_experts, 0)
+    ranks = _count_or_tensor("num_ranks", num_ranks, 1)
+    _check_strategy(strategy)
+    end = ranks if parameter == "rank" else experts
+    asked = _id(parameter, ids, end)
+    devices = [value.device for value in (experts, ranks, asked) if isinstance(value, Tensor)]
+    device = next((each for each in devices if each.type != "cpu"), devices[0] if devices else None)
+    return _moved(experts, device), _moved(ranks, device), _tensor(asked, device)
+
+
+def _shape(num_experts: SupportsIndex, num_ranks: SupportsIndex, strategy: str) -> tuple[int, int]:
+    """E and R where they set lengths, and so must be known to the host."""
+    experts = _count_within("num_experts", _int("num_experts", num_experts), 0)
+    ranks = _count_within("num_ranks", _int("num_ranks", num_ranks), 1)
+    _check_strategy(strategy)
+    return experts, ranks
+
+
+def _check_strategy(strategy: object) -> None:
     if not isinstance(strategy, str):
         raise TypeError(f"strategy must be a str, got `{type(strategy).__name__}`")
     if strategy not in _STRATEGIES:
         names = ", ".join(f"`{name}`" for name in _STRATEGIES)
-        raise ValueError(f"strategy=`{strategy}` is unknown, expected one of {names}")
-    experts = _check_count("num_experts", num_experts, 0)
-    ranks = _check_count("num_ranks", num_ranks, 1)
-    end = ranks if parameter == "rank" else experts
-    device = next((value.device for value in (experts, ranks) if isinstance(value, Tensor)), None)
-    return experts, ranks, _ids(parameter, ids, end, device)
+        raise ValueError(f"strategy=`{excerpt(strategy)}` is unknown, expected one of {names}")
 
 
-def _check_count(parameter: str, value: Count, minimum: int) -> Count:
+def _count_or_tensor(parameter: str, value: Integers, minimum: int) -> _Number:
     """A count that takes part in arithmetic alone; one in a tensor is trusted, since looking would wait."""
     if isinstance(value, Tensor):
         return _integers(parameter, value)
-    _check_int(parameter, value, minimum, "an int or a tensor")
+    return _count_within(parameter, _int(parameter, value, "an int or a tensor"), minimum)
+
+
+def _count_within(parameter: str, value: int, minimum: int) -> int:
+    if not minimum <= value <= _MAX:
+        raise ValueError(f"{parameter}={digits(value)} is out of range, expected {minimum}..={_MAX}")
     return value
 
 
-def _check_int(parameter: str, value: object, minimum: int, expected: str = "an int") -> None:
-    """A count that sets a length, and so must be known to the host."""
-    if isinstance(value, bool) or not isinstance(value, int):
-        raise TypeError(f"{parameter} must be {expected}, got `{type(value).__name__}`")
-    if not minimum <= value <= _MAX:
-        raise ValueError(f"{parameter}={value} is out of range, expected {minimum}..={_MAX}")
-
-
-def _check_lengths(num_experts: int, num_ranks: int) -> None:
-    """The counts of a call that makes tables."""
-    _check_int("num_experts", num_experts, 0)
-    _check_int("num_ranks", num_ranks, 1)
-
-
-def _check_shared(num_experts: int, num_shared_experts: int) -> None:
-    _check_int("num_experts", num_experts, 0)
-    _check_int("num_shared_experts", num_shared_experts, 0)
-    if num_experts + num_shared_experts > _MAX:
+def _shared(experts: int, num_shared_experts: SupportsIndex) -> int:
+    shared = _count_within("num_shared_experts", _int("num_shared_experts", num_shared_experts), 0)
+    if experts + shared > _MAX:
         raise ValueError(
-            f"num_shared_experts={num_shared_experts} is out of range, expected 0..={_MAX - num_experts} beside "
-            f"num_experts={num_experts}: ids are int32"
+            f"num_shared_experts={shared} is out of range, expected 0..={_MAX - experts} beside "
+            f"num_experts={experts}: ids are int32"
         )
+    return shared
 
 
-def _ids(parameter: str, value: Count, end: Count, device: torch.device | str | None) -> Tensor:
+def _rank(rank: Integers, ranks: int) -> _Number:
+    """One rank, or a tensor of them, for which there are maps."""
+    if isinstance(rank, Tensor) and rank.dim() > 1:
+        raise ValueError(f"rank has {rank.dim()} dimensions, expected 0 or 1")
+    return _id("rank", rank, ranks)
+
+
+def _id(parameter: str, value: Integers, end: _Number) -> _Number:
+    """An id: one in a tensor has a stated answer wherever it is, and an int is in range as far as that is known."""
     if isinstance(value, Tensor):
-        ids = _integers(parameter, value)
-        return ids if device is None or isinstance(end, Tensor) else ids.to(device)
-    if isinstance(value, bool) or not isinstance(value, int):
-        raise TypeError(f"{parameter} must be an int or a tensor, got `{type(value).__name__}`")
-    if value < 0 or (not isinstance(end, Tensor) and value >= end):
-        raise IndexError(f"{parameter}={value} is out of range, expected 0..{end}")
-    # A fill, not a copy from the host, so that it can be captured in a CUDA graph.
-    return torch.full((), value, dtype=torch.int64, device=device)
+        return _integers(parameter, value)
+    number = _int(parameter, value, "an int or a tensor")
+    known = _MAX if isinstance(end, Tensor) else end
+    if not 0 <= number < known:
+        raise IndexError(f"{parameter}={digits(number)} is out of range, expected 0..{known}")
+    return number
+
+
+def _int(parameter: str, value: object, expected: str = "an int") -> int:
+    """Anything with `__index__` but a truth value, and but a tensor, of which that would wait for the device."""
+    if isinstance(value, int) and not isinstance(value, bool):
+        return value
+    if not isinstance(value, (bool, Tensor)) and str(getattr(value, "dtype", "")) != "bool":
+        index: Any = value
+        try:
+            return operator.index(index)
+        except TypeError:
+            pass
+    raise TypeError(f"{parameter} must be {expected}, got `{type(value).__name__}`")
 
 
 def _integers(parameter: str, value: Tensor) -> Tensor:
     if value.dtype not in _INTEGERS:
         raise TypeError(f"{parameter} must have an integer dtype, got {value.dtype}")
     return value.to(torch.int64)
+
+
+def _column(ids: _Number, device: Device | None) -> Tensor:
+    """The ranks of maps as int64 of shape [1] or [N, 1], on the device to work on."""
+    place = _place(device)
+    return _made(lambda: _tensor(ids, place), device).unsqueeze(-1)
+
+
+def _up_to(length: int, device: Device | None) -> Tensor:
+    """All ids below a number, on a device."""
+    place = _place(device)
+    return _made(lambda: torch.arange(length, device=place), device)
+
+
+def _tensor(value: _Number, device: torch.device | None) -> Tensor:
+    """An int64 tensor on a device; where none is given a tensor's own, or torch's default."""
+    if isinstance(value, Tensor):
+        return _on(value, device)
+    # A fill, not a copy from the host, so that it can be captured in a CUDA graph.
+    return torch.full((), value, dtype=torch.int64, device=device)
+
+
+def _moved(value: _Number, device: torch.device | None) -> _Number:
+    return _on(value, device) if isinstance(value, Tensor) else value
+
+
+def _on(tensor: Tensor, device: torch.device | None) -> Tensor:
+    """The tensor on a device. Only towards CUDA is it safe not to wait: pageable memory is staged before the return."""
+    return tensor if device is None else tensor.to(device, non_blocking=device.type == "cuda")
+
+
+def _place(device: Device | None) -> torch.device | None:
+    """The device of that name."""
+    if device is None or isinstance(device, torch.device):
+        return device
+    try:
+        return torch.device(device)
+    except TypeError:
+        raise TypeError(f"device must be a torch.device, a str or an int, got `{type(device).__name__}`") from None
+    except Exception as error:
+        raise _unusable(device, error) from error
+
+
+def _made(make: Callable[[], Tensor], device: Device | None) -> Tensor:
+    """A tensor made on a device, or an error that says so where nothing can be made on it."""
+    try:
+        return make()
+    except Exception as error:
+        try:
+            torch.empty(0, device=device)
+        except Exception:
+            raise _unusable(device, error) from error
+        raise
+
+
+def _unusable(device: Device | None, reason: Exception) -> ValueError:
+    name = digits(device) if isinstance(device, int) else str(device)
+    why = excerpt(str(reason).partition("\n")[0], 240)
+    return ValueError(
+        f"device=`{excerpt(name, 240)}` cannot be used, expected one that torch has here, such as `cpu` or "
+        f"`cuda:0`: {why}"
+    )
