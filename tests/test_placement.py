@@ -184,7 +184,7 @@ def make(table: Any = ((0, 1),), num_experts: Any = 2, **topology: Any) -> Place
 REFUSED: list[tuple[Any, str]] = [
     (lambda: make([[0, 2]]), r"physical_to_logical\[0, 1\]=2 is out of range, expected -1..=1"),
     (lambda: make([[0, -2]]), r"physical_to_logical\[0, 1\]=-2 is out of range"),
-    (lambda: make([[0, 2**40]]), r"physical_to_logical\[0, 1\]=2147483647 is out of range"),
+    (lambda: make([[0, 2**40]]), r"physical_to_logical\[0, 1\]=1099511627776 is out of range"),
     (lambda: make([[0, 1], [0, 0]]), "expert 1 has no slot in layer 1"),
     (
         lambda: make([[0, 1, 0]], active=[True, False]),
@@ -198,12 +198,16 @@ REFUSED: list[tuple[Any, str]] = [
     (lambda: make().rank_loads([[[1, 1]], [[1, float("inf")]]]), r"loads\[1, 0, 1\]=inf is out of range"),
     (lambda: make().rank_loads([[1, 1, 1]]), "loads has num_experts=3, expected 2"),
     (lambda: make().rank_loads([1, 1]), "loads has 1 dimensions"),
-    (lambda: make().rank_loads([[1e308, 1e308]]), "loads add up to too much, expected a finite sum"),
+    (
+        lambda: Placement.from_physical_to_logical([0, 1, 2, 2**40], 3, Topology(2)),
+        r"physical_to_logical\[0, 3\]=1099511627776 is out of range, expected -1..=2",
+    ),
+    (lambda: make().rank_loads([[1e308, 1e308]]), "loads add up to too much, expected a sum of at most 1e301"),
     (lambda: Topology(0), "num_ranks=0 is out of range"),
     (lambda: Topology(2, 3), r"num_nodes=3 is out of range, expected 1..=2"),
     (lambda: Topology(2, slots_per_rank=[1]), "slots_per_rank has length 1, expected 2"),
     (lambda: Topology(2, slots_per_rank=-1), "slots_per_rank=-1 is out of range"),
-    (lambda: Topology(2, speeds=[1, 0]), r"speeds\[1\]=0 is out of range, expected a finite number above 0"),
+    (lambda: Topology(2, speeds=[1, 0]), r"speeds\[1\]=0 is out of range, expected a number in 1e-6..=1e6"),
     (lambda: Topology(2, active=[False, False]), "active has no active rank"),
 ]
 

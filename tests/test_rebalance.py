@@ -164,6 +164,22 @@ def test_groups_stay_at_home_from_one_placement_to_the_next() -> None:
         plan = after
 
 
+@pytest.mark.parametrize(
+    ("loads", "slots", "ranks"),
+    [
+        ([0.0, 9, 8, 8, 8, 0, 7, 7], 24, 8),
+        ([8.0, 2, 2, 2, 0, 0, 0, 8], 12, 4),
+        ([0.42314611248853845, 0.6467001393879872, 0.8954354265575972, 0.6348797235255271], 9, 3),
+    ],
+)
+def test_separated_replicas_do_not_come_together_again(loads: list[float], slots: int, ranks: int) -> None:
+    # The field's plan has two replicas on several ranks here; exchanging one must not make another be forgotten.
+    plan, field = (rebalance([loads], slots, Topology(ranks), policy) for policy in ("balanced", "deepseek"))
+    assert plan.report([loads])[0].largest <= field.report([loads])[0].largest
+    for held in table(plan).reshape(ranks, -1):
+        assert len(set(held.tolist())) == len(held)
+
+
 def test_second_copies_that_change_nothing_are_given_up() -> None:
     for loads, slots, topology, groups in (
         ([[1.0, 2.0]], 6, Topology(3), 1),
@@ -388,6 +404,7 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
     ({"max_moves": 1}, "max_moves needs the placement to start from, previous"),
     ({"loads": [[1, 2, float("nan"), 4]]}, r"loads\[0, 2\]=NaN"),
     ({"loads": [[1, 2], [3]]}, "loads must be numbers in rows of equal length"),
+    ({"num_slots": 2**31 - 1}, "num_slots=2147483647 is out of range, expected 0..=268435456: a plan has at most 2"),
     ({"num_threads": 0}, "num_threads=0 is out of range"),
     ({"active": [False, False]}, "active has no active rank"),
 ]

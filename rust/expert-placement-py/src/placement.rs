@@ -52,10 +52,14 @@ impl Placement {
         let num_layers = argument::count(NUM_LAYERS, num_layers)?;
         let topology = Topology::from_argument(topology)?;
         let elements = tensor::integers("physical_to_logical", table)?.to_elements()?;
-        // What no int32 holds is out of range whatever E is, and refused as such.
-        let entry = |value: i64| i32::try_from(value).unwrap_or(if value < 0 { i32::MIN } else { i32::MAX });
-        let table = elements.iter().map(entry).collect();
         let layers = usize::try_from(num_layers).unwrap_or(usize::MAX);
+        let width = (elements.len() / layers).max(1);
+        // What no int32 holds is out of range whatever E is.
+        let entry = |(place, value): (usize, i64)| {
+            let refuse = |_| core::Placement::no_entry(num_experts, place / width, place % width, value.into());
+            i32::try_from(value).map_err(refuse)
+        };
+        let table = elements.iter().enumerate().map(entry).collect::<Result<_, _>>().map_err(to_py_err)?;
         core::Placement::new(num_experts, layers, topology, table).map(|made| Self(Arc::new(made))).map_err(to_py_err)
     }
 
@@ -131,6 +135,12 @@ impl Placement {
     }
 
     /// Where each rank's slots begin, and P last: int32[R + 1].
+    ///
+    /// Args:
+    ///     device: where the tensor goes; the CPU without other word. CUDA is not waited for.
+    ///
+    /// Raises:
+    ///     ValueError: a device that cannot be used.
     #[pyo3(signature = (*, device=None))]
     fn slot_offsets<'py>(&self, py: Python<'py>, device: Device<'_, 'py>) -> Tensor<'py> {
         let offsets = self.0.slot_offsets();
@@ -144,7 +154,15 @@ impl Placement {
 
     /// The expert that each local slot of `rank` holds, or -1: int32[slots of the rank]. What a weight loader puts where.
     ///
-    /// Raises IndexError for a layer or a rank out of range.
+    /// Args:
+    ///     layer: a layer in 0..L.
+    ///     rank: a rank in 0..R.
+    ///     device: where the tensor goes; the CPU without other word. CUDA is not waited for.
+    ///
+    /// Raises:
+    ///     IndexError: `layer` or `rank` out of range.
+    ///     ValueError: a device that cannot be used.
+    ///     TypeError: a layer or a rank that is no int.
     #[pyo3(signature = (layer, rank, *, device=None))]
     fn local_experts<'py>(
         &self,
@@ -163,7 +181,15 @@ impl Placement {
 
     /// The experts whose weights `rank` needs, ascending, each once: int32[n]. What a weight filter lets through.
     ///
-    /// Raises IndexError for a layer or a rank out of range.
+    /// Args:
+    ///     layer: a layer in 0..L.
+    ///     rank: a rank in 0..R.
+    ///     device: where the tensor goes; the CPU without other word. CUDA is not waited for.
+    ///
+    /// Raises:
+    ///     IndexError: `layer` or `rank` out of range.
+    ///     ValueError: a device that cannot be used.
+    ///     TypeError: a layer or a rank that is no int.
     #[pyo3(signature = (layer, rank, *, device=None))]
     fn experts_to_load<'py>(
         &self,
@@ -182,7 +208,15 @@ impl Placement {
 
     /// The index map of `rank`: int32[E], the first local slot of each expert that it holds, -1 elsewhere.
     ///
-    /// Raises IndexError for a layer or a rank out of range.
+    /// Args:
+    ///     layer: a layer in 0..L.
+    ///     rank: a rank in 0..R.
+    ///     device: where the tensor goes; the CPU without other word. CUDA is not waited for.
+    ///
+    /// Raises:
+    ///     IndexError: `layer` or `rank` out of range.
+    ///     ValueError: a device that cannot be used.
+    ///     TypeError: a layer or a rank that is no int.
     #[pyo3(signature = (layer, rank, *, device=None))]
     fn expert_map<'py>(
         &self,
@@ -198,7 +232,16 @@ impl Placement {
     /// The index map with S fused shared experts appended, which `rank` holds in the local slots after its own:
     /// int32[E + S].
     ///
-    /// Raises IndexError for a layer or a rank out of range, ValueError where E + S is.
+    /// Args:
+    ///     layer: a layer in 0..L.
+    ///     rank: a rank in 0..R.
+    ///     num_shared_experts: number of fused shared experts, S, in 0..=2**31 - 1 - E.
+    ///     device: where the tensor goes; the CPU without other word. CUDA is not waited for.
+    ///
+    /// Raises:
+    ///     IndexError: `layer` or `rank` out of range.
+    ///     ValueError: S out of range, or a device that cannot be used.
+    ///     TypeError: a layer, a rank or an S that is no int.
     #[pyo3(signature = (layer, rank, num_shared_experts, *, device=None))]
     fn expert_map_with_shared<'py>(
         &self,
@@ -216,7 +259,15 @@ impl Placement {
 
     /// The index map and one more entry, -1: int32[E + 1].
     ///
-    /// Raises IndexError for a layer or a rank out of range.
+    /// Args:
+    ///     layer: a layer in 0..L.
+    ///     rank: a rank in 0..R.
+    ///     device: where the tensor goes; the CPU without other word. CUDA is not waited for.
+    ///
+    /// Raises:
+    ///     IndexError: `layer` or `rank` out of range.
+    ///     ValueError: a device that cannot be used.
+    ///     TypeError: a layer or a rank that is no int.
     #[pyo3(signature = (layer, rank, *, device=None))]
     fn expert_map_with_sentinel<'py>(
         &self,
@@ -232,7 +283,16 @@ impl Placement {
 
     /// The 0/1 mask of `rank`: int32[E + S + 1], 1 for each expert that it holds and each shared one, a trailing 0.
     ///
-    /// Raises IndexError for a layer or a rank out of range, ValueError where E + S is.
+    /// Args:
+    ///     layer: a layer in 0..L.
+    ///     rank: a rank in 0..R.
+    ///     num_shared_experts: number of fused shared experts, S, in 0..=2**31 - 1 - E; 0 without other word.
+    ///     device: where the tensor goes; the CPU without other word. CUDA is not waited for.
+    ///
+    /// Raises:
+    ///     IndexError: `layer` or `rank` out of range.
+    ///     ValueError: S out of range, or a device that cannot be used.
+    ///     TypeError: a layer, a rank or an S that is no int.
     #[pyo3(signature = (layer, rank, num_shared_experts=None, *, device=None))]
     fn expert_mask<'py>(
         &self,
@@ -258,6 +318,13 @@ impl Placement {
     ///
     /// Where a rank held an expert n times and holds it m times now, that is max(m - n, 0). Experts that no rank in service
     /// holds any more are counted too, though no migration can bring them.
+    ///
+    /// Args:
+    ///     previous: a placement of as many layers, experts and ranks.
+    ///
+    /// Raises:
+    ///     ValueError: a placement of other numbers.
+    ///     TypeError: something that is no placement.
     fn moves_from(&self, py: Python<'_>, previous: &Bound<'_, PyAny>) -> PyResult<Vec<usize>> {
         let previous = shared("previous", previous)?;
         py.detach(|| self.0.moves_from(&previous)).map_err(to_py_err)
@@ -296,6 +363,13 @@ impl Placement {
 
     /// The balancedness of a mean time and the largest, or of sums of them over layers: mean / largest, at most 1, and 1
     /// without any load.
+    ///
+    /// Args:
+    ///     mean: the mean time of the ranks, or the sum of these.
+    ///     largest: the largest time of a rank, or the sum of these.
+    ///
+    /// Raises:
+    ///     TypeError: something that is no number.
     #[staticmethod]
     fn balancedness_of(mean: f64, largest: f64) -> f64 {
         core::LayerReport::balancedness_of(mean, largest)

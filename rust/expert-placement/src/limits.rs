@@ -33,6 +33,12 @@ pub const NUM_SHARED_EXPERTS: Limit = Limit::new("num_shared_experts", 0, INT32_
 pub const NUM_LAYERS: Limit = Limit::new("num_layers", 1, INT32_MAX);
 /// Number of physical slots of a layer, P.
 pub const NUM_SLOTS: Limit = Limit::new("num_slots", 0, INT32_MAX);
+/// Number of slots in all layers of a plan, L x P: a gibibyte of `int32`.
+pub const MAX_PLANNED_SLOTS: u64 = 1 << 28;
+/// The relative speed of a rank: wide enough for any hardware, and no time is lost to what floats can not hold.
+pub const SPEEDS: core::ops::RangeInclusive<f64> = 1e-6..=1e6;
+/// The sum of all loads: over the slowest speed it is still a finite time.
+pub const MAX_TOTAL_LOAD: f64 = 1e301;
 /// Number of slots of one rank.
 pub const SLOTS_PER_RANK: Limit = Limit::new("slots_per_rank", 0, INT32_MAX);
 

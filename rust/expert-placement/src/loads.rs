@@ -1,6 +1,7 @@
 //! Measured loads of the experts: windows x layers x experts. SPEC.md, "Loads".
 
 use crate::error::Error;
+use crate::limits::MAX_TOTAL_LOAD;
 use crate::refusal::{Place, Refusal};
 
 /// How much each expert had to do, in each layer and each window of time. Any unit: only ratios matter.
@@ -19,7 +20,7 @@ impl Loads {
     ///
     /// # Errors
     /// No window or no layer, a wrong number of values, a load that is negative or not finite (named with its place),
-    /// or loads that add up to infinity.
+    /// or loads that add up to more than [`MAX_TOTAL_LOAD`].
     pub fn new(windows: usize, layers: usize, experts: usize, mut values: Vec<f64>) -> Result<Self, Error> {
         for (parameter, number) in [("num_windows", windows), ("num_layers", layers)] {
             if number == 0 {
@@ -51,10 +52,10 @@ impl Loads {
             *value += 0.0;
         }
         let total: f64 = values.iter().sum();
-        if total.is_finite() {
+        if total <= MAX_TOTAL_LOAD {
             Ok(Self { windows, layers, experts, values })
         } else {
-            Err(Error::refused(Refusal::Overflow { parameter: "loads", expected: "a finite sum" }))
+            Err(Error::refused(Refusal::Overflow { parameter: "loads", expected: "a sum of at most 1e301" }))
         }
     }
 

@@ -82,13 +82,7 @@ impl Placement {
                 }
                 let count = usize::try_from(entry).ok().and_then(|expert| counts.get_mut(expert));
                 let Some(count) = count else {
-                    return Err(Error::refused(Refusal::OutOfRange {
-                        place: Place::at_two("physical_to_logical", layer, slot),
-                        value: i128::from(entry),
-                        min: -1,
-                        max: i64::from(self.num_experts) - 1,
-                        because: "-1 is an empty slot",
-                    }));
+                    return Err(Self::no_entry(self.num_experts, layer, slot, entry.into()));
                 };
                 *count += 1;
             }
@@ -101,6 +95,18 @@ impl Placement {
             self.expect_inactive_ranks_empty(layer)?;
         }
         Ok(most)
+    }
+
+    /// The error for an entry of any size that is neither an expert nor -1.
+    #[must_use]
+    pub fn no_entry(num_experts: u32, layer: usize, slot: usize, entry: i128) -> Error {
+        Error::refused(Refusal::OutOfRange {
+            place: Place::at_two("physical_to_logical", layer, slot),
+            value: entry,
+            min: -1,
+            max: i64::from(num_experts) - 1,
+            because: "-1 is an empty slot",
+        })
     }
 
     fn expect_inactive_ranks_empty(&self, layer: usize) -> Result<(), Error> {

@@ -2,7 +2,7 @@
 
 use crate::error::Error;
 use crate::expert_map::with_room;
-use crate::limits::{NUM_RANKS, NUM_SLOTS, SLOTS_PER_RANK};
+use crate::limits::{NUM_RANKS, NUM_SLOTS, SLOTS_PER_RANK, SPEEDS};
 use crate::partition::{Partition, Strategy, to_usize};
 use crate::refusal::{Place, Refusal};
 
@@ -85,12 +85,12 @@ impl Topology {
     /// The same with a relative speed for each rank: a rank of speed 2 carries twice the load in the same time.
     ///
     /// # Errors
-    /// A list of another length than R, or a speed that is not finite and above 0.
+    /// A list of another length than R, or a speed out of [`SPEEDS`].
     pub fn with_speeds(mut self, speeds: Vec<f64>) -> Result<Self, Error> {
         self.expect_one_a_rank("speeds", speeds.len())?;
         for (rank, &speed) in speeds.iter().enumerate() {
-            if !(speed.is_finite() && speed > 0.0) {
-                let expected = "a finite number above 0";
+            if !SPEEDS.contains(&speed) {
+                let expected = "a number in 1e-6..=1e6";
                 return Err(Error::refused(Refusal::BadNumber {
                     place: Place::at("speeds", rank),
                     bits: speed.to_bits(),

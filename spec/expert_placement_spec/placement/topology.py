@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -10,6 +9,9 @@ from expert_placement_spec.reference import MAX, Partition
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+
+SLOWEST, FASTEST = 1e-6, 1e6
+"""The relative speed of a rank."""
 
 
 @dataclass(frozen=True)
@@ -38,8 +40,8 @@ class Topology:
             if not 0 <= slots <= MAX:
                 raise ValueError(f"slots_per_rank={slots} is out of range, expected 0..={MAX}")
         for speed in self.speeds or ():
-            if not (math.isfinite(speed) and speed > 0):
-                raise ValueError(f"speeds has {speed}, expected finite numbers above 0")
+            if not SLOWEST <= speed <= FASTEST:
+                raise ValueError(f"speeds has {speed}, expected numbers in {SLOWEST}..={FASTEST}")
         if self.active is not None and not any(self.active):
             raise ValueError("active has no active rank, expected at least one")
 

@@ -30,6 +30,7 @@ use core::str::FromStr;
 use rayon::prelude::*;
 
 use crate::error::Error;
+use crate::limits::MAX_PLANNED_SLOTS;
 use crate::loads::Loads;
 use crate::placement::{EMPTY, Placement};
 use crate::refusal::{Place, Refusal};
@@ -130,6 +131,16 @@ pub fn rebalance(
 ) -> Result<Placement, Error> {
     let shape = Shape::new(topology, num_slots, loads.num_experts())?;
     let experts = u32::try_from(loads.num_experts()).unwrap_or(u32::MAX);
+    let most_slots = MAX_PLANNED_SLOTS / u64::try_from(loads.num_layers()).unwrap_or(u64::MAX);
+    if num_slots > most_slots {
+        return Err(Error::refused(Refusal::OutOfRange {
+            place: Place::of("num_slots"),
+            value: i128::from(num_slots),
+            min: 0,
+            max: i64::try_from(most_slots).unwrap_or(i64::MAX),
+            because: "a plan has at most 2^28 slots in all layers",
+        }));
+    }
     if let Some(previous) = options.previous {
         expect_previous(previous, loads, num_slots, topology)?;
     }
