@@ -5,9 +5,13 @@ VENV := .venv
 BIN := $(VENV)/bin
 RUST := Cargo.toml Cargo.lock $(shell find rust -name '*.rs' -o -name Cargo.toml -path 'rust/*')
 MATRIX := 3.10 3.11 3.12 3.13
+# They pass where torch is absent.
+WITHOUT_TORCH := tests/test_partition.py tests/test_dlpack_without_torch.py tests/test_model_config.py \
+	tests/cli/test_show.py tests/cli/test_numbers.py tests/spec/test_checks_reject.py tests/spec/test_document.py
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint bench exhaustive chapters determinism prove wheel wheel-matrix sdist leaks clean
+.PHONY: help setup demo test test-peers lint bench exhaustive chapters determinism prove wheel wheel-matrix sdist leaks \
+	clean peers-named
 
 help: ## List the commands
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "make %-14s %s\n", $$1, $$2}'
@@ -33,6 +37,16 @@ test: setup ## Pass the tests: crate, package, specification
 	cargo test --workspace --locked --quiet
 	cargo run --quiet --locked -p expert-placement --example split_batch
 	$(BIN)/python -m pytest --benchmark-disable
+
+peers-named:
+	@test -f "$(PEERS)/load.py" || { \
+		echo "PEERS names no folder with a load.py: make test-peers PEERS=folder, as CONTRIBUTING.md says"; exit 1; }
+
+# Where the engines' sources are absent, loading fails, and the tests would be skipped.
+test-peers: peers-named setup ## Compare with the engines' own functions: PEERS=folder, as CONTRIBUTING.md says
+	$(BIN)/python -W ignore "$(PEERS)/load.py"
+	PEERS="$(abspath $(PEERS))" $(BIN)/python -m pytest --benchmark-disable \
+		tests/integrations tests/test_rebalance.py tests/bench
 
 # The compiled core checks itself natively, by the invariants of the same names; through Python `make test` checks it.
 exhaustive: setup ## Check every invariant up to 1024 experts and ranks, pairs and maps up to 256; some ten minutes
@@ -77,31 +91,34 @@ lint: setup ## Formatters, linters, types, stubs, and the source distribution's 
 	$(BIN)/python tests/sdist_content.py
 
 bench: setup ## Measure against the baselines, as ratios in one run
-	$(BIN)/python -m pytest tests/bench --benchmark-only --benchmark-disable-gc -p no:xdist
+	$(BIN)/python -m pytest tests/bench --benchmark-only --benchmark-disable-gc
 	$(BIN)/python -m tests.bench.report
 	$(BIN)/python -m tests.bench.planners
 	cargo bench --locked -p expert-placement
 
 wheel: setup ## Build the wheel into dist/
-	rm -rf dist
+	rm -rf dist/*.whl
 	$(BIN)/maturin build --release --locked --out dist
 
 wheel-matrix: wheel ## Run the tests that need no torch on every CPython of this machine, with the one wheel
-	@for version in $(MATRIX); do \
+	@tested=""; for version in $(MATRIX); do \
 		python=""; \
 		for candidate in "python$$version" "$${PYENV_ROOT:-$$HOME/.pyenv}"/versions/$$version.*/bin/python; do \
 			if "$$candidate" -c "" 2>/dev/null; then python="$$candidate"; break; fi; \
 		done; \
 		if [ -z "$$python" ]; then echo "CPython $$version: not on this machine"; continue; fi; \
 		echo "CPython $$version:"; \
-		"$$python" -m venv --clear "dist/venv-$$version" && \
-		"dist/venv-$$version/bin/python" -m pip install --quiet pytest hypothesis dist/*.whl && \
-		"dist/venv-$$version/bin/python" -m pytest -q -p no:cacheprovider \
-			tests/test_partition.py tests/test_dlpack_without_torch.py tests/test_model_config.py || exit 1; \
-	done
+		environment="target/venv-$$version"; \
+		"$$python" -m venv --clear "$$environment" && \
+		"$$environment/bin/python" -m pip install --quiet pytest hypothesis ./spec "$$(ls dist/*.whl)[cli]" && \
+		"$$environment/bin/python" -m pytest -q -p no:cacheprovider $(WITHOUT_TORCH) || exit 1; \
+		tested="$$tested $$version"; \
+	done; \
+	if [ -z "$$tested" ]; then echo "tested on no CPython: none of $(MATRIX) is on this machine"; exit 1; fi; \
+	echo "tested on CPython:$$tested"
 
-sdist: setup ## Build the source distribution, and a wheel from it in an empty folder
-	rm -rf dist
+sdist: setup ## Build the source distribution into dist/, and a wheel from it in an empty folder
+	rm -rf dist/*.tar.gz
 	$(BIN)/maturin sdist --out dist
 	folder=$$(mktemp -d) && $(BIN)/python -m pip wheel --quiet --no-deps --wheel-dir "$$folder" dist/*.tar.gz && ls "$$folder"
 
