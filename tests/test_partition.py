@@ -11,12 +11,12 @@ import pickle
 import subprocess
 import sys
 import textwrap
-from typing import TYPE_CHECKING, Any, Literal, get_args
+from typing import TYPE_CHECKING, Any, get_args
 
 import expert_placement
 import numpy as np
 import pytest
-from expert_placement import Partition
+from expert_placement import Partition, Policy, Strategy
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -24,7 +24,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-Strategy = Literal["linear", "round_robin", "proportional"]
 ALL: tuple[Strategy, ...] = get_args(Strategy)
 MAX = 2**31 - 1
 
@@ -772,6 +771,7 @@ def test_the_package_says_what_it_is() -> None:
     assert set(info) == {"version", "python_abi", "profile", "target", "tensor_hand_over"}
     assert info["version"] == expert_placement.__version__
     assert expert_placement.STRATEGIES == ALL
+    assert get_args(Policy) == expert_placement.POLICIES
     assert expert_placement.MAX_NUM_EXPERTS == MAX
     assert all(hasattr(expert_placement, name) for name in expert_placement.__all__)
 
@@ -786,6 +786,7 @@ def test_a_partition_reads_a_model_configuration(tmp_path: Path) -> None:
     for source in (MIXTRAL, tmp_path, str(tmp_path), tmp_path / "config.json"):
         assert Partition.from_config(source, 3) == Partition(8, 3)
         assert Partition.from_config(source, 3, strategy="round_robin") == Partition(8, 3, "round_robin")
+        assert Partition.from_config(source, 3, "round_robin") == Partition(8, 3, "round_robin")
         assert Partition.from_config(source, 3, num_redundant_experts=1) == Partition(9, 3)
 
 

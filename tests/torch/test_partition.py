@@ -628,12 +628,9 @@ def test_nothing_waits_for_the_device(strategy: Strategy) -> None:
     # Tensors on the CPU follow to the device, whichever argument is there already.
     moved = ept.expert_map(30, 8, torch.tensor([7, 0]), strategy, device="cuda")
     counts = [
-        ept.count(*arguments, strategy)
-        for arguments in (
-            (torch.full((2,), 30, device="cuda"), 8, torch.tensor([7, 0])),
-            (torch.tensor([30, 30]), torch.full((2,), 8, device="cuda"), torch.tensor([7, 0])),
-            (torch.tensor([30, 30]), torch.tensor(8), torch.full((2,), 7, device="cuda")),
-        )
+        ept.count(torch.full((2,), 30, device="cuda"), 8, torch.tensor([7, 0]), strategy),
+        ept.count(torch.tensor([30, 30]), torch.full((2,), 8, device="cuda"), torch.tensor([7, 0]), strategy),
+        ept.count(torch.tensor([30, 30]), torch.tensor(8), torch.full((2,), 7, device="cuda"), strategy),
     ]
     torch.cuda.set_sync_debug_mode("default")
     assert_all_equal(results[0], everything(30, 8, torch.full((3,), 7), strategy), strategy)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal, cast
+from typing import cast
 
 import typer
 
@@ -19,6 +19,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
+    from expert_placement import Strategy
     from expert_placement.cli.loads import LoadTable, RankLoads
     from expert_placement.cli.rules import Rule
 
@@ -151,7 +152,7 @@ def _view(request: Request) -> _View:
 
     def partition(num_experts: int) -> Partition:
         # The strategy is checked by the call, which lists the names that it knows.
-        strategy = cast("Literal['linear', 'round_robin', 'proportional']", request.strategy)
+        strategy = cast("Strategy", request.strategy)
         with refusing():
             return Partition(num_experts, request.num_ranks, strategy)
 

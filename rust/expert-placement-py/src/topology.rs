@@ -101,7 +101,14 @@ impl Topology {
         self.0.active().map(|active| pyo3::types::PyTuple::new(py, active)).transpose()
     }
 
-    /// The node of a rank. Raises IndexError for a rank outside 0..R.
+    /// The node of a rank.
+    ///
+    /// Args:
+    ///     rank: a rank in 0..R.
+    ///
+    /// Raises:
+    ///     IndexError: `rank` out of range.
+    ///     TypeError: a rank that is no int.
     fn node_of(&self, rank: &Bound<'_, PyAny>) -> PyResult<u32> {
         let rank = argument::index("rank", rank, self.0.num_ranks().into())?;
         self.0.node_of(u32::try_from(rank).unwrap_or(u32::MAX)).map_err(to_py_err)

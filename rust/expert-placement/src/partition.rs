@@ -256,7 +256,14 @@ pub struct Experts {
 }
 
 impl Experts {
-    /// The first expert, or where the rank's block would begin if it owns none.
+    /// The expert that comes next; in a fresh iterator the rank's first, or where its block would begin if it owns none.
+    ///
+    /// ```
+    /// # use expert_placement::{Partition, Strategy};
+    /// let mut experts = Partition::new(30, 8, Strategy::Linear)?.experts(7)?;
+    /// assert_eq!((experts.start(), experts.next(), experts.start()), (27, Some(27), 28));
+    /// # Ok::<(), expert_placement::Error>(())
+    /// ```
     #[must_use]
     pub const fn start(&self) -> u32 {
         self.next
