@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import io
+import os
 import re
 import shlex
+import subprocess
+import sys
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -58,8 +61,36 @@ def test_commands_print_what_stands_below_them(
         assert capsys.readouterr().out.startswith(output)
 
 
+def test_commands_run_in_order_as_they_stand(tmp_path: Path) -> None:
+    """Domain: every block of shell that calls the program, pasted one after the other into a shell in a new folder."""
+    for extra in ("torch", "typer", "matplotlib"):
+        pytest.importorskip(extra, reason="the commands need the extras [torch,cli,plot]")
+    root = Path(__file__).parents[1]
+    (tmp_path / "examples").symlink_to(root / "examples")
+    program = tmp_path / "bin" / "expert-placement"
+    program.parent.mkdir()
+    program.write_text(f'#!/bin/sh\nexec {shlex.quote(sys.executable)} -m expert_placement.cli "$@"\n')
+    program.chmod(0o755)
+    blocks = [code for language, code in BLOCKS if language == "sh" and code.split()[0] != "pip"]
+    script = "".join(code for code in blocks if re.search(r"^expert-placement ", code, flags=re.MULTILINE))
+    assert script.count("\nexpert-placement ") >= 9
+    result = subprocess.run(
+        ["sh", "-eu"],
+        input=script,
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+        env=os.environ | {"PATH": f"{program.parent}{os.pathsep}{os.environ['PATH']}"},
+        check=False,
+        timeout=120,
+    )
+    assert (result.returncode, result.stderr) == (0, "")
+    written = {"plan.json", "next.json", "moves.png", "location.json", "eplb.yaml"}
+    assert {path.name for path in tmp_path.iterdir()} == written | {"examples", "bin"}
+
+
 def test_every_option_named_is_there() -> None:
-    """What the other commands name is in the help of their command, though their files are not there."""
+    """What the commands name is in the help of their command."""
     pytest.importorskip("typer", reason="the command line needs typer")
     from expert_placement.cli.app import app
     from typer.main import get_command
