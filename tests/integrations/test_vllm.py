@@ -225,6 +225,7 @@ def test_maps_are_made_on_cuda_without_waiting_for_it() -> None:
 
 
 LIMIT = 2**31 - 1
+ALPHA = "\N{GREEK SMALL LETTER ALPHA}"
 
 
 @pytest.mark.parametrize(
@@ -268,6 +269,13 @@ LIMIT = 2**31 - 1
             ValueError,
             "expert_placement_strategy=`half\\ud800\\n\\x1b` is unknown, expected one of `linear`, `round_robin`",
         ),
+        (
+            (8, 0, 30, ALPHA * 21),
+            ValueError,
+            "expert_placement_strategy=`" + ALPHA * 20 + "...` is unknown, expected one of `linear`, `round_robin`",
+        ),
+        ((10**5000, 0, 30), ValueError, f"ep_size=a huge integer is out of range, expected 1..={LIMIT}"),
+        ((8, 10**5000, 30), IndexError, "ep_rank=a huge integer is out of range, expected 0..8"),
         ((8, 0, 30, None), TypeError, "expert_placement_strategy must be a str, got `NoneType`"),
         ((True, 0, 30), TypeError, "ep_size must be an int, got `bool`"),
         ((8.0, 0, 30), TypeError, "ep_size must be an int, got `float`"),
