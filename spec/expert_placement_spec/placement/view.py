@@ -533,7 +533,7 @@ class PlacementView(View):
         return all(refuses(IndexError, call) for call in calls)
 
     def refuses_wrong_loads(self) -> bool:
-        """Whether loads are refused that are negative or not finite, add up to more than 10^301, or have another shape."""
+        """Whether loads are refused that are negative or not finite, add up to too much, or have another shape."""
         layers = self.case.loads[0]
         wrong: list[Any] = [[*layers, layers[0]], [[*layer, 1.0] for layer in layers], [], layers[0]]
         if self.num_experts:
