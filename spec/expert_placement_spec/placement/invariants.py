@@ -220,7 +220,7 @@ def windows_stand_by_themselves(pl: PlacementView, w: Any, l: Any, r: Any) -> An
 
 @PLACEMENT.register(needs=LOADS)
 def wrong_loads_are_refused(pl: PlacementView) -> Any:
-    """Loads that are negative, infinite or undefined, that add up to more than 10^301, or of a wrong shape are errors."""
+    """Loads that are negative, infinite or undefined, add up to more than 10^301, or have another shape are errors."""
     return pl.refuses_wrong_loads()
 
 
