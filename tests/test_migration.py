@@ -289,3 +289,16 @@ def test_wrong_limits_are_refused() -> None:
             plan_migration(old, old, **limits)
     with pytest.raises(TypeError, match="old must be a Placement"):
         plan_migration("old", old)  # type: ignore[arg-type]
+
+
+def test_what_moves_nothing_gives_the_same_weights() -> None:
+    nothing = Placement.from_physical_to_logical([[]], num_experts=0, topology=Topology(2))
+    assert plan_migration(nothing, nothing).apply(torch.zeros(1, 0, 3)).shape == (1, 0, 3)
+    weights = torch.arange(4.0).view(1, 4)
+    old = rebalance([[1, 2, 3, 4]], 4, Topology(2))
+    same = plan_migration(old, old).apply(weights)
+    assert torch.equal(same, weights)
+    assert same.data_ptr() != weights.data_ptr()
+    for wrong in (weights.numpy(), weights.tolist(), None):
+        with pytest.raises(TypeError, match=r"weights must be a torch\.Tensor, got"):
+            plan_migration(old, old).apply(wrong)  # type: ignore[arg-type]

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import os
+import re
+import stat
 import subprocess
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
@@ -27,9 +30,9 @@ def drawn(monkeypatch: pytest.MonkeyPatch) -> list[Figure]:
     figures: list[Figure] = []
     save = Figure.savefig
 
-    def keep(figure: Figure, path: Path) -> None:
+    def keep(figure: Figure, *arguments: Any, **options: Any) -> None:
         figures.append(figure)
-        save(figure, path)
+        save(figure, *arguments, **options)
 
     monkeypatch.setattr(Figure, "savefig", keep)
     return figures
@@ -151,6 +154,44 @@ def test_curves_have_colours_of_their_own_and_share_them_where_they_belong_toget
     assert len({*colours}) == 3
     assert [line.get_linestyle() for line in lines] == ["-", "--", "-", ":"]
     assert not figure.legends[0].get_window_extent().overlaps(axes.get_tightbbox())  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("draw", ["ranks", "curves"])
+def test_a_picture_replaces_regular_files_alone_and_keeps_links_and_permissions(tmp_path: Path, draw: str) -> None:
+    def plot(path: Path) -> None:
+        if draw == "ranks":
+            plot_ranks(comparison(read_loads(str(LOADS)), 7), path, title="a title")
+        else:
+            plot_curves([Curve("a", [1], [2])], path, title="a title", x_label="x", y_label="y")
+
+    pipe, link, file = tmp_path / "pipe.png", tmp_path / "link.png", tmp_path / "file.png"
+    os.mkfifo(pipe)
+    with pytest.raises(ValueError, match=re.escape(f"`{pipe}`: this is no regular file, expected one, or a new path")):
+        plot(pipe)
+    file.touch()
+    file.chmod(0o640)
+    link.symlink_to(file)
+    plot(link)
+    assert_large_and_not_blank(file)
+    assert (stat.S_ISFIFO(pipe.lstat().st_mode), link.is_symlink()) == (True, True)
+    assert stat.S_IMODE(file.stat().st_mode) == 0o640
+    assert len(list(tmp_path.iterdir())) == 3
+
+
+@pytest.mark.parametrize(
+    ("name", "written", "begins"),
+    [
+        ("a.svg", "a.svg", b"<?xml"),
+        ("a.PDF", "a.PDF", b"%PDF"),
+        ("a", "a.png", b"\x89PNG"),
+        ("b.", "b.png", b"\x89PNG"),
+    ],
+)
+def test_the_suffix_says_the_format(tmp_path: Path, name: str, written: str, begins: bytes) -> None:
+    plot_curves([Curve("a", [1], [2])], tmp_path / name, title="a title", x_label="x", y_label="y")
+    (file,) = tmp_path.iterdir()
+    assert file.name == written
+    assert file.read_bytes().startswith(begins)
 
 
 def test_curves_without_points_are_refused(tmp_path: Path) -> None:

@@ -88,11 +88,16 @@ class Migration(_core.Migration):
 
         Raises:
             ValueError: weights of fewer layers or slots than the moves speak of, or of fewer than two dimensions.
+            TypeError: weights that are no tensor.
         """
         from itertools import pairwise
 
         import torch
 
+        if not isinstance(weights, torch.Tensor):
+            raise TypeError(f"weights must be a torch.Tensor, got {type(weights).__name__}")
+        if not self.num_moves:
+            return weights.clone()
         moves = self.moves.to(weights.device, torch.int64)
         if weights.ndim < 2:
             raise ValueError(f"weights has {weights.ndim} dimensions, expected at least 2, [L, P, ...]")

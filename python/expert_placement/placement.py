@@ -115,8 +115,11 @@ class Placement(_core.Placement):
     def save(self, path: str | os.PathLike[str]) -> None:
         """Writes the placement as JSON with a version and its digest; the file appears whole or not at all.
 
+        A link is followed, and stays one; a file that is replaced hands its permissions on.
+
         Raises:
             OSError: the file cannot be written.
+            ValueError: an empty path, or that of a pipe, a device or a socket.
         """
         from expert_placement.formats import native
 

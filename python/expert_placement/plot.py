@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
+from io import BytesIO
 from itertools import cycle
+from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 
+from expert_placement.formats.files import expect_writable, write_bytes
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    import os
     from collections.abc import Sequence
 
     import numpy.typing as npt
@@ -95,8 +99,8 @@ def plot_ranks(
 
     Raises:
         ModuleNotFoundError: matplotlib is not installed.
-        ValueError: no panels, panels of different shapes, no rows or an unknown one, or a suffix that matplotlib does
-            not know.
+        ValueError: no panels, panels of different shapes, no rows or an unknown one, a suffix that matplotlib does
+            not know, or the path of a pipe, a device or a socket.
         OSError: the file can not be written.
     """
     # A single row is taller, and the legend needs some width, however few panels there are.
@@ -118,7 +122,7 @@ def plot_ranks(
     if handles := _handles(panels[0], rows):
         # Outside of the axes, where there are no data to cover.
         figure.legend(handles=handles, loc="outside lower center", ncols=len(handles), frameon=False)
-    figure.savefig(path)
+    _save(figure, path)
 
 
 def plot_curves(
@@ -135,8 +139,8 @@ def plot_curves(
 
     Raises:
         ModuleNotFoundError: matplotlib is not installed.
-        ValueError: no curves, one without points or with x and y of different lengths, or a suffix that matplotlib does
-            not know.
+        ValueError: no curves, one without points or with x and y of different lengths, a suffix that matplotlib does
+            not know, or the path of a pipe, a device or a socket.
         OSError: the file can not be written.
     """
     figure = _figure(8, 5)
@@ -177,7 +181,7 @@ def plot_curves(
     axes.grid(axis="x", color="0.9")
     figure.suptitle(title, fontweight="bold")
     figure.legend(loc="outside lower center", ncols=min(3, len(curves)), frameon=False)
-    figure.savefig(path)
+    _save(figure, path)
 
 
 _ROW_LABELS: dict[str, str] = {
@@ -195,6 +199,15 @@ def _figure(width: float, height: float) -> Figure:
         message = f"plots need `{error.name}`: pip install 'expert-placement[plot]'"
         raise ModuleNotFoundError(message, name=error.name) from None
     return Figure(figsize=(width, height), dpi=_DOTS_PER_INCH, layout="constrained")
+
+
+def _save(figure: Figure, path: str | os.PathLike[str]) -> None:
+    """Writes a picture in the format that the suffix says; without one it is PNG, and gets the suffix."""
+    expect_writable(path)
+    suffix = Path(path).suffix[1:].lower()
+    stream = BytesIO()
+    figure.savefig(stream, format=suffix or "png")
+    write_bytes(path if suffix else f"{os.fspath(path).rstrip('.')}.png", stream.getvalue())
 
 
 def _check(panels: Sequence[Panel], rows: Sequence[Row]) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import stat
 import sys
 from itertools import permutations
 from pathlib import Path
@@ -92,12 +94,25 @@ def test_layers_of_the_model_go_from_file_to_file(shell: Shell, tmp_path: Path) 
     shell.refused("convert", location, assignments, "--ranks", 2, "--layers", ",".join(many))
 
 
-def test_a_file_is_converted_in_place(shell: Shell, tmp_path: Path) -> None:
-    file = tmp_path / "p.json"
+def test_the_file_that_is_read_is_not_replaced(shell: Shell, tmp_path: Path) -> None:
+    file, link = tmp_path / "p.json", tmp_path / "link.json"
     placement().save(file)
-    shell.text("convert", file, file, "--to", "sglang")
-    assert formats.recognise(file) == "sglang"
-    assert [entry.name for entry in tmp_path.iterdir()] == ["p.json"]
+    link.symlink_to(file)
+    before = file.read_bytes()
+    for source, target in ((file, file), (file, link), (link, file)):
+        message = f"OUTPUT and INPUT are the same file, `{target}`, expected another one to write"
+        assert shell.refused("convert", source, target, "--to", "sglang") == message
+    assert file.read_bytes() == before
+    assert len(list(tmp_path.iterdir())) == 2
+
+
+def test_a_pipe_is_not_replaced(shell: Shell, tmp_path: Path) -> None:
+    file, pipe = tmp_path / "p.json", tmp_path / "pipe.yaml"
+    placement().save(file)
+    os.mkfifo(pipe)
+    assert shell.refused("convert", file, pipe) == f"`{pipe}`: this is no regular file, expected one, or a new path"
+    assert stat.S_ISFIFO(pipe.lstat().st_mode)
+    assert shell.refused("convert", file, "", "--to", "sglang") == "``: the path is empty, expected that of a file"
 
 
 @pytest.mark.parametrize(

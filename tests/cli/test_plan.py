@@ -7,6 +7,7 @@ import json
 import os
 import pty
 import signal
+import stat
 import subprocess
 import sys
 from typing import TYPE_CHECKING
@@ -244,6 +245,23 @@ def test_the_plan_may_replace_the_file_it_starts_from(shell: Shell, loads: Path,
     shown = shell.fields("plan", "--loads", loads, "--previous", file, "--inactive", 3, "--output", file)
     assert Placement.load(file).digest() == shown["after"]["digest"]
     assert sorted(path.name for path in tmp_path.iterdir()) == ["loads.json", "placement.json"]
+
+
+def test_the_loads_and_pipes_are_not_replaced(shell: Shell, loads: Path, tmp_path: Path) -> None:
+    link, pipe = tmp_path / "link.json", tmp_path / "pipe"
+    link.symlink_to(loads)
+    os.mkfifo(pipe)
+    before = loads.read_bytes()
+    arguments = ("plan", "--loads", loads, "--ranks", 4, "--slots", 12, "--output")
+    for output in (loads, link):
+        message = f"--output and --loads are the same file, `{output}`, expected another one to write"
+        assert shell.refused(*arguments, output) == message
+    assert shell.refused(*arguments, pipe) == f"`{pipe}`: this is no regular file, expected one, or a new path"
+    assert shell.refused(*arguments, "") == "``: the path is empty, expected that of a file"
+    assert shell.refused(*arguments, tmp_path) == f"`{tmp_path}`: is a directory"
+    assert loads.read_bytes() == before
+    assert (link.is_symlink(), stat.S_ISFIFO(pipe.lstat().st_mode)) == (True, True)
+    assert len(list(tmp_path.iterdir())) == 3
 
 
 def test_ranks_leave_and_come_back(shell: Shell, loads: Path, tmp_path: Path) -> None:

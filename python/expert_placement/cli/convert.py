@@ -10,7 +10,7 @@ import typer
 from expert_placement import Topology, formats
 from expert_placement.cli import options
 from expert_placement.cli.errors import Refused, refusing
-from expert_placement.cli.output import Paper, write_json
+from expert_placement.cli.output import Paper, expect_output, write_json
 from expert_placement.cli.words import many
 from expert_placement.formats.json_object import printable
 
@@ -112,6 +112,7 @@ def command(
     as_json: bool = options.AS_JSON,
 ) -> None:
     """The options of `expert-placement convert`."""
+    expect_output("OUTPUT", target, {"INPUT": source})
     asked = None if layers is None else _layer_ids(layers)
     with refusing():
         to = formats.format_of(target) if to_format is None else to_format

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from collections.abc import Iterable, Mapping
 from itertools import islice
@@ -10,11 +11,15 @@ from itertools import islice
 from rich.console import Console
 from rich.table import Table
 
+from expert_placement.cli.errors import Refused, refusing
+from expert_placement.formats.files import expect_writable
+from expert_placement.formats.json_object import printable
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-__all__ = ["Paper", "write_json"]
+__all__ = ["Paper", "expect_output", "write_json"]
 
 # Wider than any line that is written, so that a file or a pipe never gets a wrapped or shortened one.
 _PIPE_WIDTH = 1 << 20
@@ -23,6 +28,32 @@ _EIGHTHS = " ▏▎▍▌▋▊▉█"
 # Items of an array that are written at a time, and pieces of text.
 _BATCH = 1024
 _PIECES = 64
+
+
+def expect_output(option: str, path: str, inputs: Mapping[str, str | None]) -> None:
+    """Checks, before work begins, that a file may be written where an option says.
+
+    Args:
+        option: what the user calls the path.
+        path: the file to write.
+        inputs: files that are read and must not be replaced, by what the user calls them.
+
+    Raises:
+        Refused: the path is that of an input, or of something that no file may replace.
+    """
+    with refusing():
+        expect_writable(path)
+    for other, source in inputs.items():
+        if source is not None and _is_same_file(path, source):
+            raise Refused(f"{option} and {other} are the same file, `{printable(path)}`, expected another one to write")
+
+
+def _is_same_file(path: str, other: str) -> bool:
+    try:
+        return os.path.samefile(path, other)
+    except (OSError, ValueError):
+        # What is not there is replaced by nothing; whoever reads it says what is wrong with it.
+        return False
 
 
 class Paper:

@@ -8,7 +8,7 @@ import typer
 
 from expert_placement.cli import options
 from expert_placement.cli.errors import refusing
-from expert_placement.cli.output import Paper, write_json
+from expert_placement.cli.output import Paper, expect_output, write_json
 from expert_placement.cli.progress import Progress
 from expert_placement.cli.words import amount, many, middle_left_out, percent
 from expert_placement.formats.json_object import printable
@@ -78,6 +78,9 @@ def command(
     from expert_placement.cli.planning import Limits, Request, Wanted, need_torch, read_setting
 
     need_torch("plan")
+    if output is not None:
+        # The placement to start from may be replaced by the next one.
+        expect_output("--output", output, {"--loads": loads})
     setting = read_setting(
         Request(
             loads=loads,

@@ -10,7 +10,7 @@ import typer
 
 from expert_placement.cli import options
 from expert_placement.cli.errors import Refused, refusing
-from expert_placement.cli.output import Paper, write_json
+from expert_placement.cli.output import Paper, expect_output, write_json
 from expert_placement.cli.progress import Progress
 from expert_placement.cli.words import many
 from expert_placement.formats.json_object import printable
@@ -98,6 +98,7 @@ def command(
     need_torch("plot")
     if find_spec("matplotlib") is None:
         raise Refused("`plot` needs matplotlib: pip install 'expert-placement[plot]'")
+    expect_output("--output", output, {"--loads": loads, "--previous": previous})
     setting = read_setting(
         Request(
             loads=loads,

@@ -184,6 +184,8 @@ def write(
 ) -> None:
     """Writes a placement to a file of ours or of an engine; the file appears whole or not at all.
 
+    A link is followed, and stays one; a file that is replaced hands its permissions on.
+
     All but `native` hold the table alone: nodes, speeds and ranks out of service are the reader's to say.
 
     Args:
@@ -196,8 +198,8 @@ def write(
 
     Raises:
         OSError: the file cannot be written.
-        ValueError: an unknown format, a suffix that several have, or what the format has no way to say: the message
-            names what and where.
+        ValueError: an unknown format, a suffix that several have, what the format has no way to say: the message
+            names what and where; or the path of a pipe, a device or a socket.
         ImportError: torch is not installed.
     """
     from expert_placement.formats import deepseek, native, sglang, tensorrt_llm, vllm_ascend

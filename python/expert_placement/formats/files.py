@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 from pathlib import Path
+
+from expert_placement._text import printable
 
 
 def read_bytes(file: Path, name: str, expected: str, most_bytes: int) -> bytes:
@@ -47,19 +50,61 @@ def read_existing(path: str | os.PathLike[str], name: str, expected: str, most_b
     return read_bytes(file, name, expected, most_bytes)
 
 
+def expect_writable(path: str | os.PathLike[str]) -> None:
+    """Checks that what is there under a path, if anything, may be replaced by a file.
+
+    Raises:
+        OSError: a directory, or a path that can not be looked at.
+        ValueError: no path, or a pipe, a device or a socket, which replacing would destroy.
+    """
+    _replaced(path)
+
+
 def write_bytes(path: str | os.PathLike[str], content: bytes) -> None:
     """Writes a file that appears whole or not at all.
 
+    A link is followed, and stays one. A file that was there hands its permissions on to the one that replaces it.
+
     Raises:
         OSError: the file cannot be written.
+        ValueError: no path, or one of a pipe, a device or a socket.
     """
-    target = Path(path)
-    beside = target.with_name(f"{target.name}.{os.getpid()}.part")
+    replaced = _replaced(path)
+    target = Path(os.path.realpath(path))
+    # The name of a file may be as long as the file system allows, and this one has to have room behind it.
+    beside = target.with_name(f"{target.name[:40]}.{os.urandom(8).hex()}.part")
     try:
-        beside.write_bytes(content)
-        beside.replace(target)
+        try:
+            with open(beside, "xb", opener=None if replaced is None else _private) as stream:
+                if replaced is not None:
+                    beside.chmod(stat.S_IMODE(replaced.st_mode) & 0o777)
+                stream.write(content)
+            beside.replace(target)
+        finally:
+            beside.unlink(missing_ok=True)
     except OSError as error:
         # A person knows the file that is wanted, and not the one beside it.
-        raise OSError(error.errno, error.strerror, str(target)) from None
-    finally:
-        beside.unlink(missing_ok=True)
+        raise OSError(error.errno, error.strerror, str(path)) from None
+
+
+def _private(path: str, flags: int) -> int:
+    """Opens a file that nobody else may read until it has the permissions of the one that it replaces."""
+    return os.open(path, flags, 0o600)
+
+
+def _replaced(path: str | os.PathLike[str]) -> os.stat_result | None:
+    """The regular file that writing to a path would replace, or None; errors are those of `expect_writable`."""
+    name = f"`{printable(str(path))}`"
+    if not os.fspath(path):
+        raise ValueError(f"{name}: the path is empty, expected that of a file")
+    try:
+        there = os.stat(path)
+    except FileNotFoundError:
+        return None
+    except ValueError as error:
+        raise ValueError(f"{name}: {error}") from None
+    if stat.S_ISDIR(there.st_mode):
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
+    if not stat.S_ISREG(there.st_mode):
+        raise ValueError(f"{name}: this is no regular file, expected one, or a new path")
+    return there
