@@ -261,6 +261,7 @@ DAMAGE: list[tuple[Any, str]] = [
     (lambda root: root["topology"].update(num_ranks=0), "`topology`: num_ranks=0"),
     (lambda root: root["physical_to_logical"][0].__setitem__(1, 0), "expert 1 has no slot in layer 0"),
     (lambda root: root["physical_to_logical"][0].__setitem__(3, 1), "the file was damaged or edited"),
+    (lambda root: root["topology"].__setitem__("speeds", [1.0, 9.0]), "`topology_digest` is .* damaged or edited"),
     (lambda root: root["physical_to_logical"][0].__setitem__(3, True), r"`physical_to_logical\[0\]\[3\]` is `true`"),
     (lambda root: root["physical_to_logical"][1].pop(), r"`physical_to_logical\[1\]` has 3 slots"),
 ]

@@ -46,8 +46,8 @@ def rebalance(
         min_gain: what a move must bring at least, as balancedness: the sum of the busiest ranks' times that it saves,
             over the sum of the mean ones.
         max_off_node: which part of each layer's load may be served off the groups' homes, in 0.0..=1.0; needs groups
-            that the nodes divide. 0.15 without other word, or more where dead ranks leave homes too little room. With
-            `max_moves` or `min_gain` moves never lift it above the limit, or above what it was.
+            that the nodes divide. 0.15 without other word, or more where the slots of a node's active ranks leave homes
+            too little room. With `max_moves` or `min_gain` moves never lift it above the limit, or above what it was.
         active: R bools that take the place of the topology's: which ranks are in service.
         num_threads: how many threads share the layers; the result does not depend on it.
 

@@ -1,7 +1,8 @@
-"""The project's own file of a placement: JSON with a format, a version and a digest that is verified."""
+"""The project's own file of a placement: JSON with a format, a version and digests that are verified."""
 
 from __future__ import annotations
 
+import hashlib
 import json
 import operator
 from pathlib import Path
@@ -27,7 +28,7 @@ FORMAT = "expert-placement"
 VERSION = 1
 """Of the file's layout; the digest has a version of its own."""
 _EXPECTED = "a placement that expert_placement saved"
-_KEYS = ("format", "version", "num_experts", "topology", "physical_to_logical", "digest")
+_KEYS = ("format", "version", "num_experts", "topology", "topology_digest", "physical_to_logical", "digest")
 _TOPOLOGY_KEYS = ("num_ranks", "num_nodes", "slots_per_rank", "speeds", "active")
 
 
@@ -38,11 +39,21 @@ def write(placement: Placement, path: str | os.PathLike[str]) -> None:
         "format": FORMAT,
         "version": VERSION,
         "num_experts": placement.num_experts,
-        "topology": {key: getattr(topology, key) for key in _TOPOLOGY_KEYS},
+        "topology": _fields(topology),
+        "topology_digest": _topology_digest(topology),
         "physical_to_logical": placement.physical_to_logical().tolist(),
         "digest": placement.digest(),
     }
     write_bytes(path, _as_text(content).encode())
+
+
+def _fields(topology: Topology) -> dict[str, object]:
+    return {key: getattr(topology, key) for key in _TOPOLOGY_KEYS}
+
+
+def _topology_digest(topology: Topology) -> str:
+    """The SHA-256 of what the placement's own digest leaves out: nodes, speeds and which ranks are active."""
+    return hashlib.sha256(json.dumps(_fields(topology), separators=(",", ":")).encode()).hexdigest()
 
 
 def _as_text(content: Mapping[str, object]) -> str:
@@ -103,9 +114,10 @@ def _verified(cls: type[_Placement], name: str, root: object) -> _Placement:
         )
     except (TypeError, ValueError) as error:
         raise ValueError(f"{name}: `physical_to_logical`: {error}") from None
-    if placement.digest() != root["digest"]:
-        found = f"`digest` is `{shown(root['digest'])}`, but the content has `{placement.digest()}`"
-        raise ValueError(f"{name}: {found}: the file was damaged or edited")
+    for key, actual in (("topology_digest", _topology_digest(topology)), ("digest", placement.digest())):
+        if actual != root[key]:
+            found = f"`{key}` is `{shown(root[key])}`, but the content has `{actual}`"
+            raise ValueError(f"{name}: {found}: the file was damaged or edited")
     return placement
 
 
