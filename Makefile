@@ -36,7 +36,7 @@ demo: setup ## The main job on real input: tables, tensors and demo.png
 test: setup ## Pass the tests: crate, package, specification
 	cargo test --workspace --locked --quiet
 	cargo run --quiet --locked -p expert-placement --example split_batch
-	$(BIN)/python -m pytest --benchmark-disable
+	$(BIN)/python -m pytest --benchmark-disable --numprocesses auto --maxprocesses 8 --dist worksteal
 
 peers-named:
 	@test -f "$(PEERS)/load.py" || { \

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import signal
 
 # Whoever starts tests in the background of a shell has them ignore Ctrl-C, and programs that they start as well; some
 # tests send it to such a program.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+# Processes that share the tests share the cores already.
+if "PYTEST_XDIST_WORKER" in os.environ:
+    os.environ.setdefault("OMP_NUM_THREADS", "1")

@@ -23,7 +23,7 @@ from expert_placement_spec.reproduction import reproduced
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-ALONE = {"tables", "elementwise", "stacked", "offsets", "scalars", "lists", "errors"}
+ALONE = {"tables", "elementwise", "offsets", "scalars", "lists", "errors"}
 """Subjects that are asked partition by partition or id by id."""
 BLOCK = {"cpu": 1 << 16, "cuda": 1 << 24}
 """Points of one block: what a core's cache, or a GPU's memory, takes well."""
@@ -149,7 +149,7 @@ def scope_of(law: Invariant) -> Scope:
     """Which part of the domain the invariant is taken over."""
     if law.subject in ALONE:
         return "alone"
-    is_of_pairs = law.subject == "maps" or {"r", "e"} <= set(law.quantifiers) or "s" in law.quantifiers
+    is_of_pairs = law.subject in ("maps", "stacked") or {"r", "e"} <= set(law.quantifiers) or "s" in law.quantifiers
     if is_of_pairs:
         return "pairs"
     return "experts" if {"e", "i"} & set(law.quantifiers) else "ranks"

@@ -157,11 +157,12 @@ class UniformRaises(Odd):
 
 
 class EndsWorkers(Odd):
-    """Ends the process that asks for the partition of five experts over three ranks."""
+    """Ends the process that asks for the experts of a rank where five experts are over three ranks."""
 
-    def __post_init__(self) -> None:
+    def local_experts(self, rank: int) -> list[int]:
         if (self.num_experts, self.num_ranks) == (5, 3):
             os._exit(0)
+        return super().local_experts(rank)
 
 
 def together_wrong(answers: Any) -> Any:

@@ -85,6 +85,6 @@ def test_the_torch_implementation_holds_on_cuda() -> None:
     torch = pytest.importorskip("torch", reason="tensors need torch")
     if not torch.cuda.is_available():
         pytest.skip("there is no CUDA device")
-    outcomes = check([TORCH], Domain(range(129), range(1, 129), wide=128), device="cuda")
+    outcomes = check([TORCH], Domain(range(129), range(1, 129), wide=128), device="cuda", processes=os.cpu_count() or 1)
     assert [one.counterexample.call() for one in outcomes if one.counterexample is not None] == []
     assert {one.invariant for one in outcomes if one.result != "holds"} == FORMULAS | ONE_BY_ONE

@@ -237,14 +237,14 @@ def expert_mask(
 
 def _expert_map(experts: int, ranks: int, ids: Tensor, strategy: str) -> Tensor:
     each = torch.arange(experts, device=ids.device)
-    held = owner(experts, ranks, each, strategy) == ids
-    return torch.where(held, local_index(experts, ranks, each, strategy), -1)
+    owners = _owner(experts, ranks, each, strategy)
+    indices = _index_within(owners, experts, ranks, each, strategy)
+    return torch.where(owners == ids, indices, -1).to(torch.int32)
 
 
 def _with_shared(experts: int, ranks: int, ids: Tensor, shared: int, strategy: str) -> Tensor:
-    first = count(experts, ranks, ids, strategy)
-    slots = first + torch.arange(shared, dtype=torch.int32, device=ids.device)
-    tail = torch.where(_within(ids, ranks), slots, -1)
+    slots = _count(experts, ranks, ids, strategy) + torch.arange(shared, device=ids.device)
+    tail = torch.where(_within(ids, ranks), slots, -1).to(torch.int32)
     return torch.cat((_expert_map(experts, ranks, ids, strategy), tail), dim=-1)
 
 
@@ -278,9 +278,13 @@ def _owner(experts: _Number, ranks: _Number, expert: Tensor, strategy: str) -> T
 
 
 def _local_index(experts: _Number, ranks: _Number, expert: Tensor, strategy: str) -> Tensor:
+    return _index_within(_owner(experts, ranks, expert, strategy), experts, ranks, expert, strategy)
+
+
+def _index_within(owner: Tensor, experts: _Number, ranks: _Number, expert: Tensor, strategy: str) -> Tensor:
     if strategy == "round_robin":
         return _floor(expert, ranks) + 0 * experts
-    return expert - _start(experts, ranks, _owner(experts, ranks, expert, strategy), strategy)
+    return expert - _start(experts, ranks, owner, strategy)
 
 
 def _floor(dividend: _Number, divisor: _Number) -> Tensor:

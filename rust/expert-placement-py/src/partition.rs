@@ -359,17 +359,16 @@ impl Partition {
             return Err(PyValueError::new_err("max_ranks is needed where num_experts=0: every rank count is legal"));
         }
         let max_ranks = argument::count(MAX_RANKS, max_ranks.unwrap_or(num_experts))?;
-        let counts = core::legal_ranks(experts, max_ranks).map_err(to_py_err)?;
-        if counts.len() > MOST_LISTED {
-            let text = format!("cannot list {} rank counts: with num_experts=0 every one is legal", counts.len());
+        if experts == 0 && max_ranks > MOST_LISTED {
+            let text = format!("cannot list {max_ranks} rank counts: with num_experts=0 every one is legal");
             return Err(PyMemoryError::new_err(text));
         }
-        Ok(counts)
+        core::legal_ranks(experts, max_ranks).map_err(to_py_err)
     }
 }
 
 /// The longest list of rank counts handed to Python; only `num_experts` = 0 has as many.
-const MOST_LISTED: usize = 1 << 24;
+const MOST_LISTED: u32 = 1 << 24;
 
 /// A tensor with one answer for each id of an array, in `0 .. end`.
 fn each<'py>(
