@@ -8,7 +8,7 @@ import pickle
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
@@ -17,6 +17,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 torch = pytest.importorskip("torch", reason="tensors need torch")
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 
 @st.composite
@@ -287,3 +290,31 @@ def test_a_torn_file_and_a_missing_one_are_refused(tmp_path: Path) -> None:
     path.write_text(path.read_text()[:40])
     with pytest.raises(ValueError, match="line 3, column 2: broken JSON"):
         Placement.load(path)
+
+
+@pytest.mark.parametrize(
+    ("call", "error", "message"),
+    [
+        (
+            lambda: Topology(4, slots_per_rank=[[1, 2], [3, 4]]),
+            ValueError,
+            "slots_per_rank has 2 dimensions, expected 1",
+        ),
+        (
+            lambda: Topology(4, active=np.ones((4, 4), bool)),
+            TypeError,
+            "active must be a sequence of bools, got `ndarray`",
+        ),
+        (lambda: Topology(4, speeds=[[1], [1], [1], [1]]), TypeError, "speeds must be a number, got `list`"),  # type: ignore[list-item]
+        (
+            lambda: Placement.from_physical_to_logical([[0, 1], [2]], 3, Topology(1)),
+            ValueError,
+            "physical_to_logical has rows of different lengths",
+        ),
+    ],
+)
+def test_tables_of_another_shape_are_refused_by_name(
+    call: Callable[[], object], error: type[Exception], message: str
+) -> None:
+    with pytest.raises(error, match=message):
+        call()

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pytest
-from expert_placement import Placement, Topology, rebalance
+from expert_placement import Placement, Topology, capacity_curve, rebalance
 from expert_placement_spec.balance import deepseek
 from expert_placement_spec.placement.topology import Topology as SpecTopology
 from hypothesis import given, settings
@@ -228,7 +228,7 @@ def test_no_budget_is_exceeded(first: int) -> None:
 
 def test_moves_are_from_placements_of_the_same_shape() -> None:
     old = rebalance([[1, 2, 3, 4]], 4, Topology(2))
-    with pytest.raises(ValueError, match="new has num_slots=6, expected 4 as old has"):
+    with pytest.raises(ValueError, match="placement has num_slots=6, expected 4 as previous has"):
         rebalance([[1, 2, 3, 4]], 6, Topology(2)).moves_from(old)
     with pytest.raises(TypeError, match="previous must be a Placement"):
         old.moves_from(1)  # type: ignore[arg-type]
@@ -393,7 +393,13 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
     ({"policy": "deepseek", "num_groups": 3}, "num_experts=4 does not divide by num_groups=3"),
     ({"policy": "deepseek", "num_slots": 8, "active": [True, False]}, "policy `deepseek` needs equal slots"),
     ({"num_groups": 3}, "num_experts=4 does not divide by num_groups=3"),
-    ({"max_off_node": 0.1}, "max_off_node needs num_groups above 1 that num_nodes divides"),
+    ({"max_off_node": 0.1}, "num_groups=1 is out of range, expected 2..=4: without groups max_off_node limits nothing"),
+    (
+        {"max_off_node": 0.1, "num_groups": 2, "topology": Topology(4, 4)},
+        r"num_groups=2 does not divide by num_nodes=4 \(next multiple: 4\)",
+    ),
+    ({"num_groups": -1}, r"num_groups=-1 is out of range, expected 1\.\.=4$"),
+    ({"num_groups": 2**70}, rf"num_groups={2**70} is out of range, expected 1\.\.=4$"),
     ({"max_off_node": 1.5, "num_groups": 2}, r"max_off_node=1.5 is out of range, expected a number in 0.0..=1.0"),
     ({"max_off_node": float("nan"), "num_groups": 2}, r"max_off_node=NaN is out of range"),
     (
@@ -405,9 +411,24 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
     ({"loads": [[1, 2, float("nan"), 4]]}, r"loads\[0, 2\]=NaN"),
     ({"loads": [[1, 2], [3]]}, "loads must be numbers in rows of equal length"),
     ({"num_slots": 2**31 - 1}, "num_slots=2147483647 is out of range, expected 0..=268435456: a plan has at most 2"),
-    ({"num_threads": 0}, "num_threads=0 is out of range"),
+    ({"num_threads": 0}, r"num_threads=0 is out of range, expected 1\.\.=4096$"),
     ({"active": [False, False]}, "active has no active rank"),
 ]
+
+
+def test_loads_that_nobody_can_read_are_refused_by_name() -> None:
+    objects = np.array([[np.int64(4), np.float32(3), 2, 2**70]], dtype=object)
+    assert (
+        table(rebalance(objects, 4, Topology(2))).tolist()
+        == table(rebalance([[4, 3, 2, 2**70]], 4, Topology(2))).tolist()
+    )
+    for unreadable in (torch.ones(1, 4, device="meta"), torch.ones(1, 4).to_sparse()):
+        with pytest.raises(TypeError, match="loads must be a dense tensor whose values are known: "):
+            rebalance(unreadable, 4, Topology(2))
+    with pytest.raises(ValueError, match=r"loads\[0, 1\]=-1e-320 is out of range"):
+        rebalance([[1, -1e-320]], 2, Topology(2))
+    with pytest.raises(TypeError, match="num_slots must be an iterable of ints, got `int`"):
+        capacity_curve([[1, 2]], 2, Topology(2))  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(("options", "message"), REFUSED, ids=[message for _, message in REFUSED])

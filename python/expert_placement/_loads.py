@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+from expert_placement._text import excerpt
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -43,9 +45,13 @@ def as_bits(loads: LoadsLike) -> LoadBits:
 
     plain: Any = loads
     if hasattr(plain, "detach"):
-        tensor = plain.detach().cpu()
-        # numpy has no bfloat16; wider floats hold every value of the narrow ones.
-        plain = (tensor.double() if tensor.is_floating_point() else tensor).resolve_neg().numpy()
+        try:
+            tensor = plain.detach().cpu()
+            # numpy has no bfloat16; wider floats hold every value of the narrow ones.
+            plain = (tensor.double() if tensor.is_floating_point() else tensor).resolve_neg().numpy()
+        except (NotImplementedError, RuntimeError, TypeError) as error:
+            reason = excerpt(str(error).partition("\n")[0], 240)
+            raise TypeError(f"loads must be a dense tensor whose values are known: {reason}") from error
     if np.ma.isMaskedArray(plain):
         raise TypeError("loads must not be a masked array")
     try:
@@ -54,7 +60,8 @@ def as_bits(loads: LoadsLike) -> LoadBits:
         raise ValueError(f"loads must be numbers in rows of equal length: {error}") from None
     if array.dtype.kind == "O":
         # Integers beyond 64 bits, or something that is no number.
-        if not all(isinstance(value, (int, float)) and not isinstance(value, bool) for value in array.flat):
+        numbers = (int, float, np.integer, np.floating)
+        if not all(isinstance(value, numbers) and not isinstance(value, bool) for value in array.flat):
             raise TypeError("loads must be numbers")
         try:
             array = array.astype(np.float64)

@@ -56,10 +56,15 @@ def capacity_curve(
 
     Raises:
         ValueError: what `rebalance` refuses.
+        TypeError: what `rebalance` refuses, and numbers of slots that are no iterable of ints.
     """
     bits, shape, _ = as_bits(loads)
+    try:
+        numbers = iter(num_slots)
+    except TypeError:
+        raise TypeError(f"num_slots must be an iterable of ints, got `{type(num_slots).__name__}`") from None
     points = []
-    for slots in num_slots:
+    for slots in numbers:
         row = _core._capacity(bits, shape, slots, topology, policy, num_groups, max_off_node, num_threads)
         points.append(Capacity(*row))
         looked(points[-1])

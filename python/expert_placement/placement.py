@@ -93,7 +93,10 @@ class Placement(_core.Placement):
         """
         import numpy as np
 
-        shape = tuple(table.shape) if hasattr(table, "shape") else np.shape(table)
+        try:
+            shape = tuple(table.shape) if hasattr(table, "shape") else np.shape(table)
+        except ValueError:
+            raise ValueError("physical_to_logical has rows of different lengths, expected [P] or [L, P]") from None
         if len(shape) not in (1, 2):
             raise ValueError(f"physical_to_logical has {len(shape)} dimensions, expected 1, [P], or 2, [L, P]")
         num_layers = shape[0] if len(shape) == 2 else 1

@@ -1,6 +1,7 @@
 //! Python values as arguments of the crate: every refusal names the parameter, the value and what was expected.
 
 use std::convert::Infallible;
+use std::ops::RangeInclusive;
 
 use expert_placement::limits::Limit;
 use expert_placement::{Printable, Strategy};
@@ -158,16 +159,37 @@ pub(crate) fn wide(parameter: &str, value: &Bound<'_, PyAny>) -> PyResult<i128> 
     }
 }
 
-/// A number that is counted, whose upper bound the crate knows.
-pub(crate) fn natural(parameter: &str, value: &Bound<'_, PyAny>) -> PyResult<u32> {
-    let most = u32::MAX;
+/// A number that is counted. One that fits is for the crate to refuse, which says why; others are out of `range`.
+pub(crate) fn natural(parameter: &str, value: &Bound<'_, PyAny>, range: RangeInclusive<u32>) -> PyResult<u32> {
     match integer(parameter, value)? {
-        Integer::Small(small) => u32::try_from(small)
-            .map_err(|_| PyValueError::new_err(format!("{parameter}={small} is out of range, expected 0..={most}"))),
-        Integer::Huge(text) => {
-            Err(PyValueError::new_err(format!("{parameter}={text} is out of range, expected 0..={most}")))
-        }
+        Integer::Small(small) => u32::try_from(small).map_err(|_| outside(parameter, &small.to_string(), range)),
+        Integer::Huge(text) => Err(outside(parameter, &text, range)),
     }
+}
+
+/// A number that is counted and within `range`, which the crate does not look at.
+pub(crate) fn bounded(parameter: &str, value: &Bound<'_, PyAny>, range: RangeInclusive<u32>) -> PyResult<u32> {
+    let number = natural(parameter, value, range.clone())?;
+    if range.contains(&number) { Ok(number) } else { Err(outside(parameter, &number.to_string(), range)) }
+}
+
+fn outside(parameter: &str, text: &str, range: RangeInclusive<u32>) -> PyErr {
+    let (least, most) = range.into_inner();
+    PyValueError::new_err(format!("{parameter}={text} is out of range, expected {least}..={most}"))
+}
+
+/// As [`natural`], where a value is given.
+pub(crate) fn optional_natural(
+    parameter: &str,
+    value: Option<&Bound<'_, PyAny>>,
+    range: RangeInclusive<u32>,
+) -> PyResult<Option<u32>> {
+    value.map(|value| natural(parameter, value, range)).transpose()
+}
+
+/// A number of groups of experts, of which each has at least one.
+pub(crate) fn num_groups(value: &Bound<'_, PyAny>, num_experts: u32) -> PyResult<u32> {
+    natural("num_groups", value, 1..=num_experts.max(1))
 }
 
 /// An id in `0 .. end`.
@@ -222,7 +244,8 @@ pub(crate) fn flags(parameter: &str, values: &Bound<'_, PyAny>) -> PyResult<Vec<
     let mut flags = Vec::new();
     for value in values.try_iter().map_err(|_| refuse(values))? {
         let value = value?;
-        if !is_bool(&value)? {
+        // A row of an array has the dtype of its truth values.
+        if !is_bool(&value)? || value.len().is_ok() {
             return Err(refuse(&value));
         }
         flags.push(value.is_truthy()?);

@@ -3,7 +3,6 @@
 use std::num::NonZeroU64;
 
 use expert_placement as core;
-use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 
 use crate::placement::{options_from, read_loads};
@@ -33,7 +32,7 @@ pub(crate) fn _capacity(
 ) -> PyResult<Row> {
     let slots = argument::count(core::limits::NUM_SLOTS, num_slots)?;
     let topology = Topology::from_argument(topology)?;
-    let options = options_from(policy, num_groups, max_off_node, num_threads)?;
+    let options = options_from(shape.2, policy, num_groups, max_off_node, num_threads)?;
     let loads = read_loads(loads, shape.0, shape.1, shape.2)?;
     let found = py.detach(|| core::capacity(&loads, slots.into(), &topology, &options));
     found.map(|found| row(&found)).map_err(to_py_err)
@@ -69,16 +68,12 @@ pub(crate) fn _least_slots(
 ) -> PyResult<Row> {
     let wanted = argument::number("balancedness", balancedness)?;
     let topology = Topology::from_argument(topology)?;
-    let options = options_from(policy, num_groups, max_off_node, num_threads)?;
+    let options = options_from(shape.2, policy, num_groups, max_off_node, num_threads)?;
     let loads = read_loads(loads, shape.0, shape.1, shape.2)?;
-    let natural =
-        |name, value: Option<&Bound<'_, PyAny>>| value.map(|value| argument::natural(name, value)).transpose();
     let mut search = core::Search::default();
-    search.max_slots = natural("max_slots", max_slots)?.map(u64::from);
-    if let Some(step) = natural("step", step)? {
-        let refuse = || PyValueError::new_err(format!("step=0 is out of range, expected 1..={}", u32::MAX));
-        search.step = Some(NonZeroU64::new(step.into()).ok_or_else(refuse)?);
-    }
+    search.max_slots = argument::optional_natural("max_slots", max_slots, 0..=u32::MAX)?.map(u64::from);
+    let step = step.map(|step| argument::bounded("step", step, 1..=u32::MAX)).transpose()?;
+    search.step = step.and_then(|step| NonZeroU64::new(step.into()));
     #[expect(clippy::redundant_closure_for_method_calls, reason = "the method is of one lifetime, the closure of all")]
     let looked = |_: &core::Capacity| Python::attach(|py| py.check_signals()).map_err(Stop::Raised);
     match py.detach(|| core::least_slots(&loads, wanted, search, &topology, &options, looked)) {

@@ -257,12 +257,7 @@ fn read(
     value: &Bound<'_, PyAny>,
     parse: impl FnOnce(&[i32]) -> Result<core::ExpertMap, core::Error>,
 ) -> PyResult<ExpertMap> {
-    let integers = tensor::integers(parameter, value)?;
-    if integers.ndim() != 1 {
-        let text = format!("{parameter} has {} dimensions, expected 1", integers.ndim());
-        return Err(PyValueError::new_err(text));
-    }
-    let map = match integers.to_elements()? {
+    let map = match tensor::row(parameter, value)?.to_elements()? {
         Elements::Int32(values) => parse(&values),
         Elements::Int64(values) => {
             let narrowed = values.iter().enumerate().map(|(position, value)| {

@@ -129,10 +129,8 @@ pub(crate) fn _plan_migration(
     max_staged: Option<&Bound<'_, PyAny>>,
 ) -> PyResult<Migration> {
     let (old, new) = (placement::shared("old", old)?, placement::shared("new", new)?);
-    let natural =
-        |name, value: Option<&Bound<'_, PyAny>>| value.map(|value| argument::natural(name, value)).transpose();
     let mut limits = core::MigrationLimits::default();
-    limits.max_node_transfers = natural("max_node_transfers", max_node_transfers)?;
-    limits.max_staged = natural("max_staged", max_staged)?;
+    limits.max_node_transfers = argument::optional_natural("max_node_transfers", max_node_transfers, 1..=u32::MAX)?;
+    limits.max_staged = argument::optional_natural("max_staged", max_staged, 0..=u32::MAX)?;
     py.detach(|| core::plan_migration_within(&old, &new, limits)).map(Migration).map_err(to_py_err)
 }

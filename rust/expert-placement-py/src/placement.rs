@@ -337,7 +337,7 @@ impl Placement {
         windows: usize,
         num_groups: &Bound<'_, PyAny>,
     ) -> PyResult<Vec<f64>> {
-        let num_groups = argument::natural("num_groups", num_groups)?;
+        let num_groups = argument::num_groups(num_groups, self.0.num_experts())?;
         let loads = self.loads(loads, windows)?;
         py.detach(|| self.0.off_node_fractions(&loads, num_groups)).map_err(to_py_err)
     }
@@ -419,6 +419,7 @@ pub(crate) fn read_loads(
 
 /// The options that every plan has.
 pub(crate) fn options_from<'a>(
+    num_experts: usize,
     policy: &Bound<'_, PyAny>,
     num_groups: &Bound<'_, PyAny>,
     max_off_node: Option<&Bound<'_, PyAny>>,
@@ -429,7 +430,7 @@ pub(crate) fn options_from<'a>(
         Ok(name) => name.to_string_lossy().parse().map_err(to_py_err)?,
         Err(_) => return Err(argument::wrong_type("policy", "a str", policy)),
     };
-    options.num_groups = argument::natural("num_groups", num_groups)?;
+    options.num_groups = argument::num_groups(num_groups, u32::try_from(num_experts).unwrap_or(u32::MAX))?;
     options.max_off_node = max_off_node.map(|part| argument::number("max_off_node", part)).transpose()?;
     options.num_threads = topology::num_threads(num_threads)?;
     Ok(options)
@@ -456,10 +457,10 @@ pub(crate) fn _rebalance(
 ) -> PyResult<Placement> {
     let slots = argument::count(core::limits::NUM_SLOTS, num_slots)?;
     let topology = topology::with_active(Topology::from_argument(topology)?, active)?;
-    let mut options = options_from(policy, num_groups, max_off_node, num_threads)?;
+    let mut options = options_from(shape.2, policy, num_groups, max_off_node, num_threads)?;
     let previous = previous.map(|previous| shared("previous", previous)).transpose()?;
     options.previous = previous.as_deref();
-    options.max_moves = max_moves.map(|moves| argument::natural("max_moves", moves).map(u64::from)).transpose()?;
+    options.max_moves = argument::optional_natural("max_moves", max_moves, 0..=u32::MAX)?.map(u64::from);
     options.min_gain = min_gain.map(|gain| argument::number("min_gain", gain)).transpose()?;
     let loads = read_loads(loads, shape.0, shape.1, shape.2)?;
     let made = py.detach(|| core::rebalance(&loads, slots.into(), &topology, &options)).map_err(to_py_err)?;

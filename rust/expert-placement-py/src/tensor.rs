@@ -119,6 +119,15 @@ pub(crate) fn integers(parameter: &str, value: &Bound<'_, PyAny>) -> PyResult<In
     })
 }
 
+/// As `integers`, of one dimension.
+pub(crate) fn row(parameter: &str, value: &Bound<'_, PyAny>) -> PyResult<Integers> {
+    let row = integers(parameter, value)?;
+    match row.ndim() {
+        1 => Ok(row),
+        other => Err(PyValueError::new_err(format!("{parameter} has {other} dimensions, expected 1"))),
+    }
+}
+
 /// As `integers`, where each is an id in `0 .. end`, and is called `id` in errors.
 pub(crate) fn ids(parameter: &str, id: &str, end: u32, value: &Bound<'_, PyAny>) -> PyResult<Integers> {
     integers_or(parameter, value, &|text, position| {

@@ -7,7 +7,6 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 
 use expert_placement as core;
 use expert_placement::limits::{NUM_RANKS, SLOTS_PER_RANK};
-use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 
 use crate::{argument, tensor, to_py_err};
@@ -45,13 +44,13 @@ impl Topology {
         active: Option<&Bound<'_, PyAny>>,
     ) -> PyResult<Self> {
         let ranks = argument::count(NUM_RANKS, num_ranks)?;
-        let nodes = num_nodes.map_or(Ok(1), |nodes| argument::natural("num_nodes", nodes))?;
+        let nodes = num_nodes.map_or(Ok(1), |nodes| argument::natural("num_nodes", nodes, 1..=ranks))?;
         let mut topology = core::Topology::new(ranks, nodes).map_err(to_py_err)?;
         if let Some(slots) = slots_per_rank {
             topology = if argument::is_integer(slots)? {
                 topology.with_slots_per_rank(argument::count(SLOTS_PER_RANK, slots)?)
             } else {
-                let elements = tensor::integers("slots_per_rank", slots)?.to_elements()?;
+                let elements = tensor::row("slots_per_rank", slots)?.to_elements()?;
                 let checked: Result<Vec<u32>, _> =
                     elements.iter().map(|slots| SLOTS_PER_RANK.check(slots.into())).collect();
                 topology.with_slots(checked.map_err(to_py_err)?)
@@ -164,11 +163,8 @@ pub(crate) fn with_active(topology: core::Topology, active: Option<&Bound<'_, Py
 /// Refuses a number of threads below one.
 pub(crate) fn num_threads(value: Option<&Bound<'_, PyAny>>) -> PyResult<usize> {
     let Some(value) = value else { return Ok(1) };
-    match usize::try_from(argument::natural("num_threads", value)?) {
-        Ok(threads) if (1..=MOST_THREADS).contains(&threads) => Ok(threads),
-        _ => Err(PyValueError::new_err(format!("num_threads={value} is out of range, expected 1..={MOST_THREADS}"))),
-    }
+    Ok(usize::try_from(argument::bounded("num_threads", value, 1..=MOST_THREADS)?)?)
 }
 
 /// More threads than any machine has cores; a limit against slips of the pen.
-const MOST_THREADS: usize = 4096;
+const MOST_THREADS: u32 = 4096;

@@ -442,7 +442,7 @@ impl fmt::Display for Printable<'_> {
                 ('\n' | '\r' | '\t', _) => write!(f, "{}", character.escape_debug())?,
                 // These are escaped in source code only.
                 ('\\' | '\'' | '"', _) => fmt::Write::write_char(f, character)?,
-                _ if character.escape_debug().len() == 1 => fmt::Write::write_char(f, character)?,
+                _ if is_shown(character) => fmt::Write::write_char(f, character)?,
                 (_, code @ ..0x100) => write!(f, "\\x{code:02x}")?,
                 (_, code @ ..0x1_0000) => write!(f, "\\u{code:04x}")?,
                 (_, code) => write!(f, "\\U{code:08x}")?,
@@ -450,6 +450,15 @@ impl fmt::Display for Printable<'_> {
         }
         if length < self.text.len() { f.write_str("...") } else { Ok(()) }
     }
+}
+
+/// Whether a terminal can show a character; one that combines with the character before it is not escaped there.
+fn is_shown(character: char) -> bool {
+    let mut bytes = [b'a', 0, 0, 0, 0];
+    let [_, rest @ ..] = &mut bytes;
+    let length = 1 + character.encode_utf8(rest).len();
+    let text = bytes.get(..length).and_then(|bytes| core::str::from_utf8(bytes).ok());
+    text.is_some_and(|text| text.escape_debug().count() == 2)
 }
 
 /// The length in bytes of the longest beginning of a text, in whole characters, within `most` bytes.

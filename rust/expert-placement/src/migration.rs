@@ -194,7 +194,7 @@ pub fn plan_migration_within(old: &Placement, new: &Placement, limits: Migration
             because: "",
         }));
     }
-    expect_same_shape(old, new)?;
+    expect_same_shape(("old", old), ("new", new))?;
     let moves = choose_sources(old, new)?;
     let ranks = Ranks::of(old);
     let schedule = scheduled(&moves, old.num_slots(), &ranks, limits)?;
@@ -316,7 +316,7 @@ impl Placement {
     /// # Errors
     /// Placements of different layers, experts, slots or ranks.
     pub fn moves_from(&self, previous: &Self) -> Result<Vec<usize>, Error> {
-        expect_same_shape(previous, self)?;
+        expect_same_shape(("previous", previous), ("placement", self))?;
         let ranks = self.slot_offsets().iter().zip(self.slot_offsets().iter().skip(1));
         let of_layer = |layer| {
             let of_rank = |(start, end): (&u32, &u32)| {
@@ -344,7 +344,11 @@ pub(crate) fn rank_moves(before: &[i32], after: &[i32]) -> usize {
     moves
 }
 
-fn expect_same_shape(old: &Placement, new: &Placement) -> Result<(), Error> {
+/// Placements by the names of their parameters.
+fn expect_same_shape(
+    (old_name, old): (&'static str, &Placement),
+    (new_name, new): (&'static str, &Placement),
+) -> Result<(), Error> {
     let number = |value: usize| u64::try_from(value).unwrap_or(u64::MAX);
     let pairs = [
         ("num_layers", number(new.num_layers()), number(old.num_layers())),
@@ -354,15 +358,16 @@ fn expect_same_shape(old: &Placement, new: &Placement) -> Result<(), Error> {
     ];
     for (what, left_value, right_value) in pairs {
         if left_value != right_value {
-            return Err(Error::refused(Refusal::Mismatch { left: "new", right: "old", what, left_value, right_value }));
+            let (left, right) = (new_name, old_name);
+            return Err(Error::refused(Refusal::Mismatch { left, right, what, left_value, right_value }));
         }
     }
     let differs = old.slot_offsets().iter().zip(new.slot_offsets()).enumerate().find(|(_, (old, new))| old != new);
     match differs {
         None => Ok(()),
         Some((rank, (old, new))) => Err(Error::refused(Refusal::Mismatch {
-            left: "new",
-            right: "old",
+            left: new_name,
+            right: old_name,
             what: "the start of a rank's slots",
             left_value: u64::from(*new),
             right_value: u64::from(*old),

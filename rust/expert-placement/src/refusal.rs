@@ -85,7 +85,7 @@ impl fmt::Display for Refusal {
                 if because.is_empty() { Ok(()) } else { write!(f, ": {because}") }
             }
             Self::BadNumber { place, bits, expected } => {
-                write!(f, "{place}={} is out of range, expected {expected}", f64::from_bits(bits))
+                write!(f, "{place}={} is out of range, expected {expected}", Float(f64::from_bits(bits)))
             }
             Self::Overflow { parameter, expected } => write!(f, "{parameter} add up to too much, expected {expected}"),
             Self::Missing { layer, expert } => {
@@ -137,6 +137,20 @@ impl fmt::Display for Refusal {
                 f,
                 "slot {slot} of layer {layer} is to hold expert {expert}, which no live rank of the old placement holds",
             ),
+        }
+    }
+}
+
+/// A number as a message has it: with an exponent where it would be long without.
+struct Float(f64);
+
+impl fmt::Display for Float {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let size = self.0.abs();
+        if size.is_finite() && size > 0.0 && !(1e-6..1e16).contains(&size) {
+            write!(f, "{:e}", self.0)
+        } else {
+            write!(f, "{}", self.0)
         }
     }
 }

@@ -410,6 +410,8 @@ fn a_text_of_others_is_shown_on_one_line_and_shortened() {
     assert_eq!(shown("a\n\t\r\u{1b}\u{85}", 40), "a\\n\\t\\r\\x1b\\x85");
     assert_eq!(shown("\u{200b}\u{e0001}", 40), "\\u200b\\U000e0001");
     assert_eq!(shown("\\ ' \" \u{3b1}", 40), "\\ ' \" \u{3b1}");
+    // A mark that combines with the letter before it.
+    assert_eq!(shown("e\u{301}", 40), "e\u{301}");
     assert_eq!(shown("\u{3b1}\u{3b1}", 3), "\u{3b1}...");
 }
 

@@ -157,7 +157,7 @@ pub fn rebalance(
     check_groups(options.num_groups, loads.num_experts())?;
     check_limits(options)?;
     let hierarchy = hierarchy(loads, &shape, topology, options)?;
-    let groups = kept_groups(&shape, options)?;
+    let groups = kept_groups(loads.num_experts(), &shape, options)?;
     let mut table = vec![EMPTY; loads.num_layers().saturating_mul(shape.num_slots)];
     if shape.num_slots > 0 {
         let job = Job { loads, shape: &shape, hierarchy: hierarchy.as_ref(), policy: options.policy, groups };
@@ -354,7 +354,7 @@ fn hierarchy(
 }
 
 /// The groups that a plan keeps at home: those that whole nodes can share, as in the field's algorithm.
-fn kept_groups(shape: &Shape, options: &Options<'_>) -> Result<Option<Groups>, Error> {
+fn kept_groups(num_experts: usize, shape: &Shape, options: &Options<'_>) -> Result<Option<Groups>, Error> {
     if let Some(part) = options.max_off_node {
         if !(0.0..=1.0).contains(&part) {
             return Err(Error::refused(Refusal::BadNumber {
@@ -371,8 +371,22 @@ fn kept_groups(shape: &Shape, options: &Options<'_>) -> Result<Option<Groups>, E
     let number = options.num_groups as usize;
     let is_kept = options.policy == Policy::Balanced && number > 1 && number % shape.num_nodes == 0;
     if !is_kept && options.max_off_node.is_some() {
-        let needs = "num_groups above 1 that num_nodes divides";
-        return Err(Error::refused(Refusal::Needs { parameter: "max_off_node", needs }));
+        let because = "without groups max_off_node limits nothing";
+        return Err(Error::refused(match number {
+            0 | 1 => Refusal::OutOfRange {
+                place: Place::of("num_groups"),
+                value: i128::from(options.num_groups),
+                min: 2,
+                max: i64::try_from(num_experts.max(2)).unwrap_or(i64::MAX),
+                because,
+            },
+            _ => Refusal::NotDivisible {
+                parameter: "num_groups",
+                value: options.num_groups.into(),
+                by: "num_nodes",
+                divisor: u64::try_from(shape.num_nodes).unwrap_or(u64::MAX),
+            },
+        }));
     }
     let max_off_node = options.max_off_node.unwrap_or(MAX_OFF_NODE);
     Ok((is_kept && shape.num_nodes > 1).then_some(Groups { number, max_off_node }))
