@@ -49,7 +49,8 @@ def as_bits(loads: LoadsLike) -> LoadBits:
             tensor = plain.detach().cpu()
             # numpy has no bfloat16; wider floats hold every value of the narrow ones.
             plain = (tensor.double() if tensor.is_floating_point() else tensor).resolve_neg().numpy()
-        except (NotImplementedError, RuntimeError, TypeError) as error:
+        except (NotImplementedError, TypeError) as error:
+            # A fault of the device, which torch raises otherwise, is none of the loads.
             reason = excerpt(str(error).partition("\n")[0], 240)
             raise TypeError(f"loads must be a dense tensor whose values are known: {reason}") from error
     if np.ma.isMaskedArray(plain):

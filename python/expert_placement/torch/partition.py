@@ -281,10 +281,10 @@ def _local_index(experts: _Number, ranks: _Number, expert: Tensor, strategy: str
     return _index_within(_owner(experts, ranks, expert, strategy), experts, ranks, expert, strategy)
 
 
-def _index_within(owner: Tensor, experts: _Number, ranks: _Number, expert: Tensor, strategy: str) -> Tensor:
+def _index_within(owners: Tensor, experts: _Number, ranks: _Number, expert: Tensor, strategy: str) -> Tensor:
     if strategy == "round_robin":
         return _floor(expert, ranks) + 0 * experts
-    return expert - _start(experts, ranks, owner, strategy)
+    return expert - _start(experts, ranks, owners, strategy)
 
 
 def _floor(dividend: _Number, divisor: _Number) -> Tensor:

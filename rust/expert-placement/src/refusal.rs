@@ -118,7 +118,7 @@ impl fmt::Display for Refusal {
                 write!(f, "{left} has {what}={left_value}, expected {right_value} as {right} has")
             }
             Self::Unbalanced { wanted, max_slots, most, num_slots } => {
-                let (wanted, most) = (f64::from_bits(wanted), f64::from_bits(most));
+                let (wanted, most) = (Float(f64::from_bits(wanted)), Float(f64::from_bits(most)));
                 write!(
                     f,
                     "balancedness={wanted} is out of reach with up to max_slots={max_slots} slots, expected at most {most}, \
@@ -126,7 +126,7 @@ impl fmt::Display for Refusal {
                 )
             }
             Self::OffNode { limit, layer, least } => {
-                let (limit, least) = (f64::from_bits(limit), f64::from_bits(least));
+                let (limit, least) = (Float(f64::from_bits(limit)), Float(f64::from_bits(least)));
                 write!(
                     f,
                     "max_off_node={limit} is out of reach: the groups do not fit whole on the nodes' active ranks, and the \
