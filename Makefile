@@ -34,8 +34,8 @@ demo: setup ## The main job on real input: tables, tensors and demo.png
 	$(BIN)/python examples/demo.py
 
 test: setup ## Pass the tests: crate, package, specification
-	cargo test --workspace --locked --quiet
-	cargo run --quiet --locked -p expert-placement --example split_batch
+	cargo test -p expert-placement --locked --quiet
+	cargo run -p expert-placement --profile test --locked --quiet --example split_batch
 	$(BIN)/python -m pytest --benchmark-disable --numprocesses auto --maxprocesses 8 --dist worksteal
 
 peers-named:

@@ -376,7 +376,8 @@ def wrong_calls() -> Iterator[WrongCall]:
         for wrong in WRONG_COUNTS:
             yield method, (wrong, 8, "linear"), fitting, {}
             yield method, (30, wrong, "linear"), fitting, {}
-            if method in TAKES_SHARED and wrong is not None:
+            # A mask has no shared experts without other word, and None is no word.
+            if method == "expert_map_with_shared" or (method == "expert_mask" and wrong is not None):
                 yield method, (30, 8, "linear"), [0, wrong], {}
         for wrong in WRONG_STRATEGIES:
             yield method, (30, 8, wrong), fitting, {}
@@ -431,6 +432,7 @@ def test_integers_of_other_libraries_are_integers() -> None:
         for name in MAPS.values():
             assert torch.equal(name(thirty, eight, seven, "linear"), name(30, 8, 7, "linear")), make
         assert torch.equal(ept.expert_mask(30, 8, 7, make(2)), ept.expert_mask(30, 8, 7, 2)), make
+    assert torch.equal(ept.expert_mask(30, 8, 7, None), Partition(30, 8).expert_mask(7, None))
 
 
 @each_query

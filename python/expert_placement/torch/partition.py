@@ -221,17 +221,18 @@ def expert_mask(
     num_experts: SupportsIndex,
     num_ranks: SupportsIndex,
     rank: Integers,
-    num_shared_experts: SupportsIndex = 0,
+    num_shared_experts: SupportsIndex | None = None,
     strategy: str = "linear",
     *,
     device: Device | None = None,
 ) -> Tensor:
     """The 0/1 mask, int32[E + S + 1] or int32[N, E + S + 1]: 1 where the rank owns the expert, and a trailing 0.
 
-    The S shared experts are 1 on every rank, and 0 for a rank in a tensor that is out of range. Arguments and errors
-    are those of `expert_map_with_shared`.
+    The S shared experts, 0 without other word, are 1 on every rank, and 0 for a rank in a tensor that is out of range.
+    Arguments and errors are those of `expert_map_with_shared`.
     """
-    held = expert_map_with_shared(num_experts, num_ranks, rank, num_shared_experts, strategy, device=device)
+    shared = 0 if num_shared_experts is None else num_shared_experts
+    held = expert_map_with_shared(num_experts, num_ranks, rank, shared, strategy, device=device)
     return torch.nn.functional.pad((held >= 0).to(torch.int32), (0, 1))
 
 
