@@ -297,20 +297,28 @@ class Block:
     @cached_property
     def rows_match(self) -> Any:
         """For each partition: whether the map of one rank, asked by itself, is its row among those of all ranks."""
-        fine = [True] * len(self.shapes)
-        for number, (representation, method) in enumerate(MAP_METHODS.items()):
+        held = {}
+        for representation in MAP_METHODS:
             maps, lengths, _ = self.map(representation)
             flat, bases = self.arrays.numpy(maps), self.arrays.numpy(self.map_base(representation))
-            first = 0
-            for place, (partition, shape) in enumerate(zip(self.partitions, self.shapes, strict=True)):
-                extra = (shared_experts(*shape),) if representation in ("index_map_with_shared", "mask") else ()
-                # Another rank for each partition and representation, so that each rank has its turn.
-                rank = (31 * shape[0] + 17 * shape[1] + 7 * number) % shape[1]
-                row, base = first + rank, int(bases[first + rank])
-                alone, _, is_int32 = joined([getattr(partition, method)(rank, *extra)])
-                fine[place] &= is_int32 and np.array_equal(alone, flat[base : base + int(lengths[row])])
-                first += shape[1]
+            held[representation] = flat, bases, self.arrays.numpy(lengths)
+        fine = []
+        first = 0
+        for partition, shape in zip(self.partitions, self.shapes, strict=True):
+            representation, rank = self._alone(shape)
+            extra = (shared_experts(*shape),) if representation in ("index_map_with_shared", "mask") else ()
+            alone, _, is_int32 = joined([getattr(partition, MAP_METHODS[representation])(rank, *extra)])
+            flat, bases, lengths = held[representation]
+            base = int(bases[first + rank])
+            fine.append(is_int32 and np.array_equal(alone, flat[base : base + int(lengths[first + rank])]))
+            first += shape[1]
         return self._flags(fine)
+
+    @staticmethod
+    def _alone(shape: tuple[int, int]) -> tuple[str, int]:
+        """Which representation of which rank is asked by itself: each has its turn in some partition near."""
+        num_experts, num_ranks = shape
+        return list(MAP_METHODS)[(num_experts + num_ranks) % len(MAP_METHODS)], 65537 * num_experts % num_ranks
 
     @cached_property
     def _maps(self) -> dict[str, tuple[Any, Any, bool]]:

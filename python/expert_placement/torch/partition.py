@@ -239,13 +239,15 @@ def expert_mask(
 def _expert_map(experts: int, ranks: int, ids: Tensor, strategy: str) -> Tensor:
     each = torch.arange(experts, device=ids.device)
     owners = _owner(experts, ranks, each, strategy)
-    indices = _index_within(owners, experts, ranks, each, strategy)
-    return torch.where(owners == ids, indices, -1).to(torch.int32)
+    indices = _index_within(owners, experts, ranks, each, strategy).to(torch.int32)
+    return torch.where(owners == ids, indices, -1)
 
 
 def _with_shared(experts: int, ranks: int, ids: Tensor, shared: int, strategy: str) -> Tensor:
-    slots = _count(experts, ranks, ids, strategy) + torch.arange(shared, device=ids.device)
-    tail = torch.where(_within(ids, ranks), slots, -1).to(torch.int32)
+    slots = _count(experts, ranks, ids, strategy).to(torch.int32) + torch.arange(
+        shared, dtype=torch.int32, device=ids.device
+    )
+    tail = torch.where(_within(ids, ranks), slots, -1)
     return torch.cat((_expert_map(experts, ranks, ids, strategy), tail), dim=-1)
 
 
