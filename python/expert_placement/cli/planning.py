@@ -18,11 +18,11 @@ from expert_placement.formats.json_object import printable
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Sequence
-    from typing import Literal
 
     import numpy.typing as npt
 
     from expert_placement import LayerReport
+    from expert_placement.names import Policy
 
 __all__ = [
     "LINEAR",
@@ -160,7 +160,7 @@ class Setting:
                 self.num_slots,
                 self.topology,
                 # The policy is checked by the call, which lists the names that it knows.
-                cast("Literal['balanced', 'deepseek']", policy),
+                cast("Policy", policy),
                 self.num_groups,
                 previous,
                 limits.max_moves,
@@ -412,7 +412,7 @@ def _least_slots(request: Request, wanted: Wanted, loads: npt.NDArray[Any], topo
                 loads,
                 wanted.balancedness,
                 topology,
-                cast("Literal['balanced', 'deepseek']", wanted.policy),
+                cast("Policy", wanted.policy),
                 request.num_groups,
                 max_off_node=wanted.max_off_node,
                 num_threads=request.num_threads,

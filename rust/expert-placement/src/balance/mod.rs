@@ -373,11 +373,15 @@ fn kept_groups(num_experts: usize, shape: &Shape, options: &Options<'_>) -> Resu
     if !is_kept && options.max_off_node.is_some() {
         let because = "without groups max_off_node limits nothing";
         return Err(Error::refused(match number {
+            0 | 1 if num_experts < 2 => Refusal::Unsupported {
+                policy: "balanced",
+                needs: "no max_off_node for one expert, which makes no groups",
+            },
             0 | 1 => Refusal::OutOfRange {
                 place: Place::of("num_groups"),
                 value: i128::from(options.num_groups),
                 min: 2,
-                max: i64::try_from(num_experts.max(2)).unwrap_or(i64::MAX),
+                max: i64::try_from(num_experts).unwrap_or(i64::MAX),
                 because,
             },
             _ => Refusal::NotDivisible {
