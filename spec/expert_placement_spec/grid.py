@@ -305,7 +305,7 @@ class Block:
         fine = []
         first = 0
         for partition, shape in zip(self.partitions, self.shapes, strict=True):
-            representation, rank = self._alone(shape)
+            representation, rank = self.asked_alone(shape)
             extra = (shared_experts(*shape),) if representation in ("index_map_with_shared", "mask") else ()
             alone, _, is_int32 = joined([getattr(partition, MAP_METHODS[representation])(rank, *extra)])
             flat, bases, lengths = held[representation]
@@ -315,10 +315,14 @@ class Block:
         return self._flags(fine)
 
     @staticmethod
-    def _alone(shape: tuple[int, int]) -> tuple[str, int]:
-        """Which representation of which rank is asked by itself: each has its turn in some partition near."""
+    def asked_alone(shape: tuple[int, int]) -> tuple[str, int]:
+        """Which representation of which rank is asked by itself.
+
+        The one follows the quotient and the other the remainder of E by R, so that each pair has its turn.
+        """
         num_experts, num_ranks = shape
-        return list(MAP_METHODS)[(num_experts + num_ranks) % len(MAP_METHODS)], 65537 * num_experts % num_ranks
+        turn = (num_experts // num_ranks + num_ranks) % len(MAP_METHODS)
+        return list(MAP_METHODS)[turn], 65537 * num_experts % num_ranks
 
     @cached_property
     def _maps(self) -> dict[str, tuple[Any, Any, bool]]:

@@ -282,16 +282,6 @@ def test_the_help_says_nothing_of_types_of_flags(command: str) -> None:
     assert "<bool>" not in output
 
 
-def test_prove_proves_every_theorem() -> None:
-    """Domain: all E >= 0 and R >= 1, all three strategies. Cost: some six seconds."""
-    result = spec("prove", "--json")
-    assert result.returncode == 0
-    theorems = json.loads(result.stdout)
-    assert {theorem["result"] for theorem in theorems} == {"proved"}
-    provable = {(law.name, strategy) for law in INVARIANTS.values() if law.is_provable for strategy in law.strategies}
-    assert {(one["invariant"], one["strategy"]) for one in theorems if one["strategy"] != "any"} == provable
-
-
 @pytest.mark.parametrize(
     ("missing", "message"),
     [

@@ -39,6 +39,21 @@ class WrongButForOneRank(Odd):
         return super().expert_map(rank) if rank == self.num_experts % self.num_ranks else [0] * (self.num_experts + 5)
 
 
+class WrongMaskOfRankZero(Odd):
+    """One rank's mask asked alone is wrong, where the number of ranks is a multiple of four."""
+
+    def expert_mask(self, rank: int, num_shared_experts: int = 0) -> list[int]:
+        """The mask, but all ones for rank 0."""
+        mask = super().expert_mask(rank, num_shared_experts)
+        return [1] * len(mask) if rank == 0 and self.num_ranks % 4 == 0 else mask
+
+    def expert_masks(self, num_shared_experts: int = 0) -> list[list[int]]:
+        """The masks of all ranks, as the model has them."""
+        return [
+            super(WrongMaskOfRankZero, self).expert_mask(rank, num_shared_experts) for rank in range(self.num_ranks)
+        ]
+
+
 class SilentAtFiveRanks(Odd):
     """Whole blocks of partitions do not answer."""
 

@@ -9,7 +9,7 @@ import expert_placement_spec
 import pytest
 from expert_placement_spec import INVARIANTS, Domain, check, evaluate, invariants, reference
 from expert_placement_spec.grid import Block, violations
-from expert_placement_spec.implementation import REFERENCE, load
+from expert_placement_spec.implementation import MAP_METHODS, REFERENCE, load
 from expert_placement_spec.prove import Symbolic, Term, prove
 from expert_placement_spec.sampled import sample, sample_one
 
@@ -257,6 +257,7 @@ def test_torch_is_checked_alike_in_numpy_and_in_torch_itself(device: str) -> Non
 
 ODD = {
     "WrongButForOneRank": "map_asked_alone_agrees",
+    "WrongMaskOfRankZero": "map_asked_alone_agrees",
     "SilentAtFiveRanks": "answers_every_query",
     "OneAtATime": "answers_every_query",
     "WorksInPlace": "answers_every_query",
@@ -268,6 +269,13 @@ ODD = {
 @pytest.mark.parametrize("name", ODD)
 def test_odd_implementations_are_refused_and_crash_nothing(name: str) -> None:
     assert ODD[name] in outcomes_of(f"tests.spec.odd:{name}")
+
+
+def test_every_map_of_a_rank_has_its_turn_to_be_asked_alone() -> None:
+    """Domain: R in 1..=32, E in 0..=128."""
+    for num_ranks in range(1, 33):
+        asked = {Block.asked_alone((num_experts, num_ranks)) for num_experts in range(129)}
+        assert asked == {(name, rank) for name in MAP_METHODS for rank in range(num_ranks)}
 
 
 @pytest.mark.parametrize("name", ["NarrowAnswers", "UnsignedAnswers"])

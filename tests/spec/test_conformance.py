@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import os
+import subprocess
+import sys
 
 import pytest
 from expert_placement_spec import INVARIANTS, Domain, case_check, check
@@ -68,6 +71,16 @@ def test_the_package_obeys_the_chapters_on_placements(chapter: str) -> None:
     assert [one.counterexample.call() for one in outcomes if one.counterexample is not None] == []
     assert [one.invariant for one in outcomes if not one.offered] == []
     assert sum(one.cases for one in outcomes) > 1000
+
+
+def test_prove_proves_every_theorem() -> None:
+    """Domain: all E >= 0 and R >= 1, all three strategies. Cost: some six seconds."""
+    command = [sys.executable, "-m", "expert_placement_spec", "prove", "--json"]
+    result = subprocess.run(command, capture_output=True, text=True, check=True, timeout=300)
+    theorems = json.loads(result.stdout)
+    assert {theorem["result"] for theorem in theorems} == {"proved"}
+    provable = {(law.name, strategy) for law in INVARIANTS.values() if law.is_provable for strategy in law.strategies}
+    assert {(one["invariant"], one["strategy"]) for one in theorems if one["strategy"] != "any"} == provable
 
 
 @pytest.mark.cuda
