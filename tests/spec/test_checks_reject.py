@@ -257,7 +257,6 @@ def test_torch_is_checked_alike_in_numpy_and_in_torch_itself(device: str) -> Non
 
 ODD = {
     "WrongButForOneRank": "map_asked_alone_agrees",
-    "WrongMaskOfRankZero": "map_asked_alone_agrees",
     "SilentAtFiveRanks": "answers_every_query",
     "OneAtATime": "answers_every_query",
     "WorksInPlace": "answers_every_query",
@@ -269,6 +268,12 @@ ODD = {
 @pytest.mark.parametrize("name", ODD)
 def test_odd_implementations_are_refused_and_crash_nothing(name: str) -> None:
     assert ODD[name] in outcomes_of(f"tests.spec.odd:{name}")
+
+
+def test_a_single_wrong_map_is_found() -> None:
+    """Each pair of rank and representation has its turn up to E = 4 R."""
+    four_times = Domain(range(17), range(1, 5), wide=16)
+    assert set(outcomes_of("tests.spec.odd:WrongMaskOfRankZero", four_times)) == {"map_asked_alone_agrees"}
 
 
 def test_every_map_of_a_rank_has_its_turn_to_be_asked_alone() -> None:
