@@ -302,3 +302,17 @@ def test_what_moves_nothing_gives_the_same_weights() -> None:
     for wrong in (weights.numpy(), weights.tolist(), None):
         with pytest.raises(TypeError, match=r"weights must be a torch\.Tensor, got"):
             plan_migration(old, old).apply(wrong)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("target", [[0, 1, 2, 0], [0, 1, 2, 1]], ids=["no moves", "one move"])
+def test_weights_that_cannot_be_moved_are_refused_by_name(target: list[int]) -> None:
+    old, new = (
+        Placement.from_physical_to_logical(table, num_experts=3, topology=Topology(2))
+        for table in ([0, 1, 2, 0], target)
+    )
+    plan = plan_migration(old, new)
+    for weights in (torch.empty(1, 4, device="meta"), torch.ones(1, 4).to_sparse()):
+        with pytest.raises(TypeError, match=r"^weights must be a dense tensor whose values are known$"):
+            plan.apply(weights)
+    with pytest.raises(ValueError, match=r"^weights has 1 dimensions, expected at least 2"):
+        plan.apply(torch.ones(4))

@@ -448,3 +448,14 @@ def test_a_previous_placement_of_another_shape_is_refused() -> None:
         rebalance([[1, 2, 3, 4]], 6, Topology(2), previous=old)
     with pytest.raises(ValueError, match="previous has the start of a rank's slots=2, expected 1"):
         rebalance([[1, 2, 3, 4]], 4, Topology(2, slots_per_rank=[1, 3]), previous=old)
+
+
+@pytest.mark.filterwarnings("ignore:The PyTorch API of nested tensors")
+def test_complex_and_nested_loads_are_refused_by_name() -> None:
+    values = torch.tensor([[5, 1, 1, 1j]])
+    for loads in (values, values.conj()):
+        with pytest.raises(TypeError, match=r"^loads must be integers or floats, got complex64$"):
+            rebalance(loads, 6, Topology(2))
+    nested = torch.nested.nested_tensor([torch.ones(2), torch.ones(3)])
+    with pytest.raises(TypeError, match=r"^loads must be a dense tensor whose values are known: it is nested$"):
+        rebalance(nested, 6, Topology(2))

@@ -45,6 +45,10 @@ def as_bits(loads: LoadsLike) -> LoadBits:
 
     plain: Any = loads
     if hasattr(plain, "detach"):
+        if getattr(plain, "is_nested", False):
+            raise TypeError("loads must be a dense tensor whose values are known: it is nested")
+        if plain.is_complex():
+            raise TypeError(f"loads must be integers or floats, got {str(plain.dtype).removeprefix('torch.')}")
         try:
             tensor = plain.detach().cpu()
             # numpy has no bfloat16; wider floats hold every value of the narrow ones.

@@ -88,7 +88,7 @@ class Migration(_core.Migration):
 
         Raises:
             ValueError: weights of fewer layers or slots than the moves speak of, or of fewer than two dimensions.
-            TypeError: weights that are no tensor.
+            TypeError: weights that are no tensor, or a sparse, nested or meta one.
         """
         from itertools import pairwise
 
@@ -96,11 +96,13 @@ class Migration(_core.Migration):
 
         if not isinstance(weights, torch.Tensor):
             raise TypeError(f"weights must be a torch.Tensor, got {type(weights).__name__}")
+        if weights.is_nested or weights.is_meta or weights.layout != torch.strided:
+            raise TypeError("weights must be a dense tensor whose values are known")
+        if weights.ndim < 2:
+            raise ValueError(f"weights has {weights.ndim} dimensions, expected at least 2, [L, P, ...]")
         if not self.num_moves:
             return weights.clone()
         moves = self.moves.to(weights.device, torch.int64)
-        if weights.ndim < 2:
-            raise ValueError(f"weights has {weights.ndim} dimensions, expected at least 2, [L, P, ...]")
         for axis, (name, columns) in enumerate((("layers", moves[:, :1]), ("slots", moves[:, 2:]))):
             if moves.numel() and int(columns.max()) >= weights.shape[axis]:
                 needed = int(columns.max()) + 1
