@@ -29,6 +29,8 @@ GRIDS = {("r",), ("e",), ("r", "e"), ("r", "s")}
 """Quantifiers whose points may form a grid."""
 POISON = -(2**40)
 """What a table holds where it is asked beyond its end, as by a wrong owner: no law holds of it."""
+ALL_ALONE = 128
+"""Up to how many experts and ranks every representation is asked alone; beyond it is one, since each is large."""
 
 
 def shared_experts(num_experts: int, num_ranks: int) -> int:
@@ -305,24 +307,29 @@ class Block:
         fine = []
         first = 0
         for partition, shape in zip(self.partitions, self.shapes, strict=True):
-            representation, rank = self.asked_alone(shape)
-            extra = (shared_experts(*shape),) if representation in ("index_map_with_shared", "mask") else ()
-            alone, _, is_int32 = joined([getattr(partition, MAP_METHODS[representation])(rank, *extra)])
-            flat, bases, lengths = held[representation]
-            base = int(bases[first + rank])
-            fine.append(is_int32 and np.array_equal(alone, flat[base : base + int(lengths[first + rank])]))
+            agree = True
+            for representation, rank in self.asked_alone(shape):
+                extra = (shared_experts(*shape),) if representation in ("index_map_with_shared", "mask") else ()
+                alone, _, is_int32 = joined([getattr(partition, MAP_METHODS[representation])(rank, *extra)])
+                flat, bases, lengths = held[representation]
+                base = int(bases[first + rank])
+                agree &= is_int32 and np.array_equal(alone, flat[base : base + int(lengths[first + rank])])
+            fine.append(agree)
             first += shape[1]
         return self._flags(fine)
 
     @staticmethod
-    def asked_alone(shape: tuple[int, int]) -> tuple[str, int]:
-        """Which representation of which rank is asked by itself.
+    def asked_alone(shape: tuple[int, int]) -> list[tuple[str, int]]:
+        """Which representations of which rank are asked by themselves: all, or one by turns where the maps are large.
 
-        The one follows the quotient and the other the remainder of E by R, so that each pair has its turn.
+        The turn follows the quotient and the rank the remainder of E by R, so that each pair of them comes up.
         """
         num_experts, num_ranks = shape
         turn = (num_experts // num_ranks + num_ranks) % len(MAP_METHODS)
-        return list(MAP_METHODS)[turn], 65537 * num_experts % num_ranks
+        names = list(MAP_METHODS)
+        if max(shape) > ALL_ALONE:
+            names = names[turn : turn + 1]
+        return [(name, 65537 * num_experts % num_ranks) for name in names]
 
     @cached_property
     def _maps(self) -> dict[str, tuple[Any, Any, bool]]:

@@ -270,17 +270,19 @@ def test_odd_implementations_are_refused_and_crash_nothing(name: str) -> None:
     assert ODD[name] in outcomes_of(f"tests.spec.odd:{name}")
 
 
-def test_a_single_wrong_map_is_found() -> None:
-    """Each pair of rank and representation has its turn up to E = 4 R."""
-    four_times = Domain(range(17), range(1, 5), wide=16)
-    assert set(outcomes_of("tests.spec.odd:WrongMaskOfRankZero", four_times)) == {"map_asked_alone_agrees"}
+@pytest.mark.parametrize("experts", [range(10), range(129, 145)])
+def test_a_single_wrong_map_is_found(experts: range) -> None:
+    domain = Domain(experts, range(1, 5), wide=144)
+    assert set(outcomes_of("tests.spec.odd:WrongMaskOfRankZero", domain)) == {"map_asked_alone_agrees"}
 
 
-def test_every_map_of_a_rank_has_its_turn_to_be_asked_alone() -> None:
-    """Domain: R in 1..=32, E in 0..=128."""
+@pytest.mark.parametrize("experts", [range(129), range(129, 257)])
+def test_every_map_of_a_rank_has_its_turn_to_be_asked_alone(experts: range) -> None:
+    """Domain: R in 1..=32, E in 0..=128, where all of a rank are asked, and in 129..=256, where one is."""
     for num_ranks in range(1, 33):
-        asked = {Block.asked_alone((num_experts, num_ranks)) for num_experts in range(129)}
-        assert asked == {(name, rank) for name in MAP_METHODS for rank in range(num_ranks)}
+        asked = [pair for num_experts in experts for pair in Block.asked_alone((num_experts, num_ranks))]
+        assert set(asked) == {(name, rank) for name in MAP_METHODS for rank in range(num_ranks)}
+        assert len(asked) == len(experts) * (4 if experts.start == 0 else 1)
 
 
 @pytest.mark.parametrize("name", ["NarrowAnswers", "UnsignedAnswers"])

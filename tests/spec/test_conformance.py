@@ -76,9 +76,10 @@ def test_the_package_obeys_the_chapters_on_placements(chapter: str) -> None:
 def test_prove_proves_every_theorem() -> None:
     """Domain: all E >= 0 and R >= 1, all three strategies. Cost: some six seconds."""
     command = [sys.executable, "-m", "expert_placement_spec", "prove", "--json"]
-    result = subprocess.run(command, capture_output=True, text=True, check=True, timeout=300)
+    result = subprocess.run(command, capture_output=True, text=True, check=False, timeout=300)
     theorems = json.loads(result.stdout)
-    assert {theorem["result"] for theorem in theorems} == {"proved"}
+    assert [theorem for theorem in theorems if theorem["result"] != "proved"] == []
+    assert (result.returncode, result.stderr) == (0, "")
     provable = {(law.name, strategy) for law in INVARIANTS.values() if law.is_provable for strategy in law.strategies}
     assert {(one["invariant"], one["strategy"]) for one in theorems if one["strategy"] != "any"} == provable
 
