@@ -311,8 +311,14 @@ def test_weights_that_cannot_be_moved_are_refused_by_name(target: list[int]) -> 
         for table in ([0, 1, 2, 0], target)
     )
     plan = plan_migration(old, new)
-    for weights in (torch.empty(1, 4, device="meta"), torch.ones(1, 4).to_sparse()):
-        with pytest.raises(TypeError, match=r"^weights must be a dense tensor whose values are known$"):
+    cut = torch.ones(1, 4)
+    cut.untyped_storage().resize_(8)
+    for weights, reason in (
+        (torch.empty(1, 4, device="meta"), "on the device `meta` it has no values"),
+        (torch.ones(1, 4).to_sparse(), "its layout is torch.sparse_coo"),
+        (cut, "its storage has 8 bytes, and its shape needs 16"),
+    ):
+        with pytest.raises(TypeError, match=rf"^weights must be a dense tensor whose values are known: {reason}$"):
             plan.apply(weights)
     with pytest.raises(ValueError, match=r"^weights has 1 dimensions, expected at least 2"):
         plan.apply(torch.ones(4))

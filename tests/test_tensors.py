@@ -774,6 +774,17 @@ def test_a_tensor_without_dense_values_is_a_type_error(query: str) -> None:
 
 
 @each_query
+@pytest.mark.parametrize("step", [1, 2])
+def test_a_tensor_that_reaches_beyond_its_storage_is_a_type_error(query: str, step: int) -> None:
+    ids = torch.zeros(8, dtype=torch.int64)[::step]
+    ids.untyped_storage().resize_(16)
+    with pytest.raises(TypeError) as caught:
+        ask(query, ids)
+    reason = f"its storage has 16 bytes, and its shape needs {64 if step == 1 else 56}"
+    assert str(caught.value) == f"{parameter_of(query)} must be a dense tensor of int32 or int64: {reason}"
+
+
+@each_query
 @pytest.mark.parametrize("dtype", [">i4", ">i8"])
 def test_a_foreign_byte_order_is_a_type_error(query: str, dtype: str) -> None:
     with pytest.raises(TypeError, match=rf"^{parameter_of(query)} must "):

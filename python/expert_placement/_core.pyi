@@ -34,6 +34,7 @@ __all__ = [
     "Placement",
     "Topology",
     "_capacity",
+    "_expect_dense",
     "_least_slots",
     "_plan_migration",
     "_rebalance",
@@ -49,6 +50,7 @@ MAX_NUM_EXPERTS: Final[int]
 
 def build_info() -> _BuildInfo: ...
 def with_redundant_experts(num_experts: int, num_redundant_experts: SupportsIndex) -> int: ...
+def _expect_dense(parameter: str, tensor: torch.Tensor) -> None: ...
 def _vllm_partition(
     ep_size: SupportsIndex,
     ep_rank: SupportsIndex,

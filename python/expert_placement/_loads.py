@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+from expert_placement import _core
 from expert_placement._text import excerpt
 
 TYPE_CHECKING = False
@@ -45,14 +46,11 @@ def as_bits(loads: LoadsLike) -> LoadBits:
 
     plain: Any = loads
     if hasattr(plain, "detach"):
-        if getattr(plain, "is_nested", False):
-            raise TypeError("loads must be a dense tensor whose values are known: it is nested")
-        if plain.is_complex():
-            raise TypeError(f"loads must be integers or floats, got {str(plain.dtype).removeprefix('torch.')}")
+        _core._expect_dense("loads", plain)
         try:
             tensor = plain.detach().cpu()
             # numpy has no bfloat16; wider floats hold every value of the narrow ones.
-            plain = (tensor.double() if tensor.is_floating_point() else tensor).resolve_neg().numpy()
+            plain = (tensor.double() if tensor.is_floating_point() else tensor).resolve_conj().resolve_neg().numpy()
         except (NotImplementedError, TypeError) as error:
             # A fault of the device, which torch raises otherwise, is none of the loads.
             reason = excerpt(str(error).partition("\n")[0], 240)

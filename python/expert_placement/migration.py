@@ -88,7 +88,8 @@ class Migration(_core.Migration):
 
         Raises:
             ValueError: weights of fewer layers or slots than the moves speak of, or of fewer than two dimensions.
-            TypeError: weights that are no tensor, or a sparse, nested or meta one.
+            TypeError: weights that are no tensor, or a sparse, nested or meta one, or one whose storage is smaller than
+                its shape.
         """
         from itertools import pairwise
 
@@ -96,8 +97,7 @@ class Migration(_core.Migration):
 
         if not isinstance(weights, torch.Tensor):
             raise TypeError(f"weights must be a torch.Tensor, got {type(weights).__name__}")
-        if weights.is_nested or weights.is_meta or weights.layout != torch.strided:
-            raise TypeError("weights must be a dense tensor whose values are known")
+        _core._expect_dense("weights", weights)
         if weights.ndim < 2:
             raise ValueError(f"weights has {weights.ndim} dimensions, expected at least 2, [L, P, ...]")
         if not self.num_moves:

@@ -36,6 +36,8 @@ mod _core {
     #[pymodule_export]
     use crate::placement::{_rebalance, Placement};
     #[pymodule_export]
+    use crate::tensor::_expect_dense;
+    #[pymodule_export]
     use crate::topology::Topology;
     #[pymodule_export]
     use crate::vllm::_vllm_partition;

@@ -139,13 +139,13 @@ fn integers_or(parameter: &str, value: &Bound<'_, PyAny>, refuse_huge: Refusal<'
     let py = value.py();
     if value.hasattr("detach")? {
         expect_integers(parameter, value)?;
-        expect_dense(parameter, value)?;
+        expect_dense(parameter, OF_INTEGERS, value)?;
         // Lazy negation is a flag that DLPack does not carry.
         let plain = value.call_method0("detach")?.call_method0("cpu")?.call_method0("resolve_neg")?;
         return Integers::read(parameter, &plain.call_method0("contiguous")?).map_err(|error| {
             // A tensor inside of a transformation such as vmap is a name for values that nobody has.
             if error.is_instance_of::<PyRuntimeError>(py) {
-                not_dense(parameter, &error.value(py).to_string())
+                not_dense(parameter, OF_INTEGERS, &error.value(py).to_string())
             } else {
                 error
             }
@@ -180,24 +180,54 @@ fn integers_or(parameter: &str, value: &Bound<'_, PyAny>, refuse_huge: Refusal<'
     Integers::read(parameter, &array)
 }
 
-/// Refuses a tensor that is not one block of values in memory: sparse, nested, or on the device `meta`.
-fn expect_dense(parameter: &str, tensor: &Bound<'_, PyAny>) -> PyResult<()> {
+const OF_INTEGERS: &str = "of int32 or int64";
+
+/// Refuses loads or weights that nobody can read, as `expect_dense` does.
+#[pyfunction]
+pub(crate) fn _expect_dense(parameter: &str, tensor: &Bound<'_, PyAny>) -> PyResult<()> {
+    expect_dense(parameter, "whose values are known", tensor)
+}
+
+/// Refuses a tensor that is not one block of values in memory: sparse, nested, on the device `meta`, or with a storage
+/// that was made smaller than its shape, which torch itself would read beyond.
+fn expect_dense(parameter: &str, what: &str, tensor: &Bound<'_, PyAny>) -> PyResult<()> {
     let is = |name: &str| tensor.getattr_opt(name)?.map_or(Ok(false), |flag| flag.is_truthy());
     let layout = tensor.getattr_opt("layout")?.map(|layout| layout.str()).transpose()?.map(|layout| layout.to_string());
     if is("is_nested")? {
-        Err(not_dense(parameter, "it is nested"))
+        Err(not_dense(parameter, what, "it is nested"))
     } else if let Some(layout) = layout.filter(|layout| layout != "torch.strided") {
-        Err(not_dense(parameter, &format!("its layout is {layout}")))
+        Err(not_dense(parameter, what, &format!("its layout is {layout}")))
     } else if is("is_meta")? {
-        Err(not_dense(parameter, "on the device `meta` it has no values"))
+        Err(not_dense(parameter, what, "on the device `meta` it has no values"))
     } else {
-        Ok(())
+        // What has no storage of its own, as inside of a transformation, is refused where it is read.
+        match bytes_needed_and_held(tensor) {
+            Ok((needed, held)) if needed > held => {
+                let reason = format!("its storage has {held} bytes, and its shape needs {needed}");
+                Err(not_dense(parameter, what, &reason))
+            }
+            _ => Ok(()),
+        }
     }
 }
 
-fn not_dense(parameter: &str, reason: &str) -> PyErr {
+/// How far into its storage a tensor reaches, and how far that goes.
+fn bytes_needed_and_held(tensor: &Bound<'_, PyAny>) -> PyResult<(u128, u128)> {
+    let number = |name: &str| tensor.call_method0(name)?.extract::<u128>();
+    let held = tensor.call_method0("untyped_storage")?.call_method0("nbytes")?.extract()?;
+    if number("numel")? == 0 {
+        return Ok((0, held));
+    }
+    let sizes: Vec<u128> = tensor.getattr("shape")?.extract()?;
+    let strides: Vec<u128> = tensor.call_method0("stride")?.extract()?;
+    let steps = sizes.iter().zip(&strides).map(|(size, stride)| (size - 1).saturating_mul(*stride));
+    let elements = steps.fold(number("storage_offset")?.saturating_add(1), u128::saturating_add);
+    Ok((elements.saturating_mul(number("element_size")?), held))
+}
+
+fn not_dense(parameter: &str, what: &str, reason: &str) -> PyErr {
     let reason = argument::printable(reason.lines().next().unwrap_or_default());
-    PyTypeError::new_err(format!("{parameter} must be a dense tensor of int32 or int64: {reason}"))
+    PyTypeError::new_err(format!("{parameter} must be a dense tensor {what}: {reason}"))
 }
 
 /// Refuses an array of another dtype, by the name that its own library has for it.

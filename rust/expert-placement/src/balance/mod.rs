@@ -375,7 +375,7 @@ fn kept_groups(num_experts: usize, shape: &Shape, options: &Options<'_>) -> Resu
         return Err(Error::refused(match number {
             0 | 1 if num_experts < 2 => Refusal::Unsupported {
                 policy: "balanced",
-                needs: "no max_off_node for one expert, which makes no groups",
+                needs: "no max_off_node for fewer than two experts, which make no groups",
             },
             0 | 1 => Refusal::OutOfRange {
                 place: Place::of("num_groups"),
