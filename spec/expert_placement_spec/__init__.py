@@ -8,6 +8,7 @@ from expert_placement_spec.chapters import CHAPTERS
 from expert_placement_spec.evaluation import evaluate
 from expert_placement_spec.exhaustive import Counterexample, Domain, Outcome, check
 from expert_placement_spec.invariants import INVARIANTS, Invariant
+from expert_placement_spec.processes import Workers
 from expert_placement_spec.reference import Partition
 
 __version__ = "0.2.0"
@@ -20,6 +21,7 @@ __all__ = [
     "Invariant",
     "Outcome",
     "Partition",
+    "Workers",
     "check",
     "evaluate",
     "evaluate_case",

@@ -119,14 +119,17 @@ class TorchArrays:
     """torch, on the device given."""
 
     def __init__(self, device: str = "cpu") -> None:
-        import torch
-
+        try:
+            import torch
+        except ModuleNotFoundError:
+            raise ValueError(f"device=`{device}` needs torch, expected `cpu` where it is not installed") from None
         self.torch = torch
         try:
             self.device = torch.device(device)
-            torch.empty(0, device=self.device)
-        except (RuntimeError, AssertionError, NotImplementedError) as error:
-            raise ValueError(f"device=`{device}` cannot be used: {str(error).splitlines()[0]}") from error
+            torch.zeros(1, device=self.device).tolist()
+        except Exception as error:
+            reason = (str(error).splitlines() or [type(error).__name__])[0]
+            raise ValueError(f"device=`{device}` cannot be used: {reason}") from error
 
     def array(self, values: Any) -> Any:
         """One array of Python ints or of a numpy array."""
@@ -170,6 +173,8 @@ class TorchArrays:
 
 def arrays_of(library: str, device: str) -> Arrays:
     """The arrays for an implementation that takes those of a library, `"numpy"` or `"torch"`, on a device."""
+    # A device that can not be used is refused before it is clear that numpy does not use it.
+    on_device = None if device == "cpu" else TorchArrays(device)
     if library == "numpy":
         return NumpyArrays()
-    return TorchOnCpu() if device == "cpu" else TorchArrays(device)
+    return on_device or TorchOnCpu()

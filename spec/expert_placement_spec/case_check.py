@@ -5,17 +5,18 @@ from __future__ import annotations
 import time
 from contextlib import closing
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from hypothesis import HealthCheck, Phase, find, settings
-from hypothesis.errors import NoSuchExample
+from hypothesis.errors import Flaky, NoSuchExample
 
 from expert_placement_spec.adapter import load_model
 from expert_placement_spec.cases import first_violation
 from expert_placement_spec.chapters import CHAPTERS, chapter_of
 from expert_placement_spec.outcome import Outcome as AnyOutcome
 from expert_placement_spec.outcome import in_words
-from expert_placement_spec.processes import run_all
+from expert_placement_spec.processes import HERE
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -23,9 +24,12 @@ if TYPE_CHECKING:
     from expert_placement_spec.adapter import Model
     from expert_placement_spec.cases import Case, Chapter
     from expert_placement_spec.law import Law
+    from expert_placement_spec.processes import Workers
 
 SHRINKING = 1000
 """How many cases are tried at most to find a smaller counterexample."""
+PARTS = 8
+"""How many tasks the random cases of an implementation are."""
 
 
 @dataclass(frozen=True)
@@ -119,7 +123,7 @@ def exhaust(
     implementations: list[str],
     domain: str,
     *,
-    processes: int = 1,
+    workers: Workers = HERE,
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> list[Outcome]:
     """Checks every law of a chapter for every implementation over a domain.
@@ -128,7 +132,7 @@ def exhaust(
         chapter: the name of a chapter.
         implementations: names of the form `module` or `module:attribute`.
         domain: which of the chapter's domains.
-        processes: how many processes share the work; with 1 it is done in this one.
+        workers: who shares the work; without other word it is done in this process.
         progress: called with the blocks done and their total.
 
     Returns:
@@ -137,10 +141,10 @@ def exhaust(
     Raises:
         ValueError: an implementation that can not be had, or lacks what the chapter is about.
     """
-    outcomes = unobserved(CHAPTERS[chapter], implementations)
+    outcomes = unobserved(chapter, implementations, workers)
     blocks = CHAPTERS[chapter].domains[domain].blocks()
     work = [Task(chapter, name, domain, block) for block in blocks for name in implementations]
-    with closing(run_all(run_task, work, min(processes, len(work)))) as results:
+    with closing(workers.run_all(run_task, work)) as results:
         for done, (_, found) in enumerate(results, 1):
             for outcome in found:
                 outcomes[outcome.implementation, outcome.invariant].add(outcome)
@@ -148,16 +152,90 @@ def exhaust(
     return list(outcomes.values())
 
 
-def unobserved(chapter: Chapter, implementations: list[str]) -> dict[tuple[str, str], Outcome]:
+@dataclass(frozen=True)
+class Loading:
+    """An implementation that is to be looked at for the first time."""
+
+    chapter: str
+    implementation: str
+
+    def __str__(self) -> str:
+        return f"implementation `{self.implementation}`, at its import"
+
+
+def missing_of(task: Loading) -> dict[str, tuple[str, ...]]:
+    """What an implementation lacks, by the laws that need it.
+
+    Raises:
+        ValueError: an implementation that can not be had, or lacks what the chapter is about.
+    """
+    chapter, model = CHAPTERS[task.chapter], load_model(task.implementation)
+    offered_laws(chapter, model)
+    return {law.name: tuple(need for need in law.needs if not model.offers(need)) for law in chapter.laws.values()}
+
+
+def unobserved(chapter: str, implementations: list[str], workers: Workers) -> dict[tuple[str, str], Outcome]:
     """An outcome without cases for each implementation and law."""
-    outcomes = {}
-    for name in implementations:
-        model = load_model(name)
-        offered_laws(chapter, model)
-        for law in chapter.laws.values():
-            missing = tuple(need for need in law.needs if not model.offers(need))
-            outcomes[name, law.name] = Outcome(name, law.name, missing=missing)
-    return outcomes
+    work = [Loading(chapter, name) for name in implementations]
+    missing = dict(workers.run_all(missing_of, work))
+    return {
+        (one.implementation, law): Outcome(one.implementation, law, missing=missing[one][law])
+        for one in work
+        for law in CHAPTERS[chapter].laws
+    }
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """Every `PARTS`-th of the random cases of one implementation."""
+
+    chapter: str
+    implementation: str
+    examples: int
+    part: int
+
+    def __str__(self) -> str:
+        about = f"implementation `{self.implementation}` in the chapter {self.chapter}"
+        return f"{about}, random cases {self.part}, {self.part + PARTS}, ... of {self.examples}"
+
+
+@lru_cache(maxsize=1)
+def drawn_cases(chapter: str, examples: int) -> list[Case]:
+    """The random cases of a chapter."""
+    cases: list[Case] = []
+
+    def look(case: Case) -> bool:
+        cases.append(case)
+        return False
+
+    search(CHAPTERS[chapter], look, examples, (Phase.generate,))
+    return cases
+
+
+def run_sampling(task: Sampling) -> list[Outcome]:
+    """Checks some of the random cases; called in a worker process, or in this one."""
+    chapter, model = CHAPTERS[task.chapter], load_model(task.implementation)
+    cases = drawn_cases(task.chapter, task.examples)[task.part :: PARTS]
+    return check_cases(chapter, model, offered_laws(chapter, model), cases)
+
+
+@dataclass(frozen=True)
+class Shrinking:
+    """A law that one implementation breaks."""
+
+    chapter: str
+    implementation: str
+    invariant: str
+    examples: int
+
+    def __str__(self) -> str:
+        return f"implementation `{self.implementation}` for a smaller counterexample to {self.invariant}"
+
+
+def run_shrinking(task: Shrinking) -> CaseCounterexample | None:
+    """Looks for the smallest counterexample; called in a worker process, or in this one."""
+    chapter, model = CHAPTERS[task.chapter], load_model(task.implementation)
+    return shrunk(chapter, model, chapter.laws[task.invariant], task.examples)
 
 
 def sample(
@@ -165,6 +243,7 @@ def sample(
     implementations: list[str],
     examples: int,
     *,
+    workers: Workers = HERE,
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> list[Outcome]:
     """Looks for counterexamples to every law of a chapter among random cases, and shrinks what it finds.
@@ -173,31 +252,23 @@ def sample(
         chapter: the name of a chapter.
         implementations: names of the form `module` or `module:attribute`.
         examples: how many cases each implementation is given.
-        progress: called with the cases done and their total.
+        workers: who shares the work; without other word it is done in this process.
+        progress: called with the parts done and their total.
 
     Returns:
         One outcome for each implementation and law. The same arguments give the same cases.
     """
-    cases_of = CHAPTERS[chapter]
-    outcomes = unobserved(cases_of, implementations)
-    for number, name in enumerate(implementations):
-        model = load_model(name)
-        laws = offered_laws(cases_of, model)
-        cases: list[Case] = []
-
-        def look(case: Case, cases: list[Case] = cases) -> bool:
-            cases.append(case)
-            return False
-
-        search(cases_of, look, examples, (Phase.generate,))
-        for done, case in enumerate(cases, 1):
-            for outcome in check_cases(cases_of, model, laws, [case]):
-                outcomes[name, outcome.invariant].add(outcome)
-            progress(number * len(cases) + done, len(implementations) * len(cases))
-        for law in laws:
-            found = outcomes[name, law.name]
-            if found.counterexample is not None:
-                found.add(Outcome(name, law.name, counterexample=shrunk(cases_of, model, law, examples)))
+    outcomes = unobserved(chapter, implementations, workers)
+    work = [Sampling(chapter, name, examples, part) for name in implementations for part in range(PARTS)]
+    with closing(workers.run_all(run_sampling, work)) as results:
+        for done, (_, found) in enumerate(results, 1):
+            for outcome in found:
+                outcomes[outcome.implementation, outcome.invariant].add(outcome)
+            progress(done, len(work))
+    broken = [Shrinking(chapter, *key, examples) for key, one in outcomes.items() if one.counterexample is not None]
+    for task, smaller in workers.run_all(run_shrinking, broken):
+        shrunk_one = Outcome(task.implementation, task.invariant, counterexample=smaller)
+        outcomes[task.implementation, task.invariant].add(shrunk_one)
     return list(outcomes.values())
 
 
@@ -227,7 +298,8 @@ def search(chapter: Chapter, condition: Callable[[Case], bool], examples: int, p
     )
     try:
         find(chapter.drawn(), condition, settings=options)
-    except NoSuchExample:
+    except (NoSuchExample, Flaky):
+        # Of answers that are not the same when asked again, the condition has seen those that met it.
         return
 
 

@@ -6,7 +6,7 @@ import json
 import os
 import sys
 from collections.abc import Mapping
-from contextlib import contextmanager, redirect_stdout, suppress
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -19,11 +19,12 @@ from expert_placement_spec import case_check
 from expert_placement_spec.cases import Chapter
 from expert_placement_spec.chapters import CHAPTERS, PARTITION
 from expert_placement_spec.exhaustive import Domain, Outcome, check
-from expert_placement_spec.implementation import NEEDS, REFERENCE, load
+from expert_placement_spec.implementation import NEEDS, OPTIONAL, REFERENCE
 from expert_placement_spec.invariants import INVARIANTS
+from expert_placement_spec.processes import Workers
 from expert_placement_spec.prove import prove_all
 from expert_placement_spec.reference import MAX, STRATEGIES
-from expert_placement_spec.report import as_json, as_table, lacking, merged
+from expert_placement_spec.report import as_json, as_table, lacking, merged, without_cases
 from expert_placement_spec.sampled import sample
 
 if TYPE_CHECKING:
@@ -166,7 +167,8 @@ def progress_bar(what: str) -> Iterator[Callable[[int, int], None]]:
     """A bar on the terminal, and a function that moves it. Where errors go elsewhere, nothing stands between them."""
     columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.percentage:>3.0f} %"))
     console = error_console()
-    hidden = not console.is_terminal
+    # By the file itself: an environment may ask rich for colours where no terminal is.
+    hidden = not sys.stderr.isatty()
     with Progress(*columns, TimeRemainingColumn(), console=console, transient=True, disable=hidden) as bar:
         task = bar.add_task(what, total=None)
         yield lambda done, total: bar.update(task, completed=done, total=total)
@@ -192,17 +194,18 @@ def run(
         implementations: names of the form `module:attribute`.
         experts: the range of E, such as `0..=128`.
         ranks: the range of R, such as `1..=128`.
-        wide: how many experts and ranks the invariants over pairs, and of whole maps, are taken to.
+        wide: how many experts and ranks the invariants over pairs, of whole maps and of tables are taken to.
         alone: how many experts and ranks those are taken to that ask for every id by itself; `wide` without other word.
         strategies: which strategies.
         samples: how many random points beyond the domain each invariant of the rule is given; 0 for none.
         device: where implementations with torch arrays are evaluated.
         processes: how many processes share the work; all cores without other word.
-        require: what has to be offered: `all`, subjects of invariants that ask for methods, or names of invariants.
+        require: what has to be offered and seen: `all`, subjects of invariants that ask for methods, or names of invariants.
         as_json_text: whether to print JSON instead of tables.
 
     Returns:
-        0 where every invariant holds, 1 where one is broken, or one that is required can not be looked at.
+        0 where every invariant holds; 1 where one is broken, or one that is required can not be looked at or has no case
+        in the domain.
 
     Raises:
         ValueError: an unknown implementation or strategy, or a malformed range.
@@ -218,17 +221,14 @@ def run(
     if os.getcwd() not in sys.path:
         sys.path.insert(0, os.getcwd())
     names = list(dict.fromkeys(implementations))
-    # What an implementation prints must not come between the results.
-    with redirect_stdout(sys.stderr):
-        for name in names:
-            load(name, device)
-    with redirect_stdout(sys.stderr), progress_bar("exhaustive") as progress:
-        outcomes = check(names, domain, device=device, processes=processes or os.cpu_count() or 1, progress=progress)
     sampled: list[Outcome] = []
-    if samples:
-        with redirect_stdout(sys.stderr), progress_bar("sampled") as progress:
-            sampled = sample(names, samples, device=device, progress=progress)
-    title = f"exhaustive: E in {experts}, R in {ranks}; pairs and maps up to {wide}, answers asked one by one up to "
+    with Workers(processes or os.cpu_count() or 1) as workers:
+        with progress_bar("exhaustive") as progress:
+            outcomes = check(names, domain, device=device, workers=workers, progress=progress)
+        if samples:
+            with progress_bar("sampled") as progress:
+                sampled = sample(names, samples, device=device, workers=workers, progress=progress)
+    title = f"exhaustive: E in {experts}, R in {ranks}; pairs, maps and tables up to {wide}, ids asked one by one up to "
     titles = (
         f"{title}{domain.largest('alone')}",
         f"sampled: E and R up to {MAX}, {samples:,} points each at most",
@@ -240,6 +240,13 @@ def run(
         "alone": domain.largest("alone"),
         "strategies": list(domain.strategies),
     }
+    # Of no strategy that is looked at, a law has nothing to say; one that is asked for by its name says so.
+    spoken_of = {
+        law.name
+        for law in INVARIANTS.values()
+        if law.subject not in OPTIONAL and set(law.strategies) & set(domain.strategies)
+    }
+    required &= spoken_of | set(require)
     return show(outcomes, sampled, titles, {"domain": domain_text}, required, as_json_text=as_json_text)
 
 
@@ -265,7 +272,7 @@ def run_chapter(
         as_json_text: whether to print JSON instead of tables.
 
     Returns:
-        0 where every law holds, 1 where one is broken, or one that is required can not be observed.
+        0 where every law holds; 1 where one is broken, or one that is required can not be observed or has no case.
 
     Raises:
         ValueError: an unknown implementation, chapter or domain.
@@ -280,14 +287,13 @@ def run_chapter(
     if os.getcwd() not in sys.path:
         sys.path.insert(0, os.getcwd())
     names = list(dict.fromkeys(implementations))
-    with redirect_stdout(sys.stderr), progress_bar("exhaustive") as progress:
-        outcomes = case_check.exhaust(
-            chapter, names, domain, processes=processes or os.cpu_count() or 1, progress=progress
-        )
     sampled: list[case_check.Outcome] = []
-    if samples:
-        with redirect_stdout(sys.stderr), progress_bar("sampled") as progress:
-            sampled = case_check.sample(chapter, names, samples, progress=progress)
+    with Workers(processes or os.cpu_count() or 1) as workers:
+        with progress_bar("exhaustive") as progress:
+            outcomes = case_check.exhaust(chapter, names, domain, workers=workers, progress=progress)
+        if samples:
+            with progress_bar("sampled") as progress:
+                sampled = case_check.sample(chapter, names, samples, workers=workers, progress=progress)
     titles = (f"exhaustive: {domains[domain].description}", f"sampled: {samples:,} random cases")
     header = {"chapter": chapter, "domain": {"name": domain, "description": domains[domain].description}}
     return show(outcomes, sampled, titles, header, required, as_json_text=as_json_text)
@@ -309,16 +315,17 @@ def show(
         sampled: beyond it.
         titles: of the two tables.
         header: what the JSON says of the domain.
-        required: the invariants that fail the check where they can not be looked at.
+        required: the invariants that fail the check where they can not be looked at, or have no case to look at.
         as_json_text: whether to print JSON instead of tables.
     """
     everything = merged([*outcomes, *sampled])
     broken = [one.counterexample for one in everything if one.counterexample is not None]
-    unseen = list(lacking(everything, required))
-    failed = bool(broken) or any(one.required for one in unseen)
+    unseen, idle = list(lacking(everything, required)), list(without_cases(everything, required))
+    failed = bool(broken or idle) or any(one.required for one in unseen)
     if as_json_text:
         results = {"exhaustive": as_json(outcomes), "sampled": as_json(sampled), "broken": len(broken)}
-        print(json.dumps(header | results | {"not_offered": [vars(one) for one in unseen]}, indent=2))
+        not_seen = {"not_offered": [vars(one) for one in unseen], "no_cases": [vars(one) for one in idle]}
+        print(json.dumps(header | results | not_seen, indent=2))
         return 1 if failed else 0
     console = output_console()
     for part, title in zip((outcomes, sampled), titles, strict=True):
@@ -327,7 +334,7 @@ def show(
     for one in broken:
         reason = f"  # {' '.join(one.message.split())}" if one.message else ""
         console.print(f"counterexample: {one.call()}{reason}", markup=False, highlight=False, soft_wrap=True)
-    for lack in unseen:
+    for lack in (*unseen, *idle):
         console.print(str(lack), markup=False, highlight=False, soft_wrap=True)
     cases = sum(one.cases for one in everything)
     held, not_offered = (sum(one.result == result for one in everything) for result in ("holds", "not offered"))
@@ -353,7 +360,7 @@ def check_command(
     experts: Annotated[str, typer.Option(help="The range of E.")] = EXPERTS,
     ranks: Annotated[str, typer.Option(help="The range of R.")] = RANKS,
     wide: Annotated[
-        int, typer.Option(help="E and R up to which whole maps are checked.", parser=whole("wide", 1), metavar="N")
+        int, typer.Option(help="E and R up to which pairs, whole maps and tables are checked.", parser=whole("wide", 1), metavar="N")
     ] = WIDE,
     alone: Annotated[
         int | None,
@@ -380,7 +387,7 @@ def check_command(
     require: Annotated[
         list[str] | None,
         typer.Option(
-            help="What has to be offered, or the check fails: all, an invariant, or, of partitions, what several "
+            help="What has to be offered, and to have a case, or the check fails: all, an invariant, or, of partitions, what several "
             f"ask for ({', '.join(NEEDS)}); may be repeated.",
         ),
     ] = None,

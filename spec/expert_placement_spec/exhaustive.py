@@ -12,19 +12,23 @@ from operator import itemgetter
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 from expert_placement_spec.grid import Block, violations
-from expert_placement_spec.implementation import Implementation, load
+from expert_placement_spec.implementation import NEEDS, Implementation, load
 from expert_placement_spec.invariants import INVARIANTS, Invariant
 from expert_placement_spec.outcome import Outcome as AnyOutcome
 from expert_placement_spec.outcome import in_words
-from expert_placement_spec.processes import run_all
+from expert_placement_spec.processes import HERE
 from expert_placement_spec.reference import CONTIGUOUS, STRATEGIES
 from expert_placement_spec.reproduction import reproduced
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-ALONE = {"tables", "elementwise", "offsets", "scalars", "lists", "errors"}
-"""Subjects that are asked partition by partition or id by id."""
+    from expert_placement_spec.processes import Workers
+
+TABLES = {"tables", "elementwise", "offsets"}
+"""Subjects that are asked partition by partition."""
+ALONE = {"scalars", "lists", "errors"}
+"""Subjects that are asked id by id."""
 BLOCK = {"cpu": 1 << 16, "cuda": 1 << 24}
 """Points of one block: what a core's cache, or a GPU's memory, takes well."""
 GRID = {"cpu": 1 << 12, "cuda": 1 << 24}
@@ -32,13 +36,15 @@ GRID = {"cpu": 1 << 12, "cuda": 1 << 24}
 TASK = 1 << 21
 """Points of one task at least: enough that handing it to another process costs little."""
 
-Scope: TypeAlias = Literal["ranks", "experts", "pairs", "alone"]
-SCOPES: tuple[Scope, ...] = ("ranks", "experts", "pairs", "alone")
-"""What an invariant looks at: ranks, or experts, one at a time; pairs and maps; answers asked for by themselves."""
+Scope: TypeAlias = Literal["ranks", "experts", "pairs", "tables", "alone"]
+SCOPES: tuple[Scope, ...] = ("ranks", "experts", "pairs", "tables", "alone")
+"""What an invariant looks at: ranks, or experts, one at a time; pairs and maps; whole tables, partition by partition; and
+answers that are asked for id by id."""
 ORDER: dict[str, Callable[[tuple[int, int]], tuple[int, ...]]] = {
     "ranks": lambda shape: (shape[1], shape[0]),
     "experts": lambda shape: shape,
     "pairs": lambda shape: (sum(shape), *shape),
+    "tables": lambda shape: (sum(shape), *shape),
     "alone": lambda shape: (sum(shape), *shape),
 }
 """Partitions of equally many ranks, or experts, next to one another make grids; otherwise the smallest come first."""
@@ -52,8 +58,8 @@ class Domain:
     """Which partitions are checked.
 
     The invariants of the rule over one rank or one expert at a time are evaluated over the whole domain; those over
-    pairs, and of whole maps, up to `wide` experts and ranks; and those that need every id or partition asked by itself
-    up to `alone` (`wide` without other word).
+    pairs, of whole maps, and of the tables of each partition up to `wide` experts and ranks; and those that need every
+    id asked by itself up to `alone` (`wide` without other word).
     """
 
     experts: range
@@ -71,7 +77,7 @@ class Domain:
         """The most experts and ranks that are looked at in a scope, or None where the domain says all."""
         if scope == "alone" and self.alone is not None:
             return self.alone
-        return self.wide if scope in ("pairs", "alone") else None
+        return self.wide if scope in ("pairs", "tables", "alone") else None
 
     def shapes(self, scope: Scope) -> list[tuple[int, int]]:
         """All (E, R) of a scope, in the order in which the first counterexample of a block is its smallest."""
@@ -116,6 +122,9 @@ class Counterexample:
             f'num_experts={self.num_experts}, num_ranks={self.num_ranks}, strategy="{self.strategy}"{values})'
         )
 
+    def __str__(self) -> str:
+        return f"the counterexample {self.call()}"
+
     def point(self) -> dict[str, Any]:
         """The point as plain values, for JSON."""
         shape = {"num_experts": self.num_experts, "num_ranks": self.num_ranks, "strategy": self.strategy}
@@ -125,6 +134,27 @@ class Counterexample:
 
 Outcome: TypeAlias = AnyOutcome[Counterexample]
 """What came of one invariant for one implementation."""
+
+
+@dataclass(frozen=True)
+class Loading:
+    """An implementation that is to be looked at for the first time."""
+
+    implementation: str
+    device: str
+
+    def __str__(self) -> str:
+        return f"implementation `{self.implementation}`, at its import or its first partition"
+
+
+def missing_of(task: Loading) -> dict[str, tuple[str, ...]]:
+    """The methods that an implementation lacks, by the subjects of invariants that need them.
+
+    Raises:
+        ValueError: an implementation that can not be had.
+    """
+    implementation = load(task.implementation, task.device)
+    return {subject: implementation.missing(subject) for subject in NEEDS}
 
 
 @dataclass(frozen=True)
@@ -147,6 +177,8 @@ class Task:
 
 def scope_of(law: Invariant) -> Scope:
     """Which part of the domain the invariant is taken over."""
+    if law.subject in TABLES:
+        return "tables"
     if law.subject in ALONE:
         return "alone"
     is_of_pairs = law.subject in ("maps", "stacked") or {"r", "e"} <= set(law.quantifiers) or "s" in law.quantifiers
@@ -338,7 +370,7 @@ def check(
     domain: Domain,
     *,
     device: str = "cpu",
-    processes: int = 1,
+    workers: Workers = HERE,
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> list[Outcome]:
     """Checks every invariant for every implementation over the domain.
@@ -347,7 +379,7 @@ def check(
         implementations: names of the form `module:attribute`.
         domain: which partitions.
         device: where implementations with torch arrays are evaluated.
-        processes: how many processes share the work; with 1 it is done in this one.
+        workers: who shares the work; without other word it is done in this process.
         progress: called with the points done and their total.
 
     Returns:
@@ -357,20 +389,21 @@ def check(
     Raises:
         ValueError: an implementation that can not be had, or that ended the process that asked it.
     """
+    loaded = dict(workers.run_all(missing_of, [Loading(name, device) for name in implementations]))
     outcomes = {}
-    for name in implementations:
-        implementation = load(name, device)
+    for one in (Loading(name, device) for name in implementations):
         for law in INVARIANTS.values():
-            outcomes[name, law.name] = Outcome(name, law.name, missing=implementation.missing(law.subject))
+            missing = loaded[one].get(law.subject, ())
+            outcomes[one.implementation, law.name] = Outcome(one.implementation, law.name, missing=missing)
     work = [task for name in implementations for task in tasks(name, device, domain)]
     total, done = sum(task.points for task in work), 0
-    with closing(run_all(run_task, work, min(processes, len(work)))) as results:
+    with closing(workers.run_all(run_task, work)) as results:
         for task, found in results:
             for outcome in found:
                 outcomes[outcome.implementation, outcome.invariant].add(outcome)
             done += task.points
             progress(done, total)
-    for outcome in outcomes.values():
-        if outcome.counterexample is not None:
-            outcome.counterexample = reproduced(outcome.counterexample)
+    broken = [outcome.counterexample for outcome in outcomes.values() if outcome.counterexample is not None]
+    for example, again in workers.run_all(reproduced, broken):
+        outcomes[example.implementation, example.invariant].counterexample = again
     return list(outcomes.values())

@@ -43,6 +43,9 @@ NEEDS: dict[str, tuple[str, ...]] = {
 """What is asked of an implementation for the invariants of each subject. The others need no more than one of these, or
 speak of faster ways to ask, which there need not be."""
 
+OPTIONAL = ("elementwise", "stacked", "formulas")
+"""Subjects that nothing has to offer: faster ways to ask, and formulas, which solvers read."""
+
 STACKED = tuple(f"{method}s" for method in MAP_METHODS.values())
 """Methods that give the maps of all ranks at once; faster on large domains where an implementation has them."""
 
@@ -124,15 +127,19 @@ def load(name: str, device: str = "cpu") -> Implementation:
         raise
     except BaseException as error:
         raise ValueError(f"implementation `{name}`: its import raised {in_words(error)}") from error
-    for part in attribute.split("."):
-        if not hasattr(made, part):
-            raise ValueError(f"implementation `{name}`: `{made.__name__}` has no attribute `{part}`")
-        made = getattr(made, part)
-    library = getattr(made, "arrays", "numpy")
+    try:
+        for part in attribute.split("."):
+            if not hasattr(made, part):
+                raise ValueError(f"implementation `{name}`: `{made.__name__}` has no attribute `{part}`")
+            made = getattr(made, part)
+        library, elementwise = getattr(made, "arrays", "numpy"), getattr(made, "elementwise", None)
+    except (KeyboardInterrupt, ValueError):
+        raise
+    except BaseException as error:
+        raise ValueError(f"implementation `{name}`: a look at its attributes raised {in_words(error)}") from error
     if library not in ("numpy", "torch"):
         raise ValueError(f"implementation `{name}`: arrays is `{library}`, expected `numpy` or `torch`")
-    arrays = arrays_of(library, device)
-    implementation = Implementation(name, made, getattr(made, "elementwise", None), arrays, device)
+    implementation = Implementation(name, made, elementwise, arrays_of(library, device), device)
     if implementation.elementwise is None and not (implementation.offers(*TABLES) or implementation.offers(*SCALARS)):
         raise ValueError(f"implementation `{name}` offers neither {', '.join(TABLES)} nor {', '.join(SCALARS)}")
     return implementation

@@ -7,12 +7,15 @@ import signal
 import sys
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import suppress
 from multiprocessing import get_context
 from typing import TYPE_CHECKING, Any, TypeVar
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Sequence
     from multiprocessing.process import BaseProcess
+
+    from typing_extensions import Self
 
 Task = TypeVar("Task")
 Found = TypeVar("Found")
@@ -33,8 +36,10 @@ def start_worker(notes: Any, number_started: Any) -> None:
     """One thread for each worker process: the processes share the cores already, and end with the one that asked."""
     global _notes
     os.environ["OMP_NUM_THREADS"] = "1"
-    # What an implementation prints must not come between the results.
+    # What an implementation prints must not come between the results, by whatever way it prints.
     sys.stdout = sys.stderr
+    with suppress(OSError):
+        os.dup2(2, 1)
     # Ctrl-C reaches every process of a terminal; only the one that asked has something to say about it.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     with number_started.get_lock():
@@ -53,41 +58,64 @@ def run_noted(run: Callable[[Task], Found], number: int, task: Task) -> Found:
     return found
 
 
-def run_all(
-    run: Callable[[Task], Found], work: Sequence[Task], processes: int
-) -> Generator[tuple[Task, Found], None, None]:
-    """Every task with what came of it, in the order in which they end; with one process in this one.
+class Workers:
+    """Processes that share the parts of a check, or with none this one, in a `with` block.
 
-    Raises:
-        WorkerEndedError: a worker process died; the message names what it was doing by the text of its task.
+    What an implementation does to its process, such as to end it in the middle of an answer, is not seen by the one
+    that reports only where there are others.
     """
-    if processes <= 1:
-        for task in work:
-            yield task, run(task)
-        return
-    # Spawned, not forked: a library that has started threads does not survive a fork.
-    context = get_context("spawn")
-    notes = context.Array("q", 2 * processes, lock=False)
-    pool = ProcessPoolExecutor(
-        processes, mp_context=context, initializer=start_worker, initargs=(notes, context.Value("i", 0))
-    )
-    workers: list[BaseProcess] = []
-    try:
-        futures = {pool.submit(run_noted, run, number, task): task for number, task in enumerate(work)}
-        workers.extend((pool._processes or {}).values())
-        for future in as_completed(futures):
-            yield futures[future], future.result()
-    except BaseException as error:
-        # Whoever waits is gone: a worker in the middle of a long task is ended with it.
-        for process in workers:
-            process.kill()
-        if not isinstance(error, BrokenProcessPool):
-            raise
-        pool.shutdown(wait=True)
-        tasks = {notes[place]: work[notes[place + 1] - 1] for place in range(0, len(notes), 2) if notes[place + 1]}
-        raise WorkerEndedError(obituary(workers, tasks)) from None
-    finally:
-        pool.shutdown(wait=True, cancel_futures=True)
+
+    def __init__(self, processes: int = 0) -> None:
+        """Args: processes: how many; 0 for this one alone."""
+        self.processes = processes
+        self._pool: ProcessPoolExecutor | None = None
+        self._notes: Any = None
+
+    def __enter__(self) -> Self:
+        if self.processes:
+            # Spawned, not forked: a library that has started threads does not survive a fork.
+            context = get_context("spawn")
+            self._notes = context.Array("q", 2 * self.processes, lock=False)
+            initial = (self._notes, context.Value("i", 0))
+            self._pool = ProcessPoolExecutor(
+                self.processes, mp_context=context, initializer=start_worker, initargs=initial
+            )
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._pool is not None:
+            self._pool.shutdown(wait=True, cancel_futures=True)
+
+    def run_all(self, run: Callable[[Task], Found], work: Sequence[Task]) -> Generator[tuple[Task, Found], None, None]:
+        """Every task with what came of it, in the order in which they end.
+
+        Raises:
+            WorkerEndedError: a worker process died; the message names what it was doing by the text of its task.
+        """
+        if self._pool is None:
+            for task in work:
+                yield task, run(task)
+            return
+        workers: list[BaseProcess] = []
+        try:
+            futures = {self._pool.submit(run_noted, run, number, task): task for number, task in enumerate(work)}
+            workers.extend((self._pool._processes or {}).values())
+            for future in as_completed(futures):
+                yield futures[future], future.result()
+        except BaseException as error:
+            # Whoever waits is gone: a worker in the middle of a long task is ended with it.
+            for process in workers:
+                process.kill()
+            if not isinstance(error, BrokenProcessPool):
+                raise
+            self._pool.shutdown(wait=True)
+            places = range(0, 2 * self.processes, 2)
+            tasks = {self._notes[at]: work[self._notes[at + 1] - 1] for at in places if self._notes[at + 1]}
+            raise WorkerEndedError(obituary(workers, tasks)) from None
+
+
+HERE = Workers()
+"""No other process: everything is done in this one."""
 
 
 def obituary(workers: Sequence[BaseProcess], tasks: dict[int, Any]) -> str:

@@ -87,3 +87,26 @@ def lacking(outcomes: Sequence[Outcome[Any]], required: Collection[str]) -> Iter
             missing = tuple(dict.fromkeys(need for one in unseen for need in one.missing))
             laws = tuple(one.invariant for one in unseen)
             yield Lacking(name, missing, laws, tuple(law for law in laws if law in required))
+
+
+@dataclass(frozen=True)
+class WithoutCases:
+    """Invariants that a run requires, and that hold of one implementation for want of anything that they speak of."""
+
+    implementation: str
+    invariants: tuple[str, ...]
+
+    def __str__(self) -> str:
+        return f"required, and no case to look at: {', '.join(self.invariants)} of {self.implementation}"
+
+
+def without_cases(outcomes: Sequence[Outcome[Any]], required: Collection[str]) -> Iterator[WithoutCases]:
+    """The required invariants of each implementation for which nothing was looked at."""
+    for name in dict.fromkeys(one.implementation for one in outcomes):
+        idle = [
+            one.invariant
+            for one in outcomes
+            if one.implementation == name and one.result == "no cases" and one.invariant in required
+        ]
+        if idle:
+            yield WithoutCases(name, tuple(idle))

@@ -256,3 +256,42 @@ class Noisy(Odd):
         if self.num_experts == self.num_ranks == 3:
             raise RuntimeError("half a pair: \ud800, and\nan escape: \x1b[31m" + "!" * 2000)
         return super().owner(expert)
+
+
+class EndsItsProcessAtOnce:
+    """It ends the process of whoever makes it."""
+
+    def __init__(self, num_experts: int, num_ranks: int, strategy: str) -> None:
+        os._exit(0)
+
+
+class EndsItsProcessWhereLarge(Odd):
+    """It ends the process of whoever asks for partitions that no table holds."""
+
+    def count(self, rank: int) -> int:
+        """The count, where there are few experts."""
+        if self.num_experts > 2**20:
+            os._exit(0)
+        return super().count(rank)
+
+
+class CountsCalls(Odd):
+    """Every seventh count is one more."""
+
+    calls = 0
+
+    def count(self, rank: int) -> int:
+        """The count, or one more."""
+        CountsCalls.calls += 1
+        return super().count(rank) + (CountsCalls.calls % 7 == 0)
+
+
+class WithoutNames(type):
+    """A type whose attributes raise."""
+
+    def __getattr__(cls, name: str) -> Any:
+        raise ZeroDivisionError("no name")
+
+
+class Raising(metaclass=WithoutNames):
+    """Asking for what it has raises what nobody expects."""

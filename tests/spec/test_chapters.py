@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import expert_placement_spec
 import pytest
-from expert_placement_spec import CHAPTERS, evaluate_case
+from expert_placement_spec import CHAPTERS, Workers, evaluate_case
 from expert_placement_spec.adapter import load_model
 from expert_placement_spec.balance import homes, optimum, replication
 from expert_placement_spec.balance.problem import Problem
@@ -60,8 +60,9 @@ def rejections(chapter: str, broken: Any) -> dict[str, CaseCounterexample]:
 @pytest.mark.parametrize("chapter", CHAPTERS)
 def test_the_reference_model_obeys_every_law(chapter: str) -> None:
     """Domain: the quick one of SPEC.md, "How placements are checked", and 100 random cases. Cost: some seconds."""
-    outcomes = exhaust(chapter, [Chapter.reference], "quick", processes=2)
-    sampled = sample(chapter, [Chapter.reference], 100)
+    with Workers(2) as workers:
+        outcomes = exhaust(chapter, [Chapter.reference], "quick", workers=workers)
+        sampled = sample(chapter, [Chapter.reference], 100, workers=workers)
     assert [one.counterexample.call() for one in outcomes + sampled if one.counterexample is not None] == []
     assert {one.result for one in outcomes} == {"holds"}
     # Premises as narrow as a single slot on every rank may be met by none of the few random cases.
@@ -102,7 +103,9 @@ def test_sampling_finds_and_shrinks(chapter: str, broken: Any, law: str, most: t
 
 def test_the_counterexample_is_the_smallest_and_does_not_depend_on_processes() -> None:
     name = name_of(broken_placements.NodesInTurn)
-    alone, shared = (exhaust("placement", [name], "quick", processes=processes)[0] for processes in (1, 2))
+    alone = exhaust("placement", [name], "quick")[0]
+    with Workers(2) as workers:
+        shared = exhaust("placement", [name], "quick", workers=workers)[0]
     assert alone.counterexample == shared.counterexample
     assert alone.counterexample is not None
     assert alone.counterexample.call() == (
@@ -113,7 +116,7 @@ def test_the_counterexample_is_the_smallest_and_does_not_depend_on_processes() -
 
 
 def test_what_an_implementation_lacks_is_not_offered() -> None:
-    outcomes = exhaust("placement", ["tests.spec.test_chapters:OnlyTables"], "quick", processes=1)
+    outcomes = exhaust("placement", ["tests.spec.test_chapters:OnlyTables"], "quick")
     results = {one.invariant: one.result for one in outcomes}
     assert results["table_is_kept"] == "holds"
     assert results["load_is_conserved"] == results["digest_is_the_stated_hash"] == "not offered"

@@ -7,7 +7,7 @@ from typing import Any
 
 import expert_placement_spec
 import pytest
-from expert_placement_spec import INVARIANTS, Domain, check, evaluate, invariants, reference
+from expert_placement_spec import INVARIANTS, Domain, Workers, check, evaluate, invariants, reference
 from expert_placement_spec.grid import Block, violations
 from expert_placement_spec.implementation import MAP_METHODS, REFERENCE, load
 from expert_placement_spec.prove import Symbolic, Term, prove
@@ -62,7 +62,8 @@ def test_the_counterexample_is_the_smallest() -> None:
 
 def test_processes_do_not_change_the_outcome() -> None:
     name = "tests.spec.mutants:RestOnLastRank"
-    assert broken_by(name, processes=2) == broken_by(name)
+    with Workers(2) as workers:
+        assert broken_by(name, workers=workers) == broken_by(name)
 
 
 def test_an_exception_names_the_partition_and_its_message() -> None:
@@ -304,7 +305,10 @@ ALL_ODD = [
 ]
 
 
-@pytest.mark.parametrize("name", sorted({*ALL_ODD} - {"Odd", "Exits", "EndsWorkers", "WrongOnce"}))
+NOT_TO_BE_ASKED = {"EndsItsProcessAtOnce", "EndsItsProcessWhereLarge", "CountsCalls", "Raising", "WithoutNames"}
+
+
+@pytest.mark.parametrize("name", sorted({*ALL_ODD} - {"Odd", "Exits", "EndsWorkers", "WrongOnce", *NOT_TO_BE_ASKED}))
 def test_every_counterexample_of_an_odd_implementation_can_be_pasted(name: str) -> None:
     domain = Domain(range(6), range(1, 6), wide=6)
     for outcome in [*check([f"tests.spec.odd:{name}"], domain), *sample([f"tests.spec.odd:{name}"], 5)]:
@@ -359,12 +363,47 @@ def test_what_is_no_exception_is_a_counterexample_too() -> None:
 
 
 def test_a_worker_that_an_implementation_ends_is_named_with_what_it_did() -> None:
-    with pytest.raises(ValueError) as caught:  # noqa: PT011 - the whole message is compared
-        check(["tests.spec.odd:EndsWorkers"], dataclasses.replace(SMALL, strategies=("linear",)), processes=2)
+    with pytest.raises(ValueError) as caught, Workers(2) as workers:  # noqa: PT011 - the whole message is compared
+        check(["tests.spec.odd:EndsWorkers"], dataclasses.replace(SMALL, strategies=("linear",)), workers=workers)
     assert str(caught.value) == (
         "a worker process ended with exit code 0 while it checked implementation `tests.spec.odd:EndsWorkers`, "
         "strategy linear, scope alone, E in 0..=9, R in 1..=6 (60 partitions)"
     )
+
+
+@pytest.mark.parametrize("name", ["odd:EndsItsProcessAtOnce", "ends_at_import:Partition"])
+def test_an_implementation_that_ends_its_process_at_once_is_an_error(name: str) -> None:
+    with pytest.raises(ValueError) as caught, Workers(1) as workers:  # noqa: PT011 - the whole message is compared
+        check([f"tests.spec.{name}"], SMALL, workers=workers)
+    assert str(caught.value) == (
+        f"a worker process ended with exit code 0 while it checked implementation `tests.spec.{name}`, at its import or "
+        "its first partition"
+    )
+
+
+def test_one_that_ends_its_process_for_large_partitions_is_an_error() -> None:
+    with pytest.raises(ValueError, match=r"by samples of") as caught, Workers(1) as workers:
+        sample(["tests.spec.odd:EndsItsProcessWhereLarge"], 20, workers=workers)
+    assert str(caught.value).startswith("a worker process ended with exit code 0 while it checked implementation `tests")
+
+
+def test_answers_that_depend_on_the_order_of_calls_break_laws_and_not_the_check() -> None:
+    outcomes = sample(["tests.spec.odd:CountsCalls"], 50)
+    broken = [one.counterexample for one in outcomes if one.counterexample is not None]
+    assert broken
+    assert all("ValueError" not in one.message for one in broken)
+
+
+def test_an_implementation_whose_attributes_raise_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"odd:Raising`: a look at its attributes raised ZeroDivisionError: no name$"):
+        load("tests.spec.odd:Raising")
+
+
+@pytest.mark.parametrize("device", ["bogus", "meta"])
+def test_a_device_that_holds_no_values_is_refused_by_every_implementation(device: str) -> None:
+    pytest.importorskip("torch", reason="tensors need torch")
+    with pytest.raises(ValueError, match=rf"^device=`{device}` cannot be used: "):
+        check([REFERENCE], SMALL, device=device)
 
 
 def test_what_shows_in_large_tables_alone_is_pasted_with_them() -> None:

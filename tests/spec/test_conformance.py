@@ -8,7 +8,7 @@ import subprocess
 import sys
 
 import pytest
-from expert_placement_spec import INVARIANTS, Domain, case_check, check
+from expert_placement_spec import INVARIANTS, Domain, Workers, case_check, check
 from expert_placement_spec.implementation import REFERENCE
 from expert_placement_spec.sampled import sample
 from expert_placement_spec.single import can_sample
@@ -35,7 +35,8 @@ ONE_BY_ONE = {
 
 def hold(domain: Domain, implementations: list[str]) -> None:
     pytest.importorskip("torch", reason="tensors need torch")
-    outcomes = check(implementations, domain, processes=os.cpu_count() or 1)
+    with Workers(os.cpu_count() or 1) as workers:
+        outcomes = check(implementations, domain, workers=workers)
     broken = [one.counterexample.call() for one in outcomes if one.counterexample is not None]
     assert broken == []
     for one in outcomes:
@@ -90,6 +91,7 @@ def test_the_torch_implementation_holds_on_cuda() -> None:
     torch = pytest.importorskip("torch", reason="tensors need torch")
     if not torch.cuda.is_available():
         pytest.skip("there is no CUDA device")
-    outcomes = check([TORCH], Domain(range(129), range(1, 129), wide=128), device="cuda", processes=os.cpu_count() or 1)
+    with Workers(os.cpu_count() or 1) as workers:
+        outcomes = check([TORCH], Domain(range(129), range(1, 129), wide=128), device="cuda", workers=workers)
     assert [one.counterexample.call() for one in outcomes if one.counterexample is not None] == []
     assert {one.invariant for one in outcomes if one.result != "holds"} == FORMULAS | ONE_BY_ONE

@@ -219,7 +219,7 @@ def _fields(view: _View) -> dict[str, object]:
             "count": p.count(view.rank),
             "start": p.start(view.rank),
             "experts": experts,
-            "expert_map": _index_map(experts, p.num_experts),
+            "expert_map": _index_map(p, view.rank),
         }
     strategies = [name for name in view.rules if name != OLD_RULE]
     if view.loads:
@@ -249,9 +249,10 @@ def _counts_and_starts(rule: Rule) -> dict[str, object]:
     return {"counts": map(rule.count, ranks), "starts": map(rule.start, ranks)}
 
 
-def _index_map(experts: range, num_experts: int) -> Iterator[int]:
-    """`expert_map(rank)`, without torch: the local index of each expert that the rank owns, and -1 elsewhere."""
-    return (experts.index(expert) if expert in experts else -1 for expert in range(num_experts))
+def _index_map(p: Partition, rank: int) -> Iterator[int]:
+    """`expert_map(rank)`, without torch and piece by piece: it may have 2**31 - 1 entries."""
+    for first in range(0, p.num_experts, _MAX_ENTRIES):
+        yield from p._expert_map_entries(rank, first, min(first + _MAX_ENTRIES, p.num_experts))
 
 
 # --- for people -------------------------------------------------------------------------------------------------------
@@ -278,10 +279,7 @@ def _uniformity(p: Partition) -> str:
         return f"Uniform: every rank owns {many(p.num_experts // p.num_ranks, 'expert')}."
     missing = p.min_redundant_experts  # One for each rank with the smaller share.
     share = (p.num_experts + missing) // p.num_ranks
-    legal = Partition.legal_ranks(p.num_experts) if p.num_experts else []
-    below = max((ranks for ranks in legal if ranks < p.num_ranks), default=None)
-    above = min((ranks for ranks in legal if ranks > p.num_ranks), default=None)
-    nearest = [ranks for ranks in (below, above) if ranks is not None]
+    nearest = [ranks for ranks in p.nearest_legal_ranks if ranks is not None]
     ways = [f"on {' or '.join(map(_number, nearest))} {'rank' if nearest == [1] else 'ranks'}"]
     if p.num_experts + missing <= MAX_NUM_EXPERTS:
         ways.insert(0, f"with {many(missing, 'redundant expert')} ({p.num_experts + missing:,} in all)")
@@ -330,7 +328,7 @@ def _write_rank(p: Partition, rank: int, paper: Paper) -> None:
     paper.line(f"  experts  {_experts(experts)}")
     paper.heading("expert_map: the local index of each expert that the rank owns, and -1 elsewhere")
     if p.num_experts <= _MAX_ENTRIES:
-        paper.line(f"[{', '.join(map(str, _index_map(experts, p.num_experts)))}]")
+        paper.line(f"[{', '.join(map(str, _index_map(p, rank)))}]")
     else:
         paper.line(f"{_number(p.num_experts)} entries: --json writes them")
 

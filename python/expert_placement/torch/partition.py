@@ -1,6 +1,7 @@
 """The partition in torch operations: a second implementation, independent of the compiled core. SPEC.md, "Formulas".
 
-Arithmetic is int64, since r * E of the proportional strategy leaves int32; results are int32.
+Arithmetic is int64, since r * E of the proportional strategy leaves int32; results are int32. Inside of `torch.compile` an
+error is raised while the function is traced, and reaches the caller as torch's own, which quotes it.
 """
 
 from __future__ import annotations
@@ -37,7 +38,8 @@ def count(num_experts: Integers, num_ranks: Integers, rank: Integers, strategy: 
 
     Args:
         num_experts: E, in 0..=2**31 - 1; an int, or an integer tensor that broadcasts against `rank`. What a tensor
-            holds is trusted to be in range, R above 0 in particular.
+            holds is trusted to be in range, R above 0 in particular. Integer tensors are int64, int32, int16, int8 or
+            uint8, and dense.
         num_ranks: R, in 1..=2**31 - 1; likewise.
         rank: an int in 0..R, or an integer tensor of any shape.
         strategy: `"linear"`, `"round_robin"` or `"proportional"`.
@@ -47,10 +49,10 @@ def count(num_experts: Integers, num_ranks: Integers, rank: Integers, strategy: 
         a tensor.
 
     Raises:
-        ValueError: a count given as an int out of range, or an unknown strategy.
+        ValueError: a count given as an int out of range, an unknown strategy, or tensors that do not broadcast.
         IndexError: a rank given as an int outside 0..R. Where R is in a tensor, whose value is not looked at, outside
             0..2**31 - 1.
-        TypeError: a tensor that holds no integers, or an argument that is neither int nor tensor.
+        TypeError: a tensor that holds no integers or is not dense, or an argument that is neither int nor tensor.
 
     Example:
         >>> count(30, 8, torch.tensor([0, 7, 8]))
@@ -313,6 +315,9 @@ def _arguments(
     _check_strategy(strategy)
     end = ranks if parameter == "rank" else experts
     asked = _id(parameter, ids, end)
+    # While a graph is traced, looking at the shapes would tie it to them.
+    if not torch.compiler.is_compiling():
+        _check_shapes({"num_experts": experts, "num_ranks": ranks, parameter: asked})
     devices = [value.device for value in (experts, ranks, asked) if isinstance(value, Tensor)]
     device = next((each for each in devices if each.type != "cpu"), devices[0] if devices else None)
     return _moved(experts, device), _moved(ranks, device), _tensor(asked, device)
@@ -324,6 +329,16 @@ def _shape(num_experts: SupportsIndex, num_ranks: SupportsIndex, strategy: str) 
     ranks = _count_within("num_ranks", _int("num_ranks", num_ranks), 1)
     _check_strategy(strategy)
     return experts, ranks
+
+
+def _check_shapes(arguments: dict[str, _Number]) -> None:
+    """Refuses tensors that do not broadcast."""
+    shapes = {name: tuple(value.shape) for name, value in arguments.items() if isinstance(value, Tensor)}
+    try:
+        torch.broadcast_shapes(*shapes.values())
+    except RuntimeError:
+        given = ", ".join(f"{name} of shape {shape}" for name, shape in shapes.items())
+        raise ValueError(f"{given} do not broadcast, expected shapes that do") from None
 
 
 def _check_strategy(strategy: object) -> None:
@@ -390,7 +405,10 @@ def _int(parameter: str, value: object, expected: str = "an int") -> int:
 
 def _integers(parameter: str, value: Tensor) -> Tensor:
     if value.dtype not in _INTEGERS:
-        raise TypeError(f"{parameter} must have an integer dtype, got {value.dtype}")
+        names = ", ".join(str(dtype).removeprefix("torch.") for dtype in _INTEGERS)
+        raise TypeError(f"{parameter} must have one of the dtypes {names}, got {str(value.dtype).removeprefix('torch.')}")
+    if value.is_nested or value.layout != torch.strided:
+        raise TypeError(f"{parameter} must be a dense tensor, got the layout {value.layout}")
     return value.to(torch.int64)
 
 

@@ -54,7 +54,7 @@ pub(crate) fn first_huge(values: &Bound<'_, PyAny>) -> PyResult<Option<(String, 
 }
 
 /// Whether a value is a truth value, of Python or of an array library; some of these pass for integers.
-fn is_bool(value: &Bound<'_, PyAny>) -> PyResult<bool> {
+pub(crate) fn is_bool(value: &Bound<'_, PyAny>) -> PyResult<bool> {
     if value.is_instance_of::<PyBool>() {
         return Ok(true);
     }

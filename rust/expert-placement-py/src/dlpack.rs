@@ -459,14 +459,17 @@ impl Integers {
 
     /// A copy of all elements in row-major order.
     ///
-    /// A copy, because the array stays its owner's: while answers are computed without the interpreter, other threads
-    /// may write to it. The caller of this function holds the interpreter, as everyone must who writes from Python.
+    /// A copy, because the array stays its owner's, who may write to it at any time; torch and numpy do so without the
+    /// interpreter, too. No consumer of DLPack can keep them from it: elements that are written during this call may be
+    /// seen as they were, as they will be, or torn. What reads the copy sees one value of each, and so checks the very
+    /// ids that it answers for.
     pub(crate) fn to_elements(&self) -> PyResult<Elements> {
         let tensor = self.0.tensor();
         let offset = usize::try_from(tensor.byte_offset).unwrap_or(0);
         let data = tensor.data.cast_const();
         // SAFETY: `check` saw contiguous memory on the CPU of one of the two types; its owner keeps it alive, and the
-        // offset leads to its first element.
+        // offset leads to its first element. That nobody writes meanwhile is the caller's part of the protocol, which
+        // `owner_of` and the readers state.
         unsafe {
             if tensor.dtype.bits == INT32.bits {
                 copied(data.byte_add(offset).cast(), self.len()).map(Elements::Int32)
@@ -480,7 +483,7 @@ impl Integers {
 /// The integers at an address, aligned or not, which may be anything where there are none.
 ///
 /// # Safety
-/// `data` points to `length` integers that live.
+/// `data` points to `length` integers that live, and that nobody writes during the call.
 unsafe fn copied<T: Copy>(data: *const T, length: usize) -> PyResult<Vec<T>> {
     let mut elements: Vec<T> = Vec::new();
     elements

@@ -45,15 +45,21 @@ mod _core {
     /// The strategies' names, in the order in which messages list them.
     #[pymodule_export]
     const STRATEGIES: (&str, &str, &str) = {
-        let [linear, round_robin, proportional] = expert_placement::Strategy::ALL;
-        (linear.name(), round_robin.name(), proportional.name())
+        assert!(expert_placement::Strategy::ALL.len() == 3, "each strategy is named here");
+        match expert_placement::Strategy::ALL {
+            [linear, round_robin, proportional, ..] => (linear.name(), round_robin.name(), proportional.name()),
+            _ => ("", "", ""),
+        }
     };
 
     /// The policies' names, the default first.
     #[pymodule_export]
     const POLICIES: (&str, &str) = {
-        let [balanced, deepseek] = expert_placement::Policy::ALL;
-        (balanced.name(), deepseek.name())
+        assert!(expert_placement::Policy::ALL.len() == 2, "each policy is named here");
+        match expert_placement::Policy::ALL {
+            [balanced, deepseek, ..] => (balanced.name(), deepseek.name()),
+            _ => ("", ""),
+        }
     };
 
     /// The version of the crate and the wheel.

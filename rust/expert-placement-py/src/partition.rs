@@ -2,7 +2,7 @@
 
 use expert_placement as core;
 use expert_placement::limits::{MAX_RANKS, NUM_EXPERTS, NUM_RANKS, NUM_SHARED_EXPERTS};
-use pyo3::exceptions::{PyMemoryError, PyValueError};
+use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 use pyo3::types::{PyRange, PyString};
 
@@ -66,6 +66,12 @@ impl Partition {
     #[getter]
     fn min_redundant_experts(&self) -> u32 {
         self.0.min_redundant_experts()
+    }
+
+    /// The nearest rank counts, below and above R, over which E divides equally; None where there is none.
+    #[getter]
+    fn nearest_legal_ranks(&self) -> (Option<u32>, Option<u32>) {
+        self.0.nearest_legal_ranks()
     }
 
     /// The one count that all ranks share.
@@ -304,6 +310,15 @@ impl Partition {
         tensor::filled(rank.py(), length, device, |out| self.0.write_expert_mask(id, shared, out))
     }
 
+    /// Entries `first .. last` of the index map of `rank` as ints, for those who print it and need no tensor.
+    fn _expert_map_entries(&self, rank: u32, first: u32, last: u32) -> PyResult<Vec<i64>> {
+        let entry = |expert| {
+            let is_owned = self.0.owner(expert)? == rank;
+            Ok(if is_owned { self.0.local_index(expert)?.into() } else { i64::from(core::ABSENT) })
+        };
+        (first..last).map(entry).collect::<Result<_, core::Error>>().map_err(to_py_err)
+    }
+
     /// `owner(e)` for each element of an array, flattened; the Python layer gives it its shape back.
     fn _owner_of<'py>(&self, experts: &Bound<'py, PyAny>) -> Tensor<'py> {
         each("experts", "expert", self.0.num_experts(), experts, |ids, out| match ids {
@@ -341,12 +356,11 @@ impl Partition {
     /// Args:
     ///     num_experts: number of experts, E, in 0..=2**31 - 1.
     ///     max_ranks: the largest rank count to list, in 1..=2**31 - 1; E without other word. With no experts every rank
-    ///         count is legal, so that it must be given.
+    ///         count is legal, so that it must be given, in 1..=2**24.
     ///
     /// Raises:
     ///     ValueError: a number out of range, or E = 0 without `max_ranks`.
     ///     TypeError: a number that is no int.
-    ///     MemoryError: E = 0 with more than 2**24 rank counts to list.
     ///
     /// Example:
     ///     >>> Partition.legal_ranks(30)
@@ -359,16 +373,9 @@ impl Partition {
             return Err(PyValueError::new_err("max_ranks is needed where num_experts=0: every rank count is legal"));
         }
         let max_ranks = argument::count(MAX_RANKS, max_ranks.unwrap_or(num_experts))?;
-        if experts == 0 && max_ranks > MOST_LISTED {
-            let text = format!("cannot list {max_ranks} rank counts: with num_experts=0 every one is legal");
-            return Err(PyMemoryError::new_err(text));
-        }
         core::legal_ranks(experts, max_ranks).map_err(to_py_err)
     }
 }
-
-/// The longest list of rank counts handed to Python; only `num_experts` = 0 has as many.
-const MOST_LISTED: u32 = 1 << 24;
 
 /// A tensor with one answer for each id of an array, in `0 .. end`.
 fn each<'py>(

@@ -7,7 +7,7 @@ use pyo3::exceptions::{
 };
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
-use pyo3::types::{PyDict, PyString};
+use pyo3::types::{PyDict, PyInt, PyRange, PyString};
 
 use crate::argument::{self, wrong_type};
 use crate::dlpack::{ExchangeApi, Int32Buffer, Int32Exporter, Integers};
@@ -177,7 +177,32 @@ fn integers_or(parameter: &str, value: &Bound<'_, PyAny>, refuse_huge: Refusal<'
         }
     }
     expect_integers(parameter, &array)?;
+    if !value.hasattr("dtype")? {
+        expect_ints_within(parameter, value)?;
+    }
     Integers::read(parameter, &array)
+}
+
+/// Refuses what numpy takes for integers within a sequence and is something else: truth values and masked arrays.
+fn expect_ints_within(parameter: &str, value: &Bound<'_, PyAny>) -> PyResult<()> {
+    if value.is_exact_instance_of::<PyInt>() || value.is_exact_instance_of::<PyRange>() {
+        return Ok(());
+    }
+    if argument::is_bool(value)? {
+        return Err(wrong_type(parameter, "an int", value));
+    }
+    if value.hasattr("mask")? {
+        return Err(wrong_type(parameter, "an int or an array without a mask", value));
+    }
+    if value.hasattr("__len__")? && !value.hasattr("dtype")? {
+        for (position, one) in value.try_iter()?.enumerate() {
+            let one = one?;
+            if !one.is_exact_instance_of::<PyInt>() {
+                expect_ints_within(&format!("{parameter}[{position}]"), &one)?;
+            }
+        }
+    }
+    Ok(())
 }
 
 const OF_INTEGERS: &str = "of int32 or int64";

@@ -22,7 +22,7 @@ fn planners(criterion: &mut Criterion) {
     let loads = loads(58, 256);
     for (ranks, slots) in [(32, 288), (64, 320), (144, 288)] {
         let topology = Topology::new(ranks, 1).unwrap();
-        for policy in Policy::ALL {
+        for &policy in Policy::ALL {
             let mut options = Options::default();
             options.policy = policy;
             let plan = || rebalance(&loads, slots, &topology, &options);

@@ -11,7 +11,7 @@ const SIZES: [usize; 3] = [8, 256, 4096];
 const RANKS: u32 = 7;
 
 fn scalars(c: &mut Criterion) {
-    for strategy in Strategy::ALL {
+    for &strategy in Strategy::ALL {
         let p = Partition::new(black_box(256), black_box(RANKS), strategy).unwrap();
         let mut group = c.benchmark_group(format!("scalar/{strategy}"));
         group.bench_function("start", |b| b.iter(|| p.start(black_box(5))));

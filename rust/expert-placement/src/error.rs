@@ -265,13 +265,13 @@ impl fmt::Display for Cause {
             #[cfg(feature = "placement")]
             Self::UnknownPolicy { name } => {
                 write!(f, "policy=`{name}` is unknown, expected one of ")?;
-                write_names(f, &crate::Policy::ALL)
+                write_names(f, crate::Policy::ALL)
             }
             #[cfg(feature = "placement")]
             Self::Refused(refusal) => refusal.fmt(f),
             Self::UnknownStrategy { name } => {
                 write!(f, "strategy=`{name}` is unknown, expected one of ")?;
-                write_names(f, &Strategy::ALL)
+                write_names(f, Strategy::ALL)
             }
             Self::NotContiguous { strategy } => write!(
                 f,
@@ -318,10 +318,7 @@ fn write_not_uniform(f: &mut fmt::Formatter<'_>, partition: Partition) -> fmt::R
         if redundant == 1 { "" } else { "s" },
         u64::from(experts) + u64::from(redundant),
     )?;
-    let divides = |count: &u32| experts.checked_rem(*count) == Some(0);
-    let below = (1..ranks).rev().take(SEARCHED_RANKS).find(divides);
-    let above = (ranks..=experts).skip(1).take(SEARCHED_RANKS).find(divides);
-    match (below, above) {
+    match partition.nearest_legal_ranks() {
         (Some(below), Some(above)) => write!(f, ", or use {below} or {above} ranks"),
         (Some(count), None) | (None, Some(count)) => {
             write!(f, ", or use {count} rank{}", if count == 1 { "" } else { "s" })
@@ -329,9 +326,6 @@ fn write_not_uniform(f: &mut fmt::Formatter<'_>, partition: Partition) -> fmt::R
         (None, None) => Ok(()),
     }
 }
-
-/// How far from R an error message looks for a rank count that divides E, so that its cost stays bounded.
-const SEARCHED_RANKS: usize = 4096;
 
 #[cfg(feature = "alloc")]
 impl fmt::Display for WrongMap {
@@ -426,6 +420,7 @@ impl fmt::Display for Excerpt {
 
 /// A text of others as it stands in a message: on one line, with escapes for what no terminal can show, and no longer
 /// than `most` bytes before it is cut.
+#[doc(hidden)]
 #[derive(Clone, Copy, Debug)]
 pub struct Printable<'a> {
     /// The text.

@@ -37,7 +37,7 @@ impl ExpertMap {
     /// The map of a rank that owns these experts, given as global ids in ascending order.
     ///
     /// # Errors
-    /// `num_experts` out of range, or an id that is not above the one before it and below E.
+    /// `num_experts` out of range, an id that is not above the one before it and below E, or too little memory.
     pub fn from_local_experts(local_experts: &[i32], num_experts: u32) -> Result<Self, Error> {
         let num_experts = NUM_EXPERTS.check(i128::from(num_experts))?;
         let mut local = with_room(local_experts.len())?;
@@ -55,48 +55,65 @@ impl ExpertMap {
     /// Reads the `-1` index map of length E.
     ///
     /// # Errors
-    /// `num_experts` out of range, a map of another length, or entries that are not -1 or the next local index. The
-    /// error names the representation that the map is instead, where it is one of a map of E experts.
+    /// `num_experts` out of range, a map of another length, entries that are not -1 or the next local index, or too little
+    /// memory. The error names the representation that the map is instead, where it is one of a map of E experts.
     pub fn from_index_map(map: &[i32], num_experts: u32) -> Result<Self, Error> {
         let num_experts = NUM_EXPERTS.check(i128::from(num_experts))?;
-        read_index_map(map, num_experts).map_err(|flaw| refuse_index_map(map, num_experts, flaw))
+        let owned = check_index_map(map, num_experts).map_err(|flaw| refuse_index_map(map, num_experts, flaw))?;
+        Self::collected(map, num_experts, owned, |value| value != ABSENT)
     }
 
     /// Reads the index map of length E + S, whose last S entries are the local indices of the shared experts.
     ///
     /// # Errors
-    /// `num_experts` or E + S out of range, a map of another length, a routed part that is not an index map, or other
-    /// entries at the end. The error names the representation that the map is instead, as for
+    /// `num_experts` or E + S out of range, a map of another length, a routed part that is not an index map, other
+    /// entries at the end, or too little memory. The error names the representation that the map is instead, as for
     /// [`ExpertMap::from_index_map`].
     pub fn from_index_map_with_shared(map: &[i32], num_experts: u32, num_shared_experts: u32) -> Result<Self, Error> {
         let num_experts = NUM_EXPERTS.check(i128::from(num_experts))?;
         length_with_shared(num_experts, num_shared_experts)?;
-        read_index_map_with_shared(map, num_experts, num_shared_experts)
-            .map_err(|flaw| refuse_index_map(map, num_experts, flaw))
+        let owned = check_index_map_with_shared(map, num_experts, num_shared_experts)
+            .map_err(|flaw| refuse_index_map(map, num_experts, flaw))?;
+        Self::collected(map, num_experts, owned, |value| value != ABSENT)
     }
 
     /// Reads the index map of length E + 1 whose last entry is -1.
     ///
     /// # Errors
-    /// `num_experts` out of range, a map of another length, another last entry, or a rest that is not an index map. The
-    /// error names the representation that the map is instead, as for [`ExpertMap::from_index_map`].
+    /// `num_experts` out of range, a map of another length, another last entry, a rest that is not an index map, or too little
+    /// memory. The error names the representation that the map is instead, as for [`ExpertMap::from_index_map`].
     pub fn from_index_map_with_sentinel(map: &[i32], num_experts: u32) -> Result<Self, Error> {
         let num_experts = NUM_EXPERTS.check(i128::from(num_experts))?;
-        read_index_map_with_sentinel(map, num_experts).map_err(|flaw| refuse_index_map(map, num_experts, flaw))
+        let owned =
+            check_index_map_with_sentinel(map, num_experts).map_err(|flaw| refuse_index_map(map, num_experts, flaw))?;
+        Self::collected(map, num_experts, owned, |value| value != ABSENT)
     }
 
     /// Reads the 0/1 mask of length E + S + 1 with 1 for each shared expert and a trailing 0.
     ///
     /// # Errors
-    /// `num_experts` or E + S out of range, a mask of another length, an entry other than 0 or 1, or another tail. The
-    /// error names the representation that the mask is instead, as for [`ExpertMap::from_index_map`].
+    /// `num_experts` or E + S out of range, a mask of another length, an entry other than 0 or 1, another tail, or too little memory.
+    /// The error names the representation that the mask is instead, as for [`ExpertMap::from_index_map`].
     pub fn from_mask(mask: &[i32], num_experts: u32, num_shared_experts: u32) -> Result<Self, Error> {
         let num_experts = NUM_EXPERTS.check(i128::from(num_experts))?;
         length_with_shared(num_experts, num_shared_experts)?;
-        read_mask(mask, num_experts, num_shared_experts).map_err(|flaw| {
+        let owned = check_mask(mask, num_experts, num_shared_experts).map_err(|flaw| {
             let instead = recognised(mask, num_experts);
             Error::wrong_map(WrongMap { read_as_mask: true, num_experts, flaw, instead })
-        })
+        })?;
+        Self::collected(mask, num_experts, owned, |value| value == 1)
+    }
+
+    /// The map that owns the `owned` experts whose entries say so; what follows the routed ones says nothing of it.
+    fn collected(
+        entries: &[i32],
+        num_experts: u32,
+        owned: usize,
+        is_owned: impl Fn(i32) -> bool,
+    ) -> Result<Self, Error> {
+        let mut local = with_room(owned)?;
+        local.extend((0..num_experts).zip(entries).filter(|(_, value)| is_owned(**value)).map(|(expert, _)| expert));
+        Ok(Self { num_experts, local })
     }
 
     /// Number of routed experts, E.
@@ -195,46 +212,46 @@ pub(crate) fn with_room<T>(elements: usize) -> Result<Vec<T>, Error> {
     Ok(list)
 }
 
-/// The index map of `num_experts` experts.
-fn read_index_map(map: &[i32], num_experts: u32) -> Result<ExpertMap, MapFlaw> {
+/// That this is the index map of `num_experts` experts, and how many of them it owns.
+fn check_index_map(map: &[i32], num_experts: u32) -> Result<usize, MapFlaw> {
     let (routed, _) = split(map, num_experts, 0)?;
-    Ok(ExpertMap { num_experts, local: read_local_experts(routed)? })
+    count_local_experts(routed)
 }
 
-/// The index map with the local indices of the shared experts at its end.
-fn read_index_map_with_shared(map: &[i32], num_experts: u32, shared: u32) -> Result<ExpertMap, MapFlaw> {
+/// The same of the index map with the local indices of the shared experts at its end.
+fn check_index_map_with_shared(map: &[i32], num_experts: u32, shared: u32) -> Result<usize, MapFlaw> {
     let (routed, tail) = split(map, num_experts, u64::from(shared))?;
-    let local = read_local_experts(routed)?;
-    for ((position, &value), index) in (routed.len()..).zip(tail).zip(local.len()..) {
+    let owned = count_local_experts(routed)?;
+    for ((position, &value), index) in (routed.len()..).zip(tail).zip(owned..) {
         expect_entry(position, value, i64::try_from(index).unwrap_or(i64::MAX))?;
     }
-    Ok(ExpertMap { num_experts, local })
+    Ok(owned)
 }
 
-/// The index map with -1 at its end.
-fn read_index_map_with_sentinel(map: &[i32], num_experts: u32) -> Result<ExpertMap, MapFlaw> {
+/// The same of the index map with -1 at its end.
+fn check_index_map_with_sentinel(map: &[i32], num_experts: u32) -> Result<usize, MapFlaw> {
     let (routed, tail) = split(map, num_experts, 1)?;
     for (position, &value) in (routed.len()..).zip(tail) {
         expect_entry(position, value, i64::from(ABSENT))?;
     }
-    Ok(ExpertMap { num_experts, local: read_local_experts(routed)? })
+    count_local_experts(routed)
 }
 
-/// The mask with 1 for each shared expert, and 0 at its end.
-fn read_mask(mask: &[i32], num_experts: u32, shared: u32) -> Result<ExpertMap, MapFlaw> {
+/// The same of the mask with 1 for each shared expert, and 0 at its end.
+fn check_mask(mask: &[i32], num_experts: u32, shared: u32) -> Result<usize, MapFlaw> {
     let (routed, tail) = split(mask, num_experts, u64::from(shared) + 1)?;
-    let mut local = Vec::new();
-    for ((position, &value), expert) in routed.iter().enumerate().zip(0..) {
+    let mut owned = 0;
+    for (position, &value) in routed.iter().enumerate() {
         match value {
             0 => {}
-            1 => local.push(expert),
+            1 => owned += 1,
             _ => return Err(MapFlaw::Entry { position, value: i64::from(value), expected: Expected::Bit }),
         }
     }
     for (position, &value) in (routed.len()..).zip(tail) {
         expect_entry(position, value, i64::from(position + 1 < mask.len()))?;
     }
-    Ok(ExpertMap { num_experts, local })
+    Ok(owned)
 }
 
 /// A map of exactly `num_experts` + `tail` entries, cut after the routed ones.
@@ -255,25 +272,23 @@ fn expect_entry(position: usize, value: i32, expected: i64) -> Result<(), MapFla
     Err(MapFlaw::Entry { position, value, expected: Expected::Exactly(expected) })
 }
 
-/// The experts that have a local index, where every other entry is -1 and the indices ascend from 0.
-fn read_local_experts(routed: &[i32]) -> Result<Vec<u32>, MapFlaw> {
-    let mut local = Vec::new();
+/// How many experts have a local index, where every other entry is -1 and the indices ascend from 0.
+fn count_local_experts(routed: &[i32]) -> Result<usize, MapFlaw> {
     let mut next = 0;
-    for ((position, &value), expert) in routed.iter().enumerate().zip(0..) {
+    for (position, &value) in routed.iter().enumerate() {
         if value == int32(next) {
-            local.push(expert);
             next += 1;
         } else if value != ABSENT {
             return Err(MapFlaw::Entry { position, value: i64::from(value), expected: Expected::AbsentOr(next) });
         }
     }
-    Ok(local)
+    Ok(to_usize(next))
 }
 
 /// The error for a map that is not the index map it was given for; only here another representation is looked for.
 fn refuse_index_map(map: &[i32], num_experts: u32, flaw: MapFlaw) -> Error {
     let only_bits = || !map.is_empty() && map.iter().all(|value| matches!(value, 0 | 1));
-    let bits = || (only_bits() && read_local_experts(map).is_err()).then_some(Instead::Bits);
+    let bits = || (only_bits() && count_local_experts(map).is_err()).then_some(Instead::Bits);
     let instead = recognised(map, num_experts).or_else(bits);
     Error::wrong_map(WrongMap { read_as_mask: false, num_experts, flaw, instead })
 }
@@ -282,13 +297,13 @@ fn refuse_index_map(map: &[i32], num_experts: u32, flaw: MapFlaw) -> Error {
 fn recognised(map: &[i32], num_experts: u32) -> Option<Instead> {
     let beyond = u32::try_from(map.len()).ok()?.checked_sub(num_experts)?;
     let Some(fewer) = beyond.checked_sub(1) else {
-        return read_index_map(map, num_experts).is_ok().then_some(Instead::IndexMap);
+        return check_index_map(map, num_experts).is_ok().then_some(Instead::IndexMap);
     };
-    if read_mask(map, num_experts, fewer).is_ok() {
+    if check_mask(map, num_experts, fewer).is_ok() {
         Some(Instead::Mask(fewer))
-    } else if read_index_map_with_shared(map, num_experts, beyond).is_ok() {
+    } else if check_index_map_with_shared(map, num_experts, beyond).is_ok() {
         Some(Instead::WithShared(beyond))
     } else {
-        read_index_map_with_sentinel(map, num_experts).is_ok().then_some(Instead::WithSentinel)
+        check_index_map_with_sentinel(map, num_experts).is_ok().then_some(Instead::WithSentinel)
     }
 }

@@ -24,6 +24,8 @@ pub const NUM_EXPERTS: Limit = Limit::new("num_experts", 0, INT32_MAX);
 pub const NUM_RANKS: Limit = Limit::new("num_ranks", 1, INT32_MAX);
 /// The largest rank count that a search for legal ones considers.
 pub const MAX_RANKS: Limit = Limit::new("max_ranks", NUM_RANKS.min, NUM_RANKS.max);
+/// The same where there are no experts: every count is legal then, and is listed.
+pub const NUM_LISTED_RANKS: Limit = Limit::new("max_ranks", NUM_RANKS.min, 1 << 24);
 /// Number of redundant experts, n, that are added to a model's own. E + n must stay within the limit of E.
 pub const NUM_REDUNDANT_EXPERTS: Limit = Limit::new("num_redundant_experts", 0, INT32_MAX);
 /// Number of fused shared experts, S. E + S must also stay within the limit of E: local indices are `int32`.

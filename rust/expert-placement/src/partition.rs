@@ -23,7 +23,7 @@ pub enum Strategy {
 
 impl Strategy {
     /// Every strategy, in the order in which messages list them.
-    pub const ALL: [Self; 3] = [Self::Linear, Self::RoundRobin, Self::Proportional];
+    pub const ALL: &'static [Self] = &[Self::Linear, Self::RoundRobin, Self::Proportional];
 
     /// The name used in files, on the command line and in Python.
     #[must_use]
@@ -51,8 +51,13 @@ impl fmt::Display for Strategy {
 impl FromStr for Strategy {
     type Err = Error;
 
+    /// The strategy of this name, which is matched to the letter.
+    ///
+    /// # Errors
+    /// A name that is none of [`Strategy::ALL`]; the error lists them.
     fn from_str(name: &str) -> Result<Self, Error> {
-        Self::ALL.into_iter().find(|strategy| strategy.name() == name).ok_or_else(|| Error::unknown_strategy(name))
+        let named = Self::ALL.iter().copied().find(|strategy| strategy.name() == name);
+        named.ok_or_else(|| Error::unknown_strategy(name))
     }
 }
 
@@ -124,6 +129,27 @@ impl Partition {
             0 => 0,
             remainder => self.num_ranks - remainder,
         }
+    }
+
+    /// The nearest rank counts, below and above R, over which E divides equally. The cost is O(sqrt(E)).
+    ///
+    /// With no experts every count is legal, and the nearest are R - 1 and R + 1.
+    ///
+    /// ```
+    /// # use expert_placement::{Partition, Strategy};
+    /// let partition = Partition::new(30, 8, Strategy::Linear)?;
+    /// assert_eq!(partition.nearest_legal_ranks(), (Some(6), Some(10)));
+    /// # Ok::<(), expert_placement::Error>(())
+    /// ```
+    #[must_use]
+    pub fn nearest_legal_ranks(&self) -> (Option<u32>, Option<u32>) {
+        let (experts, ranks) = (self.num_experts, self.num_ranks);
+        if experts == 0 {
+            let above = (ranks < NUM_RANKS.max()).then(|| ranks + 1);
+            return ((NUM_RANKS.min() < ranks).then(|| ranks - 1), above);
+        }
+        let legal = || divisors(experts);
+        (legal().filter(|count| *count < ranks).max(), legal().filter(|count| *count > ranks).min())
     }
 
     /// The one count that all ranks share.
@@ -245,6 +271,12 @@ impl Partition {
             Strategy::Proportional => word::proportional_local_index(self.num_experts, self.num_ranks, expert),
         }
     }
+}
+
+/// Every divisor of a number above 0, in no order; the root of a square comes twice.
+pub(crate) fn divisors(number: u32) -> impl Iterator<Item = u32> {
+    let small = (1..=number.isqrt()).filter(move |divisor| number % divisor == 0);
+    small.flat_map(move |divisor| [divisor, number / divisor])
 }
 
 /// The experts of one rank in local order: an arithmetic progression of known length.

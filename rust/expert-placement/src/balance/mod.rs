@@ -52,7 +52,7 @@ pub enum Policy {
 
 impl Policy {
     /// Every policy, in the order in which messages list them.
-    pub const ALL: [Self; 2] = [Self::Balanced, Self::Deepseek];
+    pub const ALL: &'static [Self] = &[Self::Balanced, Self::Deepseek];
 
     /// The name used in files, on the command line and in Python.
     #[must_use]
@@ -73,8 +73,12 @@ impl fmt::Display for Policy {
 impl FromStr for Policy {
     type Err = Error;
 
+    /// The policy of this name, which is matched to the letter.
+    ///
+    /// # Errors
+    /// A name that is none of [`Policy::ALL`]; the error lists them.
     fn from_str(name: &str) -> Result<Self, Error> {
-        Self::ALL.into_iter().find(|policy| policy.name() == name).ok_or_else(|| Error::unknown_policy(name))
+        Self::ALL.iter().copied().find(|policy| policy.name() == name).ok_or_else(|| Error::unknown_policy(name))
     }
 }
 
