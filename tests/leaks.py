@@ -23,8 +23,16 @@ torch = types.ModuleType("torch")
 torch.Tensor, torch.from_dlpack = type("Tensor", (), {}), np.from_dlpack
 sys.modules["torch"] = torch
 from expert_placement import ExpertMap, Partition
-kept = []
-torch.from_dlpack = lambda exporter: kept.append(exporter) or np.from_dlpack(exporter)
+kept, asked = [], None
+def from_dlpack(exporter):
+    # The package asks for this name once, so that what it does changes within.
+    if asked is None:
+        kept.append(exporter)
+        return np.from_dlpack(exporter)
+    capsule = exporter.__dlpack__(**asked)
+    assert type(capsule).__name__ == "PyCapsule"
+    return capsule
+torch.from_dlpack = from_dlpack
 for size in [30] * ROUNDS:
     p = Partition(size, 8)
     arrays = [p.counts(), p.starts(), p.offsets(), p.owners(), p.local_indices(), p.expert_map(3), p.expert_mask(3, 2)]
@@ -36,7 +44,10 @@ for size in [30] * ROUNDS:
             pass
     p._owner_of(np.arange(size))
     kept.clear()
-    torch.from_dlpack = lambda exporter: exporter
+    # Capsules of either kind that nobody takes.
+    for asked in ({}, {"max_version": (1, 0)}):
+        p.counts(), p.expert_map(3)
+    asked = None
     if LEAK:
         kept_for_ever = __import__("ctypes").CDLL(None).malloc(64)
 """

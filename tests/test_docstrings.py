@@ -15,6 +15,7 @@ pytest.importorskip("typer", reason="the command line is among the modules")
 pytest.importorskip("matplotlib", reason="the plots are among the modules")
 
 import expert_placement
+import expert_placement.torch
 from expert_placement import _core
 
 if TYPE_CHECKING:
@@ -58,6 +59,36 @@ def test_an_example_gives_what_it_says(name: str) -> None:
 def test_there_are_examples_in_the_package_and_in_the_core() -> None:
     assert len(EXAMPLES) >= 9
     assert {"_core.ExpertMap.from_index_map", "_core.Partition.legal_ranks"} <= set(EXAMPLES)
+
+
+def documented() -> Iterator[tuple[str, Any]]:
+    """What the package and its torch implementation hand out, and the methods of the classes among it."""
+    for module in (expert_placement, expert_placement.torch):
+        for name in module.__all__:
+            value = getattr(module, name)
+            if inspect.isclass(value):
+                for method, of_class in inspect.getmembers(value, inspect.isroutine):
+                    if not method.startswith("_") and method in vars(value):
+                        yield f"{name}.{method}", of_class
+            elif inspect.isroutine(value):
+                yield f"{module.__name__}.{name}", value
+
+
+REFERRED = ("as `", "as for `", "those of `", "likewise")
+"""Words by which a docstring says that it goes on as another's."""
+
+
+@pytest.mark.parametrize(("name", "value"), [pytest.param(*pair, id=pair[0]) for pair in documented()])
+def test_what_takes_something_says_what_and_what_it_refuses(name: str, value: Any) -> None:
+    text = inspect.getdoc(value) or ""
+    assert text, f"{name} has no docstring"
+    parameters = [each for each in inspect.signature(value).parameters if each not in ("self", "cls")]
+    if any(words in text for words in REFERRED):
+        return
+    for parameter in parameters:
+        assert f"    {parameter}: " in text, f"{name} says nothing of {parameter}"
+    if parameters:
+        assert "Raises:" in text, f"{name} says nothing of what it raises"
 
 
 def test_a_method_of_the_core_that_takes_something_says_what_and_what_it_refuses() -> None:

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import ctypes
+import subprocess
+import sys
 import warnings
+from collections import deque
 from typing import Any
 
 import numpy as np
@@ -79,9 +82,63 @@ def test_an_unknown_dlpack_version_is_refused() -> None:
         ExpertMap.from_index_map(FromTheFuture(), 3)  # type: ignore[arg-type]
 
 
-def test_a_list_that_no_memory_holds_is_a_memory_error() -> None:
-    with pytest.raises(MemoryError, match=r"^cannot list 2147483647 rank counts"):
-        Partition.legal_ranks(0, 2**31 - 1)
-    with pytest.raises(ValueError, match=r"^max_ranks is needed where num_experts=0: every rank count is legal$"):
-        Partition.legal_ranks(0)
-    assert Partition.legal_ranks(0, 4) == [1, 2, 3, 4]
+@pytest.mark.parametrize(
+    ("ids", "place", "actual"),
+    [
+        ([1, True], "[1]", "bool"),
+        ([[1, 2], [3, False]], "[1][1]", "bool"),
+        ((0, np.True_), "[1]", "bool"),
+        (deque([True, 2]), "[0]", "bool"),
+        ([torch.tensor(True), 2], "[0]", "Tensor"),
+        ([np.array([1, 2]), np.array([True, False])], "[1]", "ndarray"),
+        ([np.ma.array([1, 2], mask=[True, False]), [3, 4]], "[0]", "MaskedArray"),
+    ],
+)
+def test_what_numpy_would_take_for_integers_is_refused_with_its_place(ids: Any, place: str, actual: str) -> None:
+    expected = "an int or an array without a mask" if actual == "MaskedArray" else "an int"
+    with pytest.raises(TypeError) as caught:
+        P.owner_of(ids)
+    assert str(caught.value) == f"experts{place} must be {expected}, got `{actual}`"
+
+
+def test_a_truth_value_is_no_entry_of_a_map() -> None:
+    with pytest.raises(TypeError, match=r"^expert_map\[1\] must be an int, got `bool`$"):
+        ExpertMap.from_index_map([-1, False], 2)
+
+
+def test_integers_of_any_kind_within_a_sequence_are_integers() -> None:
+    for ids in ([np.int64(3), 4], (np.int32(3), np.uint8(4)), range(3, 5), deque([3, 4]), [torch.tensor(3), 4]):
+        assert P.owner_of(ids).tolist() == P.owner_of([3, 4]).tolist()
+
+
+READ_WITHOUT_MEMORY = """
+import resource
+import numpy as np
+from expert_placement import ExpertMap
+experts = 1 << 25
+entries = {entries}
+held = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
+# A copy of the entries fits, and the list of the experts that they own does not.
+limit = held + 4 * experts + (3 << 20)
+resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
+try:
+    ExpertMap.{read}(entries, experts)
+except MemoryError as error:
+    print(error)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the limit of memory is set as Linux has it")
+@pytest.mark.parametrize(
+    ("read", "entries"),
+    [
+        ("from_index_map", "np.arange(experts, dtype=np.int32)"),
+        ("from_index_map_with_sentinel", "np.append(np.arange(experts, dtype=np.int32), np.int32(-1))"),
+        ("from_mask", "np.append(np.ones(experts, dtype=np.int32), np.int32(0))"),
+        ("from_local_experts", "np.arange(experts, dtype=np.int32)"),
+    ],
+)
+def test_a_map_whose_experts_no_memory_holds_is_a_memory_error(read: str, entries: str) -> None:
+    code = READ_WITHOUT_MEMORY.format(read=read, entries=entries)
+    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert (ran.returncode, ran.stdout) == (0, f"cannot allocate a list of {1 << 25} elements\n"), ran.stderr

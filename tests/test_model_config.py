@@ -468,9 +468,28 @@ FIGURES_OF_TRANSFORMERS: dict[str, tuple[dict[str, object], tuple[int, int, int 
     "glm_moe_dsa": ({}, (256, 8, 1, 75)),
     "gpt_oss": ({}, (128, 4, None, 36)),
     "hy_v4": ({}, (256, 8, 1, 33)),
+    # Kimi-K2 is of the family of DeepSeek-V3, which this class holds as its language model.
+    "kimi_k25": (
+        {
+            "text_config": {
+                "model_type": "deepseek_v3",
+                "n_routed_experts": 384,
+                "n_group": 1,
+                "topk_group": 1,
+                "first_k_dense_replace": 1,
+                "num_hidden_layers": 61,
+            }
+        },
+        (384, 8, 1, 60),
+    ),
+    "kimi_linear": ({"num_experts": 896, "num_experts_per_token": 16}, (896, 16, 1, 26)),
     "llama4": ({}, (16, 1, None, 48)),
     "llama4_text": ({"num_local_experts": 128, "interleave_moe_layer_step": 2}, (128, 1, None, 24)),
     "minimax_m2": ({}, (256, 8, None, 62)),
+    "minimax_m3_vl": (
+        {"text_config": {"moe_layer_freq": [0] * 3 + [1] * 57, "num_hidden_layers": 60}},
+        (128, 4, None, 57),
+    ),
     "mixtral": ({}, (8, 2, None, 32)),
     "olmoe": ({}, (64, 8, None, 16)),
     "qwen3_moe": ({"num_hidden_layers": 48}, (128, 8, None, 48)),
@@ -665,6 +684,18 @@ WRONG_CONFIGS: dict[str, tuple[dict[str, object], str]] = {
     "turned off": (
         {"num_experts": 8, "is_moe": False},
         f"`is_moe` is `false`, which turns `num_experts` off; {NOT_SET}",
+    ),
+    "no switch": (
+        {"num_experts": 8, "is_moe": "no"},
+        '`is_moe` is `"no"`, expected true, false or null',
+    ),
+    "a number for a switch": (
+        {"num_experts": 8, "text_config": {"num_experts": 8, "enable_moe_block": 0}},
+        "`text_config.enable_moe_block` is `0`, expected true, false or null",
+    ),
+    "a long type": (
+        {"model_type": "x" * 10**6},
+        f"{NO_COUNT}; `model_type` is `{'x' * 80}...`; this looks like a dense model",
     ),
     "no MoE layer": (
         {**DEPTH_4, "first_k_dense_replace": 4},

@@ -208,7 +208,7 @@ def test_is_uniform_means_that_ranks_divide_experts() -> None:
             MAX,
             2**30,
             "num_experts=2147483647 does not divide by num_ranks=1073741824, so slabs are not equal: "
-            "use a rank count that divides it",
+            "use 1 or 2147483647 ranks",
         ),
     ],
 )
@@ -230,7 +230,17 @@ def test_legal_ranks_are_the_divisors_in_order() -> None:
     assert all(Partition(896, ranks).is_uniform for ranks in Partition.legal_ranks(896, max_ranks=72))
 
 
+def test_the_nearest_legal_ranks_are_divisors() -> None:
+    assert Partition(30, 8).nearest_legal_ranks == (6, 10)
+    assert Partition(7, 8).nearest_legal_ranks == (7, None)
+    assert Partition(1, 1).nearest_legal_ranks == (None, None)
+    assert Partition(0, 5).nearest_legal_ranks == (4, 6)
+
+
 def test_legal_ranks_of_no_experts_need_a_bound() -> None:
+    with pytest.raises(ValueError, match=r"^max_ranks=16777217 is out of range, expected 1..=16777216$"):
+        Partition.legal_ranks(0, 2**24 + 1)
+    assert len(Partition.legal_ranks(0, 2**20)) == 2**20
     with pytest.raises(ValueError, match=r"^max_ranks is needed where num_experts=0: every rank count is legal$"):
         Partition.legal_ranks(0)
 

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 import expert_placement.torch as implementation
+from expert_placement.torch.partition import _shape
 
 if TYPE_CHECKING:
     from types import ModuleType
@@ -26,7 +27,8 @@ class TorchPartition:
     def __init__(self, num_experts: int, num_ranks: int, strategy: str = "linear") -> None:
         self.shape = (num_experts, num_ranks)
         self.strategy = strategy
-        self.counts()
+        # What the functions refuse is refused here, without a tensor.
+        _shape(num_experts, num_ranks, strategy)
 
     def counts(self) -> Tensor:
         """The count of every rank."""

@@ -15,7 +15,8 @@ from pathlib import Path
 from typing import Protocol, runtime_checkable
 
 from expert_placement._core import MAX_NUM_EXPERTS
-from expert_placement.formats.json_object import printable, read_object, shown
+from expert_placement._text import excerpt, printable
+from expert_placement.formats.json_object import read_object, shown
 
 __all__ = ["ModelConfig", "read_model_config"]
 
@@ -180,7 +181,10 @@ def read_model_config(source: str | os.PathLike[str] | Mapping[str, object] | Ha
     if num_experts < 2:
         raise ValueError(f"{name}: `{experts_key}` is `{num_experts}`, expected 2 or more routed experts; {dense}")
     for switch in _SWITCH_KEYS:
-        if section.get(switch) is False:
+        state = section.get(switch)
+        if state is not None and not isinstance(state, bool):
+            raise section.invalid(switch, state, "true, false or null")
+        if state is False:
             raise ValueError(f"{name}: `{section.at(switch)}` is `false`, which turns `{experts_key}` off; {dense}")
     section.reject_other_counts(experts_key, num_experts)
 
@@ -306,7 +310,7 @@ class _Section:
             for index, entry in entries:
                 if not isinstance(entry, Mapping):
                     continue
-                path = f"{self.at(container)}.{printable(str(index))}"
+                path = f"{self.at(container)}.{excerpt(str(index), 80)}"
                 layer = _Section(self.name, path, entry, None)
                 for key, count in layer.counts(_EXPERT_KEYS):
                     if count != num_experts:
@@ -549,4 +553,4 @@ def _bounds(section: _Section, key: str, default: int) -> list[int]:
 
 
 def _shown_type(model_type: str | None) -> str:
-    return "`model_type` is not set" if model_type is None else f"`model_type` is `{printable(model_type)}`"
+    return "`model_type` is not set" if model_type is None else f"`model_type` is `{excerpt(model_type, 80)}`"

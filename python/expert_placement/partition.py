@@ -72,8 +72,8 @@ class Partition(_core.Partition):
             OSError: it can not be read.
             ValueError: the path leads to no regular file, or the file is no JSON object, describes no mixture of
                 experts, or names E in no known way; a count out of range or an unknown strategy.
-            TypeError: a configuration that is neither path nor mapping and has no `to_dict`, a count that is no int, or a
-                strategy that is no str.
+            TypeError: a configuration that is neither path nor mapping and has no `to_dict`, a count that is no int, or
+                a strategy that is no str.
         """
         from expert_placement.model_config import read_model_config
 
@@ -84,9 +84,9 @@ class Partition(_core.Partition):
         """owner(e) for each element of `experts`.
 
         Args:
-            experts: int32 or int64 expert ids in 0..E, any shape: a tensor on any device, a numpy array or a sequence of
-                ints. They are copied first: an id that another thread writes meanwhile may be taken for any value, and
-                is answered, or refused, as the value that it was taken for.
+            experts: int32 or int64 expert ids in 0..E, any shape: a tensor on any device, a numpy array or a sequence
+                of ints. They are copied first: an id that another thread writes meanwhile may be taken for any value,
+                and is answered, or refused, as the value that it was taken for.
 
         Returns:
             int32 tensor of the same shape, of no dimension for a single int, on the same device (the CPU for anything
@@ -95,8 +95,8 @@ class Partition(_core.Partition):
         Raises:
             IndexError: an id out of range, named with its position in row-major order. On a device other than the CPU
                 this check waits for the device; `expert_placement.torch.owner` never does.
-            TypeError: another dtype, a sequence that holds anything but ints, a masked array, or a tensor that is sparse,
-                nested, on the device `meta`, or larger than its storage.
+            TypeError: another dtype, a sequence that holds anything but ints, a masked array, or a tensor that is
+                sparse, nested, on the device `meta`, or larger than its storage.
         """
         return self._each(experts, self._owner_of)
 

@@ -74,6 +74,7 @@ class Placement(_core.Placement):
 
         Raises:
             ValueError: `num_layers` out of range.
+            TypeError: a partition that is none, or a number that is no int.
         """
         return cls(_core.Placement._from_partition(partition, num_layers))
 
@@ -83,13 +84,13 @@ class Placement(_core.Placement):
 
         Args:
             table: int32 or int64, `[L, P]`, or `[P]` for one layer: a tensor on any device, a numpy array or sequences.
-            num_experts: number of logical experts, E.
+            num_experts: number of logical experts, E, in 0..=2**31 - 1.
             topology: the ranks; without `slots_per_rank` the P slots are a linear partition over them.
 
         Raises:
             ValueError: an entry that is neither an expert nor -1, an expert that a layer leaves out, content on a rank
                 that is not active, or another P than the topology has.
-            TypeError: another dtype.
+            TypeError: another dtype, a number that is no int, or a topology that is none.
         """
         import numpy as np
 
@@ -106,8 +107,12 @@ class Placement(_core.Placement):
     def load(cls, path: str | os.PathLike[str]) -> Self:
         """Reads a file that `save` wrote, and verifies it.
 
+        Args:
+            path: a regular file, or a link to one.
+
         Raises:
             FileNotFoundError: there is no such file.
+            OSError: it can not be read.
             ValueError: a file that is damaged, of another format or of an unknown version; the message names the file,
                 the field and the position.
         """
@@ -120,6 +125,9 @@ class Placement(_core.Placement):
 
         A link is followed, and stays one; a file that is replaced hands its permissions on.
 
+        Args:
+            path: a file that may be there already, in a directory that is.
+
         Raises:
             OSError: the file cannot be written.
             ValueError: an empty path, or that of a pipe, a device or a socket.
@@ -129,7 +137,14 @@ class Placement(_core.Placement):
         native.write(self, path)
 
     def physical_to_logical(self, *, device: _core._Device | None = None) -> torch.Tensor:
-        """The expert of each slot, or -1: int32[L, P]."""
+        """The expert of each slot, or -1: int32[L, P].
+
+        Args:
+            device: where the tensor is moved to; the CPU without other word. CUDA is not waited for.
+
+        Raises:
+            ValueError: a device that cannot be used.
+        """
         return self._physical_to_logical(device).view(self.num_layers, self.num_slots)
 
     def logical_to_physical(
@@ -140,16 +155,24 @@ class Placement(_core.Placement):
         Args:
             width: K; the replicas of the most replicated expert without other word. A fixed width keeps the shape from
                 one placement to the next, as captured CUDA graphs need.
-            device: where the tensor is moved to.
+            device: where the tensor is moved to; the CPU without other word. CUDA is not waited for.
 
         Raises:
-            ValueError: a width that is too small; the error names the least.
+            ValueError: a width that is too small, whose error names the least, or a device that cannot be used.
+            TypeError: a width that is no int.
         """
         table, columns = self._logical_to_physical(width, device)
         return table.view(self.num_layers, self.num_experts, columns)
 
     def replica_counts(self, *, device: _core._Device | None = None) -> torch.Tensor:
-        """How many replicas each expert has: int32[L, E]."""
+        """How many replicas each expert has: int32[L, E].
+
+        Args:
+            device: where the tensor is moved to; the CPU without other word. CUDA is not waited for.
+
+        Raises:
+            ValueError: a device that cannot be used.
+        """
         return self._replica_counts(device).view(self.num_layers, self.num_experts)
 
     def rank_loads(self, loads: LoadsLike) -> torch.Tensor:
@@ -162,6 +185,7 @@ class Placement(_core.Placement):
 
         Raises:
             ValueError: loads of another shape, or one that is negative or not finite.
+            TypeError: loads that are no numbers, or a tensor without dense values.
         """
         checked = self._checked(loads)
         ranks = self._rank_loads(checked.bits, checked.shape[0])
@@ -189,6 +213,7 @@ class Placement(_core.Placement):
 
         Raises:
             ValueError: groups that do not divide E; and the errors of `rank_loads`.
+            TypeError: a number of groups that is no int.
         """
         checked = self._checked(loads)
         return self._off_node(checked.bits, checked.shape[0], num_groups)

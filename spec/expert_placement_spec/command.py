@@ -25,7 +25,7 @@ from expert_placement_spec.processes import Workers
 from expert_placement_spec.prove import prove_all
 from expert_placement_spec.reference import MAX, STRATEGIES
 from expert_placement_spec.report import as_json, as_table, lacking, merged, without_cases
-from expert_placement_spec.sampled import sample
+from expert_placement_spec.sampled import MOST_EXPERTS, MOST_RANKS, large_shapes, sample, sample_tables
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator, Sequence
@@ -73,9 +73,10 @@ def whole(name: str, least: int) -> Callable[[str | int], int]:
     """
 
     def read(value: str | int) -> int:
+        text = str(value)
         with suppress(ValueError):
-            if int(value) >= least:
-                return int(value)
+            if text.isascii() and "_" not in text and text == text.strip() and int(text) >= least:
+                return int(text)
         raise WrongNumber(f"{name}=`{str(value)[:100]}` is out of range, expected an integer of {least} or more")
 
     return read
@@ -200,12 +201,13 @@ def run(
         samples: how many random points beyond the domain each invariant of the rule is given; 0 for none.
         device: where implementations with torch arrays are evaluated.
         processes: how many processes share the work; all cores without other word.
-        require: what has to be offered and seen: `all`, subjects of invariants that ask for methods, or names of invariants.
+        require: what has to be offered and seen: `all`, subjects of invariants that ask for methods, or names of
+            invariants.
         as_json_text: whether to print JSON instead of tables.
 
     Returns:
-        0 where every invariant holds; 1 where one is broken, or one that is required can not be looked at or has no case
-        in the domain.
+        0 where every invariant holds; 1 where one is broken, or one that is required can not be looked at or has no
+        case in the domain.
 
     Raises:
         ValueError: an unknown implementation or strategy, or a malformed range.
@@ -222,16 +224,24 @@ def run(
         sys.path.insert(0, os.getcwd())
     names = list(dict.fromkeys(implementations))
     sampled: list[Outcome] = []
+    # Of what is larger nothing is asked exhaustively.
+    largest = max(wide, domain.experts[-1], domain.ranks[-1])
     with Workers(processes or os.cpu_count() or 1) as workers:
         with progress_bar("exhaustive") as progress:
             outcomes = check(names, domain, device=device, workers=workers, progress=progress)
         if samples:
             with progress_bar("sampled") as progress:
                 sampled = sample(names, samples, device=device, workers=workers, progress=progress)
-    title = f"exhaustive: E in {experts}, R in {ranks}; pairs, maps and tables up to {wide}, ids asked one by one up to "
+            with progress_bar("sampled maps") as progress:
+                tables = sample_tables(names, samples, largest, device=device, workers=workers, progress=progress)
+            sampled = merged([*sampled, *tables])
+    title = (
+        f"exhaustive: E in {experts}, R in {ranks}; pairs, maps and tables up to {wide}, ids asked one by one up to "
+    )
     titles = (
         f"{title}{domain.largest('alone')}",
-        f"sampled: E and R up to {MAX}, {samples:,} points each at most",
+        f"sampled: E and R up to {MAX}, {samples:,} points each at most; maps, tables and ids asked one by one of "
+        f"{len(large_shapes(samples, largest))} partitions of up to {MOST_EXPERTS:,} experts and {MOST_RANKS:,} ranks",
     )
     domain_text = {
         "experts": experts,
@@ -360,7 +370,10 @@ def check_command(
     experts: Annotated[str, typer.Option(help="The range of E.")] = EXPERTS,
     ranks: Annotated[str, typer.Option(help="The range of R.")] = RANKS,
     wide: Annotated[
-        int, typer.Option(help="E and R up to which pairs, whole maps and tables are checked.", parser=whole("wide", 1), metavar="N")
+        int,
+        typer.Option(
+            help="E and R up to which pairs, whole maps and tables are checked.", parser=whole("wide", 1), metavar="N"
+        ),
     ] = WIDE,
     alone: Annotated[
         int | None,
@@ -374,7 +387,8 @@ def check_command(
     samples: Annotated[
         int | None,
         typer.Option(
-            help="Random points for each invariant (2000), or cases of the other chapters (500).",
+            help="Random points for each invariant (2000), with a large partition for each 200 of them, or cases of "
+            "the other chapters (500).",
             parser=whole("samples", 0),
             metavar="N",
         ),
@@ -387,8 +401,8 @@ def check_command(
     require: Annotated[
         list[str] | None,
         typer.Option(
-            help="What has to be offered, and to have a case, or the check fails: all, an invariant, or, of partitions, what several "
-            f"ask for ({', '.join(NEEDS)}); may be repeated.",
+            help="What has to be offered, and to have a case, or the check fails: all, an invariant, or, of "
+            f"partitions, what several ask for ({', '.join(NEEDS)}); may be repeated.",
         ),
     ] = None,
     json_output: Annotated[bool, JSON] = False,

@@ -38,7 +38,7 @@ TASK = 1 << 21
 
 Scope: TypeAlias = Literal["ranks", "experts", "pairs", "tables", "alone"]
 SCOPES: tuple[Scope, ...] = ("ranks", "experts", "pairs", "tables", "alone")
-"""What an invariant looks at: ranks, or experts, one at a time; pairs and maps; whole tables, partition by partition; and
+"""What an invariant looks at: ranks, or experts, one at a time; pairs and maps; tables, partition by partition; and
 answers that are asked for id by id."""
 ORDER: dict[str, Callable[[tuple[int, int]], tuple[int, ...]]] = {
     "ranks": lambda shape: (shape[1], shape[0]),

@@ -22,7 +22,7 @@ def as_table(outcomes: Sequence[Outcome[Any]], title: str) -> Table:
     for name in names:
         table.add_column(name, justify="right", overflow="fold")
     for law in dict.fromkeys(outcome.invariant for outcome in outcomes):
-        table.add_row(law, *(cell(found[law, name]) for name in names))
+        table.add_row(law, *(cell(found[law, name]) if (law, name) in found else "not sampled" for name in names))
     return table
 
 

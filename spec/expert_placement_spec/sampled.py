@@ -1,4 +1,4 @@
-"""Invariants of the rule beyond what can be exhausted: hypothesis, up to the limits of E and R.
+"""Invariants beyond what can be exhausted: hypothesis up to the limits of E and R, and whole maps of some partitions.
 
 SPEC.md, "How it is checked".
 """
@@ -10,18 +10,23 @@ import time
 from contextlib import closing
 from dataclasses import dataclass
 from functools import partial
+from math import log2
+from random import Random
 from typing import TYPE_CHECKING
 
 from hypothesis import HealthCheck, Phase, find, settings
 from hypothesis import strategies as st
 from hypothesis.errors import Flaky, NoSuchExample
 
-from expert_placement_spec.exhaustive import Counterexample, Outcome
+from expert_placement_spec.exhaustive import Counterexample, Outcome, Scope, points_of, scope_of
+from expert_placement_spec.exhaustive import Task as PartitionTask
+from expert_placement_spec.exhaustive import run_task as run_partition_task
 from expert_placement_spec.implementation import Implementation, load
 from expert_placement_spec.invariants import INVARIANTS, Invariant
 from expert_placement_spec.outcome import in_words
 from expert_placement_spec.processes import HERE
-from expert_placement_spec.reference import MAX
+from expert_placement_spec.reference import MAX, STRATEGIES
+from expert_placement_spec.report import merged
 from expert_placement_spec.reproduction import reproduced
 from expert_placement_spec.single import One, can_sample
 
@@ -114,7 +119,7 @@ def sample(
         progress: called with the invariants done and their total.
 
     Returns:
-        One outcome for each implementation and invariant that can be sampled. The same arguments give the same points.
+        One outcome for each implementation and invariant that can be sampled. The seed of the points is fixed.
     """
     laws = [law.name for law in INVARIANTS.values() if can_sample(law)]
     work = [Task(name, device, law, examples) for name in implementations for law in laws]
@@ -124,6 +129,77 @@ def sample(
             outcomes[task] = outcome
             progress(len(outcomes), len(work))
     return [outcomes[task] for task in work]
+
+
+MOST_EXPERTS, MOST_RANKS, MOST_PAIRS = 1 << 16, 1 << 11, 1 << 17
+"""The largest partitions whose maps and tables are sampled, and the most pairs of rank and expert that one may have."""
+POINTS_A_PARTITION = 200
+"""How many points are drawn for each partition whose maps and tables are sampled, all of them."""
+
+
+def large_shapes(examples: int, beyond: int) -> list[tuple[int, int]]:
+    """(E, R) of partitions for maps and tables: the same for the same arguments, larger ones as likely as small ones.
+
+    Args:
+        examples: how many points of the rule are sampled.
+        beyond: what was looked at exhaustively; every partition has more experts, or more ranks.
+    """
+    if beyond >= MOST_RANKS:
+        return []
+    chooser = Random(beyond)
+    shapes: list[tuple[int, int]] = []
+    while len(shapes) < -(-examples // POINTS_A_PARTITION):
+        experts, ranks = (round(2 ** chooser.uniform(0, log2(most))) for most in (MOST_EXPERTS, MOST_RANKS))
+        if max(experts, ranks) > beyond and experts * ranks <= MOST_PAIRS:
+            shapes.append((experts, ranks))
+    return shapes
+
+
+def sample_tables(
+    implementations: list[str],
+    examples: int,
+    beyond: int,
+    *,
+    device: str = "cpu",
+    workers: Workers = HERE,
+    progress: Callable[[int, int], None] = lambda done, total: None,
+) -> list[Outcome]:
+    """Checks the maps, tables and scalars of some large partitions, whole.
+
+    Args:
+        implementations: names of the form `module:attribute`.
+        examples: how many points of the rule are sampled; for each 200 of them one partition is looked at.
+        beyond: what was looked at exhaustively.
+        device: where implementations with torch arrays are evaluated.
+        workers: who shares the work; without other word it is done in this process.
+        progress: called with the partitions done and their total.
+
+    Returns:
+        One outcome for each implementation and invariant that was looked at. The same arguments give the same
+        partitions.
+    """
+    scopes: tuple[Scope, ...] = ("pairs", "tables", "alone")
+    work = [
+        PartitionTask(name, device, strategy, [shape], scope, points_of(shape, scope))
+        for name in implementations
+        for shape in large_shapes(examples, beyond)
+        for strategy in STRATEGIES
+        for scope in scopes
+    ]
+    found = [
+        Outcome(name, law.name) for name in implementations for law in INVARIANTS.values() if scope_of(law) in scopes
+    ]
+    with closing(workers.run_all(run_partition_task, work)) as results:
+        for done, (_, outcomes) in enumerate(results, 1):
+            found += outcomes
+            progress(done, len(work))
+    outcomes = merged(found)
+    broken = [outcome.counterexample for outcome in outcomes if outcome.counterexample is not None]
+    again = dict(workers.run_all(reproduced, broken))
+    for outcome in outcomes:
+        if outcome.counterexample is not None:
+            outcome.counterexample = again[outcome.counterexample]
+    return [one for one in outcomes if one.cases or one.counterexample is not None]
 
 
 def sample_one(implementation: Implementation, law: Invariant, examples: int) -> Outcome:

@@ -63,6 +63,12 @@ def test_every_row_is_an_option_and_says_of_which_kind() -> None:
         ("--experts abc --ranks 2", "experts=`abc` is out of range, expected an integer of 0 or more"),
         ("--experts 3 --ranks 1.5", "ranks=`1.5` is out of range, expected an integer of 1 or more"),
         ("--experts= --ranks 2", "experts=`` is out of range, expected an integer of 0 or more"),
+        ("--experts 3_0 --ranks 2", "experts=`3_0` is out of range, expected an integer of 0 or more"),
+        (
+            "--experts \uff13\uff10 --ranks 2",
+            "experts=`\uff13\uff10` is out of range, expected an integer of 0 or more",
+        ),
+        ("--experts=\t30 --ranks 2", "experts=`\\t30` is out of range, expected an integer of 0 or more"),
         ("--experts \x1b[1m --ranks 2", "experts=`\\x1b[1m` is out of range, expected an integer of 0 or more"),
         (
             f"--experts {'9' * 5000} --ranks 2",

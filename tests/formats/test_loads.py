@@ -189,6 +189,45 @@ def test_bad_arrays_and_tensors_are_refused_with_the_place(tmp_path: Path, conte
     assert refused(write(tmp_path / "loads.pt", {"logical_count": torch.from_numpy(array)})).startswith(message)
 
 
+@pytest.mark.parametrize(
+    ("layers", "message"),
+    [
+        ([0], "`layers` is an array of 1, expected an array with the layer of each of 2 rows"),
+        (3, "`layers` is `3`, expected an array with the layer of each of 2 rows"),
+        ([0, True], "`layers[1]` is `true`, expected the id of a layer, an integer of 0 or more"),
+        ([-1, 0], "`layers[0]` is `-1`, expected the id of a layer, an integer of 0 or more"),
+        ([4, 4], "`layers[1]` is 4, which stands earlier too, expected each layer once"),
+    ],
+)
+def test_layers_that_are_no_ids_of_the_rows_are_refused(tmp_path: Path, layers: Any, message: str) -> None:
+    assert refused(write(tmp_path / "loads.json", {"counts": [[1], [2]], "layers": layers})) == message
+
+
+@pytest.mark.parametrize(
+    ("shape", "descr", "message"),
+    [
+        ("(True, 6)", "'<f8'", "the header of the array is damaged: the shape is (True, 6)"),
+        (f"({2**70}, 0)", "'<f8'", f"the array has the shape ({2**70}, 0), more rows than the file has bytes"),
+        (f"({2**40}, 0)", "'<i4'", f"the array has the shape ({2**40}, 0), more rows than the file has bytes"),
+        (f"({'1, ' * 70})", "'<f8'", "the array can not be made: "),
+        ("(1, 3)", "('<i4', (2,))", "the array holds ('<i4', (2,)), expected numbers"),
+        ("(1, 1)", "[('a', '<f8')]", "the array holds [('a', '<f8')], expected numbers"),
+        ("(1, 1)", "'<U2'", "the array holds <U2, expected numbers"),
+    ],
+)
+def test_a_forged_header_is_refused_at_once(tmp_path: Path, shape: str, descr: str, message: str) -> None:
+    file = tmp_path / "loads.npy"
+    file.write_bytes(npy_header(shape, descr) + bytes(8))
+    if shape.endswith("0)"):
+        file.write_bytes(npy_header(shape, descr))
+    assert refused(file).startswith(message)
+
+
+def test_a_tensor_of_nothing_with_many_rows_is_refused(tmp_path: Path) -> None:
+    file = write(tmp_path / "loads.pt", torch.empty(2**30, 0))
+    assert refused(file) == f"the tensor has the shape ({2**30}, 0), more rows than the file has bytes"
+
+
 def npy_header(shape: str, descr: str = "'<f8'") -> bytes:
     text = f"{{'descr': {descr}, 'fortran_order': False, 'shape': {shape}, }}".ljust(117).encode() + b"\n"
     return b"\x93NUMPY\x01\x00" + len(text).to_bytes(2, "little") + text

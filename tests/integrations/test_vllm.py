@@ -167,6 +167,12 @@ def test_ranks_beyond_the_last_expert_own_nothing() -> None:
             assert (count, expert_map.tolist(), mask.tolist()) == (0, [-1, -1, 0], [0, 0, 1, 0])
 
 
+@pytest.mark.parametrize("wrong", ["no", 1, None])
+def test_a_mask_that_is_asked_for_by_no_bool_is_refused(wrong: Any) -> None:
+    with pytest.raises(TypeError, match=rf"^return_expert_mask must be a bool, got `{type(wrong).__name__}`$"):
+        determine_expert_map(8, 0, 30, return_expert_mask=wrong)
+
+
 def test_shared_experts_are_appended_only_beside_a_mask() -> None:
     _, expert_map, mask = determine_expert_map(8, 7, 30, "linear", 2)
     assert expert_map is not None

@@ -376,15 +376,17 @@ def test_an_implementation_that_ends_its_process_at_once_is_an_error(name: str) 
     with pytest.raises(ValueError) as caught, Workers(1) as workers:  # noqa: PT011 - the whole message is compared
         check([f"tests.spec.{name}"], SMALL, workers=workers)
     assert str(caught.value) == (
-        f"a worker process ended with exit code 0 while it checked implementation `tests.spec.{name}`, at its import or "
-        "its first partition"
+        f"a worker process ended with exit code 0 while it checked implementation `tests.spec.{name}`, at its import "
+        "or its first partition"
     )
 
 
 def test_one_that_ends_its_process_for_large_partitions_is_an_error() -> None:
     with pytest.raises(ValueError, match=r"by samples of") as caught, Workers(1) as workers:
         sample(["tests.spec.odd:EndsItsProcessWhereLarge"], 20, workers=workers)
-    assert str(caught.value).startswith("a worker process ended with exit code 0 while it checked implementation `tests")
+    assert str(caught.value).startswith(
+        "a worker process ended with exit code 0 while it checked implementation `tests"
+    )
 
 
 def test_answers_that_depend_on_the_order_of_calls_break_laws_and_not_the_check() -> None:

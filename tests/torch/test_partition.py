@@ -303,12 +303,13 @@ def test_an_unknown_strategy_is_refused_in_the_words_of_the_core(call: str) -> N
 def test_a_tensor_of_no_integers_is_a_type_error(query: str) -> None:
     parameter = "rank" if query in ("count", "start") else "expert"
     for dtype in (torch.float32, torch.float64, torch.bool, torch.float16):
-        wrong = torch.zeros(3, dtype=dtype)
-        with pytest.raises(TypeError, match=rf"^{parameter} must have an integer dtype, got {dtype}$"):
+        wrong, name = torch.zeros(3, dtype=dtype), str(dtype).removeprefix("torch.")
+        known = "int32, int64, int16, int8, uint8"
+        with pytest.raises(TypeError, match=rf"^{parameter} must have one of the dtypes {known}, got {name}$"):
             QUERIES[query](30, 8, wrong)
-        with pytest.raises(TypeError, match=r"^num_experts must have an integer dtype"):
+        with pytest.raises(TypeError, match=r"^num_experts must have one of the dtypes "):
             QUERIES[query](wrong, 8, 0)
-        with pytest.raises(TypeError, match=r"^num_ranks must have an integer dtype"):
+        with pytest.raises(TypeError, match=r"^num_ranks must have one of the dtypes "):
             QUERIES[query](30, wrong, 0)
     for nothing in (True, 1.5, "0", None, [0]):
         with pytest.raises(TypeError, match=rf"^{parameter} must be an int or a tensor, got `"):
@@ -574,6 +575,55 @@ def test_everything_compiles_as_one_dynamic_graph(strategy: Strategy) -> None:
         rank = torch.tensor(1)
         assert_all_equal(compiled(experts, ranks, rank, strategy), everything(experts, ranks, rank, strategy), strategy)
     assert len(graphs) == seen, "a shape like an earlier one was compiled again"
+
+
+@pytest.mark.usefixtures("_fresh_compiler")
+@each_strategy
+@pytest.mark.filterwarnings("ignore::DeprecationWarning:torch", "ignore::FutureWarning:torch")
+def test_everything_compiles_for_many_ranks_at_once(strategy: Strategy) -> None:
+    backend, graphs = counting_backend("aot_eager")
+    compiled: Any = torch.compile(everything, fullgraph=True, dynamic=True, backend=backend)
+    for experts, ranks in COMPILED_CASES:
+        ids = torch.tensor([0, ranks - 1, ranks, -1])
+        expected = everything(experts, ranks, ids, strategy)
+        assert_all_equal(compiled(experts, ranks, ids, strategy), expected, f"{experts} over {ranks}, {strategy}")
+    assert len(graphs) <= 3
+
+
+def everything_of_a_known_rank(experts: int, ranks: int, rank: int, strategy: Strategy) -> tuple[torch.Tensor, ...]:
+    """All queries and maps with the rank as an int, which stands for an expert too."""
+    return (
+        *(ask(experts, ranks, rank, strategy) for ask in QUERIES.values()),
+        ept.expert_map(experts, ranks, rank, strategy),
+        ept.expert_map_with_shared(experts, ranks, rank, 2, strategy),
+        ept.expert_map_with_sentinel(experts, ranks, rank, strategy),
+        ept.expert_mask(experts, ranks, rank, 2, strategy),
+    )
+
+
+@pytest.mark.usefixtures("_fresh_compiler")
+@each_strategy
+@pytest.mark.filterwarnings("ignore::DeprecationWarning:torch", "ignore::FutureWarning:torch")
+def test_everything_compiles_for_a_rank_that_is_an_int(strategy: Strategy) -> None:
+    compiled: Any = torch.compile(everything_of_a_known_rank, fullgraph=True, dynamic=True, backend="aot_eager")
+    for experts, ranks in COMPILED_CASES:
+        for rank in sorted({0, 1, min(experts, ranks) - 1}):
+            expected = everything_of_a_known_rank(experts, ranks, rank, strategy)
+            assert_all_equal(compiled(experts, ranks, rank, strategy), expected, f"{experts} over {ranks}, {rank}")
+
+
+@pytest.mark.parametrize("query", QUERIES)
+def test_tensors_that_do_not_broadcast_are_refused_by_their_names(query: str) -> None:
+    parameter = "rank" if query in ("count", "start") else "expert"
+    message = rf"^num_experts of shape \(2,\), {parameter} of shape \(3,\) do not broadcast, expected shapes that do$"
+    with pytest.raises(ValueError, match=message):
+        QUERIES[query](torch.tensor([30, 31]), 8, torch.tensor([0, 1, 2]), "linear")
+
+
+@pytest.mark.parametrize("query", QUERIES)
+def test_a_tensor_that_is_not_dense_is_refused(query: str) -> None:
+    with pytest.raises(TypeError, match=r"must be a dense tensor, got the layout torch.sparse_coo$"):
+        QUERIES[query](30, 8, torch.tensor([0, 1]).to_sparse(), "linear")
 
 
 @pytest.mark.usefixtures("_fresh_compiler")

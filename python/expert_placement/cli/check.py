@@ -22,6 +22,7 @@ Every argument is the conformance run's own: [bold]expert-placement check --help
 """
 
 REFERENCE = "expert_placement_spec.reference:Partition"
+PACKAGE = "expert_placement"
 COMPILED = "expert_placement:Partition"
 TORCH = "expert_placement.conformance:TorchPartition"
 
@@ -32,7 +33,9 @@ def command(context: typer.Context) -> None:
 
 
 def check(arguments: Sequence[str]) -> int:
-    """Checks the reference model, the compiled core and the torch implementation, unless the arguments name others.
+    """Checks the reference model, the compiled core and, of partitions, the torch implementation.
+
+    The arguments may name others.
 
     Args:
         arguments: those of the specification's own `check`.
@@ -49,11 +52,15 @@ def check(arguments: Sequence[str]) -> int:
         if (error.name or "").partition(".")[0] != "expert_placement_spec":
             raise
         raise Refused("`check` needs the specification: pip install expert-placement-spec") from None
-    names_others = any(argument.partition("=")[0] == "--implementation" for argument in arguments)
-    if not names_others and find_spec("torch") is None:
+    needs_none = any(argument.partition("=")[0] in ("--implementation", "--help") for argument in arguments)
+    if not needs_none and find_spec("torch") is None:
         raise Refused("`check` needs torch: pip install 'expert-placement[torch]'")
     try:
-        return int(command.run_arguments(arguments, [REFERENCE, COMPILED, TORCH], "expert-placement check"))
+        chapters = import_module("expert_placement_spec.chapters")
+        cases = import_module("expert_placement_spec.cases")
+        ours = {chapter: [cases.Chapter.reference, PACKAGE] for chapter in chapters.CHAPTERS}
+        ours[chapters.PARTITION] = [REFERENCE, COMPILED, TORCH]
+        return int(command.run_arguments(arguments, ours, "expert-placement check"))
     except ValueError as error:
         # An error of the operating system is about the output, which the program ends for by itself.
         raise Refused(str(error)) from None

@@ -61,11 +61,14 @@ def _reader(name: str, kind: type[int] | type[float], expected: str) -> Callable
         if not isinstance(value, str):
             return value
         try:
+            # Python reads `3_0`, full-width digits and blanks too, which no other program would take for this number.
+            if not value.isascii() or "_" in value or value != value.strip():
+                raise ValueError
             return kind(value)
         except ValueError:
             shown = value if len(value) <= _LONGEST else f"{value[:_LONGEST]}..."
             # An integer of thousands of digits is one that Python does not read.
-            fewer = ", and fewer digits" if value.strip().lstrip("+-").isdecimal() else ""
+            fewer = ", and fewer digits" if value.isascii() and value.lstrip("+-").isdecimal() else ""
             raise Refused(f"{name}=`{printable(shown)}` is out of range, expected {expected}{fewer}") from None
 
     return read

@@ -6,6 +6,7 @@ import json
 import re
 from typing import TYPE_CHECKING
 
+from expert_placement._text import excerpt
 from expert_placement._text import printable as printable
 from expert_placement.formats.files import read_bytes
 
@@ -99,7 +100,7 @@ def find_fault(text: str) -> tuple[int, str] | None:
         elif at_key:
             key, seen = json.loads(token), keys[-1]
             if seen is not None and key in seen:
-                return match.start(), f"duplicate key `{printable(key)}`"
+                return match.start(), f"duplicate key `{excerpt(key, 80)}`"
             if seen is not None:
                 seen.add(key)
             at_key = False

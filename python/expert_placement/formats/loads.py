@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn, TypeAlias
 
 from expert_placement.formats.files import read_existing
 from expert_placement.formats.json_object import kind, parse, printable, shown
+from expert_placement.formats.tables import first_repeated
 from expert_placement.formats.tensors import is_binary, parse_tensors
 
 if TYPE_CHECKING:
@@ -37,7 +38,7 @@ class RecordedLoads(NamedTuple):
     loads: npt.NDArray[np.int64] | npt.NDArray[np.float64]
     """`[L, E]`, or `[W, L, E]` for W windows; finite, at least 0; W and L at least 1."""
     layer_ids: tuple[int, ...] | None
-    """Which layer of the model each row is, where the file's `layers` says so for every row."""
+    """Which layer of the model each row is, where the file has `layers`: ids of 0 or more, each of them once."""
 
 
 def read_loads(path: str | os.PathLike[str]) -> npt.NDArray[np.int64] | npt.NDArray[np.float64]:
@@ -82,8 +83,21 @@ def read_recorded_loads(path: str | os.PathLike[str]) -> RecordedLoads:
     loads = _from_lists(table, refuse) if isinstance(table, list) else _from_array(table, refuse)
     if not _total(loads) <= _MAX_TOTAL:
         refuse(f"the loads sum to more than {_MAX_TOTAL:g}")
-    named = isinstance(ids, list) and len(ids) == loads.shape[-2] and all(type(layer) is int for layer in ids)
-    return RecordedLoads(loads, tuple(ids) if named and isinstance(ids, list) else None)
+    return RecordedLoads(loads, None if ids is None else _layer_ids(ids, loads.shape[-2], refuse))
+
+
+def _layer_ids(ids: object, num_layers: int, refuse: _Refuse) -> tuple[int, ...]:
+    """The layers of the model that the rows are of, each of them once."""
+    if not isinstance(ids, list) or len(ids) != num_layers:
+        found = f"an array of {len(ids)}" if isinstance(ids, list) else kind(ids)
+        refuse(f"`layers` is {found}, expected an array with the layer of each of {num_layers} rows")
+    for row, layer in enumerate(ids):
+        if type(layer) is not int or layer < 0:
+            refuse(f"`layers[{row}]` is {kind(layer)}, expected the id of a layer, an integer of 0 or more")
+    repeated = first_repeated(ids)
+    if repeated is not None:
+        refuse(f"`layers[{repeated}]` is {shown(ids[repeated])}, which stands earlier too, expected each layer once")
+    return tuple(ids)
 
 
 def _table(root: object, refuse: _Refuse) -> tuple[list[Any] | npt.NDArray[Any], object]:

@@ -8,10 +8,10 @@ import warnings
 import zipfile
 from typing import TYPE_CHECKING, Any
 
-from expert_placement.formats.json_object import printable
+from expert_placement._text import digits, excerpt, printable
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     import numpy as np
     import numpy.typing as npt
@@ -63,15 +63,30 @@ def _parse_npy(name: str, content: bytes) -> npt.NDArray[Any]:
         raise ValueError(f"{name}: the header of the array is damaged: {_first_line(error)}") from None
     if dtype.hasobject:
         raise ValueError(f"{name}: the array holds Python objects, expected numbers")
-    if any(size < 0 for size in shape):
-        raise ValueError(f"{name}: the header of the array is damaged: the shape is {shape}")
+    if dtype.kind not in "biufc" or dtype.subdtype is not None:
+        raise ValueError(f"{name}: the array holds {excerpt(str(dtype), 80)}, expected numbers")
+    if not all(type(size) is int and size >= 0 for size in shape):
+        raise ValueError(f"{name}: the header of the array is damaged: the shape is {excerpt(str(shape), 80)}")
     # Told before the array is made: a header may promise more than there is memory.
     needed, there = math.prod(shape) * dtype.itemsize, len(content) - stream.tell()
     if needed != there:
-        raise ValueError(f"{name}: the array of shape {shape} needs {needed} bytes, and the file has {there}")
+        given = f"the array of shape {excerpt(str(shape), 80)} needs {digits(needed)} bytes"
+        raise ValueError(f"{name}: {given}, and the file has {there}")
+    _expect_filled(name, "the array", shape, len(content))
     stream.seek(0)
-    array: npt.NDArray[Any] = np.lib.format.read_array(stream, allow_pickle=False)
+    try:
+        array: npt.NDArray[Any] = np.lib.format.read_array(stream, allow_pickle=False)
+    except Exception as error:
+        raise ValueError(f"{name}: the array can not be made: {_first_line(error)}") from None
     return array
+
+
+def _expect_filled(name: str, what: str, shape: Sequence[int], num_bytes: int) -> None:
+    """Refuses a table of nothing that has more rows than its file has bytes: whoever lists them has no memory left."""
+    if max(shape, default=0) > num_bytes:
+        raise ValueError(
+            f"{name}: {what} has the shape {excerpt(str(tuple(shape)), 80)}, more rows than the file has bytes"
+        )
 
 
 def _parse_pt(name: str, content: bytes) -> object:
@@ -101,6 +116,7 @@ def _parse_pt(name: str, content: bytes) -> object:
         most = max(value.numel() * value.element_size(), value.untyped_storage().nbytes())
         if most > len(content):
             raise ValueError(f"{name}: {where} needs {most} bytes, and the file has {len(content)}")
+        _expect_filled(name, where, value.shape, len(content))
         # numpy has no bfloat16 and no narrower float; a float64 holds all of them.
         is_narrow = value.is_floating_point() and value.element_size() < 4
         try:
@@ -109,7 +125,7 @@ def _parse_pt(name: str, content: bytes) -> object:
             raise ValueError(f"{name}: {where} is of {value.dtype}, expected integers or floats") from None
 
     if isinstance(root, dict):
-        return {key: plain(value, f"`{printable(str(key))}`") for key, value in root.items()}
+        return {key: plain(value, f"`{excerpt(str(key), 80)}`") for key, value in root.items()}
     if isinstance(root, (tuple, list)):
         return [plain(value, f"tensor {index}") for index, value in enumerate(root)]
     return plain(root, "the tensor")

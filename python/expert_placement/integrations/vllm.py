@@ -55,13 +55,16 @@ def determine_expert_map(
     Raises:
         ValueError: `ep_size`, `global_num_experts` or `num_fused_shared_experts` out of range, or an unknown strategy.
         IndexError: `ep_rank` out of range.
-        TypeError: a count or a rank that is no int, or a strategy that is no str.
+        TypeError: a count or a rank that is no int, a strategy that is no str, or a `return_expert_mask` that is no
+            bool.
 
     Example:
         >>> determine_expert_map(ep_size=8, ep_rank=7, global_num_experts=30)[0]
         3
     """
     _check_strategy(expert_placement_strategy)
+    if not isinstance(return_expert_mask, bool):
+        raise TypeError(f"return_expert_mask must be a bool, got `{type(return_expert_mask).__name__}`")
     num_experts, num_ranks, rank, num_shared_experts, count = _core._vllm_partition(
         ep_size, ep_rank, global_num_experts, expert_placement_strategy, num_fused_shared_experts
     )

@@ -1,11 +1,12 @@
 """The partition in torch operations: a second implementation, independent of the compiled core. SPEC.md, "Formulas".
 
-Arithmetic is int64, since r * E of the proportional strategy leaves int32; results are int32. Inside of `torch.compile` an
-error is raised while the function is traced, and reaches the caller as torch's own, which quotes it.
+Arithmetic is int64, since r * E of the proportional strategy leaves int32; results are int32. Inside of `torch.compile`
+an error is raised while the function is traced, and reaches the caller as torch's own, which quotes it.
 """
 
 from __future__ import annotations
 
+import itertools
 import operator
 from typing import TYPE_CHECKING, Any, SupportsIndex, TypeAlias
 
@@ -332,13 +333,17 @@ def _shape(num_experts: SupportsIndex, num_ranks: SupportsIndex, strategy: str) 
 
 
 def _check_shapes(arguments: dict[str, _Number]) -> None:
-    """Refuses tensors that do not broadcast."""
-    shapes = {name: tuple(value.shape) for name, value in arguments.items() if isinstance(value, Tensor)}
-    try:
-        torch.broadcast_shapes(*shapes.values())
-    except RuntimeError:
-        given = ", ".join(f"{name} of shape {shape}" for name, shape in shapes.items())
-        raise ValueError(f"{given} do not broadcast, expected shapes that do") from None
+    """Refuses tensors that do not broadcast; torch's own words would not say which they are."""
+    shapes = [value.shape for value in arguments.values() if isinstance(value, Tensor)]
+    for left, right in itertools.combinations(shapes, 2):
+        # Sizes are compared from the last one; shapes that go together by twos do so all at once.
+        if any(one != other and one != 1 and other != 1 for one, other in zip(left[::-1], right[::-1], strict=False)):
+            given = ", ".join(
+                f"{name} of shape {tuple(value.shape)}"
+                for name, value in arguments.items()
+                if isinstance(value, Tensor)
+            )
+            raise ValueError(f"{given} do not broadcast, expected shapes that do")
 
 
 def _check_strategy(strategy: object) -> None:
@@ -406,7 +411,9 @@ def _int(parameter: str, value: object, expected: str = "an int") -> int:
 def _integers(parameter: str, value: Tensor) -> Tensor:
     if value.dtype not in _INTEGERS:
         names = ", ".join(str(dtype).removeprefix("torch.") for dtype in _INTEGERS)
-        raise TypeError(f"{parameter} must have one of the dtypes {names}, got {str(value.dtype).removeprefix('torch.')}")
+        raise TypeError(
+            f"{parameter} must have one of the dtypes {names}, got {str(value.dtype).removeprefix('torch.')}"
+        )
     if value.is_nested or value.layout != torch.strided:
         raise TypeError(f"{parameter} must be a dense tensor, got the layout {value.layout}")
     return value.to(torch.int64)

@@ -309,21 +309,17 @@ fn write_not_uniform(f: &mut fmt::Formatter<'_>, partition: Partition) -> fmt::R
     let (experts, ranks) = (partition.num_experts(), partition.num_ranks());
     let redundant = partition.min_redundant_experts();
     write!(f, "num_experts={experts} does not divide by num_ranks={ranks}, so slabs are not equal: ")?;
-    if crate::with_redundant_experts(experts, redundant).is_err() {
-        return f.write_str("use a rank count that divides it");
+    if let Ok(total) = crate::with_redundant_experts(experts, redundant) {
+        let plural = if redundant == 1 { "" } else { "s" };
+        write!(f, "add {redundant} redundant expert{plural} ({total} over {ranks} ranks), or ")?;
     }
-    write!(
-        f,
-        "add {redundant} redundant expert{} ({} over {ranks} ranks)",
-        if redundant == 1 { "" } else { "s" },
-        u64::from(experts) + u64::from(redundant),
-    )?;
     match partition.nearest_legal_ranks() {
-        (Some(below), Some(above)) => write!(f, ", or use {below} or {above} ranks"),
+        (Some(below), Some(above)) => write!(f, "use {below} or {above} ranks"),
         (Some(count), None) | (None, Some(count)) => {
-            write!(f, ", or use {count} rank{}", if count == 1 { "" } else { "s" })
+            write!(f, "use {count} rank{}", if count == 1 { "" } else { "s" })
         }
-        (None, None) => Ok(()),
+        // Where slabs are not equal there are two ranks or more, and one rank is legal.
+        (None, None) => f.write_str("use 1 rank"),
     }
 }
 

@@ -10,7 +10,7 @@
     reason = "a test stops at the first thing that is not as it should be"
 )]
 
-use expert_placement::limits::{Limit, NUM_EXPERTS, NUM_RANKS, NUM_SHARED_EXPERTS};
+use expert_placement::limits::{Limit, NUM_EXPERTS, NUM_LISTED_RANKS, NUM_RANKS, NUM_SHARED_EXPERTS};
 use expert_placement::{ABSENT, Error, ExpertMap, Partition, Printable, Strategy, legal_ranks, with_redundant_experts};
 use proptest::prelude::*;
 
@@ -426,9 +426,19 @@ fn legal_ranks_are_the_divisors() {
             assert_eq!(p.is_uniform(), divisors.contains(&ranks));
             let least = (0..ranks).find(|n| (experts + n) % ranks == 0).unwrap();
             assert_eq!(p.min_redundant_experts(), least);
+            let below = divisors.iter().copied().filter(|count| *count < ranks).max();
+            assert_eq!(p.nearest_legal_ranks(), (below, divisors.iter().copied().find(|count| *count > ranks)));
         }
     }
     assert_eq!(legal_ranks(0, 3).unwrap(), [1, 2, 3]);
+    let listed = NUM_LISTED_RANKS.max();
+    assert_eq!(legal_ranks(0, listed).unwrap().len(), usize::try_from(listed).unwrap());
+    let message = format!("max_ranks={} is out of range, expected 1..={listed}", listed + 1);
+    assert_eq!(legal_ranks(0, listed + 1).unwrap_err().to_string(), message);
+    let nearest = |experts, ranks| Partition::new(experts, ranks, Strategy::Linear).unwrap().nearest_legal_ranks();
+    assert_eq!((nearest(0, 1), nearest(0, 5)), ((None, Some(2)), (Some(4), Some(6))));
+    assert_eq!(nearest(0, NUM_RANKS.max()), (Some(NUM_RANKS.max() - 1), None));
+    assert_eq!(nearest(30, NUM_RANKS.max()), (Some(30), None));
     assert_eq!(legal_ranks(256, 72).unwrap(), [1, 2, 4, 8, 16, 32, 64]);
     assert_eq!(legal_ranks(NUM_EXPERTS.max(), NUM_RANKS.max()).unwrap(), [1, NUM_EXPERTS.max()]);
 }
