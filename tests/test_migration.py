@@ -182,9 +182,70 @@ def test_weights_that_do_not_fit_are_refused() -> None:
     old = Placement.from_physical_to_logical([[0, 1, 2]], num_experts=3, topology=Topology(3))
     new = Placement.from_physical_to_logical([[1, 2, 0]], num_experts=3, topology=Topology(3))
     plan = plan_migration(old, new)
-    for shape, message in (((3,), "1 dimensions"), ((1, 2), "2 slots, expected at least 3"), ((0, 3), "0 layers")):
+    with pytest.raises(ValueError, match=r"^weights has 1 dimensions, expected at least 2"):
+        plan.apply(torch.zeros(3))
+    for shape in ((1, 2), (0, 3), (2, 3), (1, 4, 5)):
+        message = rf"^weights has the shape {re.escape(str(shape))}, expected \[1, 3, \.\.\.\]$"
         with pytest.raises(ValueError, match=message):
             plan.apply(torch.zeros(shape))
+    assert repr(plan) == "<Migration of 3 moves, 3 of them transfers, in 1 batches, over 1 x 3 slots>"
+
+
+DTYPES = [
+    value
+    for name, value in sorted(vars(torch).items())
+    if isinstance(value, torch.dtype) and not name.startswith("q") and "bits" not in name
+]
+
+
+@pytest.mark.filterwarnings("ignore:.*support is experimental:UserWarning")
+@pytest.mark.parametrize("dtype", sorted(set(DTYPES), key=str), ids=str)
+def test_weights_of_every_dtype_are_moved(dtype: Any) -> None:
+    old = Placement.from_physical_to_logical([[0, 1, 2]], num_experts=3, topology=Topology(3))
+    new = Placement.from_physical_to_logical([[1, 2, 0]], num_experts=3, topology=Topology(3))
+    try:
+        size = torch.empty(0, dtype=dtype).element_size()
+    except RuntimeError as error:
+        pytest.skip(f"torch has no tensors of {dtype} here: {error}")
+    held = torch.arange(1 * 3 * 2 * size, dtype=torch.uint8).view(1, 3, 2 * size)
+    weights = held.view(dtype)
+    result = plan_migration(old, new).apply(weights)
+    assert result.dtype == dtype
+    assert result.shape == weights.shape
+    assert torch.equal(result.view(torch.uint8), held[:, [1, 2, 0]])
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning:torch", "ignore:.*uantiz")
+def test_weights_in_any_layout_are_moved() -> None:
+    old = Placement.from_physical_to_logical([[0, 1, 2]], num_experts=3, topology=Topology(3))
+    new = Placement.from_physical_to_logical([[1, 2, 0]], num_experts=3, topology=Topology(3))
+    plan = plan_migration(old, new)
+    whole = torch.randn(1, 3, 4, 5, dtype=torch.complex64)
+    for weights in (
+        whole.transpose(2, 3),
+        whole.conj(),
+        whole[..., ::2],
+        whole.imag,
+        whole[:, :, 0, 0],
+        whole[..., :0],
+    ):
+        assert torch.equal(plan.apply(weights), weights[:, [1, 2, 0]])
+    trained = torch.randn(1, 3, requires_grad=True)
+    assert not plan.apply(trained).requires_grad
+    with pytest.raises(TypeError, match=r"^weights must not be quantized"):
+        plan.apply(torch.quantize_per_tensor(torch.randn(1, 3), 0.1, 0, torch.qint8))
+
+
+def test_the_nodes_are_those_of_the_new_placement() -> None:
+    table, later = [[0, 1, 2, 0]], [[0, 1, 2, 2]]
+    for num_nodes, source in ((1, 2), (2, 2), (4, 2)):
+        old = Placement.from_physical_to_logical(table, num_experts=3, topology=Topology(4))
+        new = Placement.from_physical_to_logical(later, num_experts=3, topology=Topology(4, num_nodes))
+        assert plan_migration(old, new).moves.tolist() == [[0, 2, source, 3]]
+    # Expert 0 is on rank 0 of the first node and on rank 2, which is of the second only in the new placement.
+    old = Placement.from_physical_to_logical([[0, 1, 0, 2]], num_experts=3, topology=Topology(4))
+    new = Placement.from_physical_to_logical([[0, 1, 2, 0]], num_experts=3, topology=Topology(4, 2))
+    assert [0, 0, 2, 3] in plan_migration(old, new).moves.tolist()
 
 
 @given(pairs(), st.integers(1, 3))

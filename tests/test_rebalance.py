@@ -463,3 +463,95 @@ def test_complex_and_nested_loads_are_refused_by_name() -> None:
     nested = torch.nested.nested_tensor([torch.ones(2), torch.ones(3)])
     with pytest.raises(TypeError, match=r"^loads must be a dense tensor whose values are known: it is nested$"):
         rebalance(nested, 6, Topology(2))
+
+
+# --- several windows --------------------------------------------------------------------------------------------------
+
+
+def windowed(placement: Placement, loads: Any) -> float:
+    """The sum over windows and layers of the busiest rank's load."""
+    return float(placement.rank_loads(loads).amax(-1).sum())
+
+
+@st.composite
+def windows(draw: st.DrawFn) -> tuple[Loads, int, Topology, int]:
+    """Loads of several windows, slots, even ranks and groups, ranks with more slots than experts among them."""
+    nodes = draw(st.sampled_from([1, 2]))
+    ranks = nodes * draw(st.integers(1, 3))
+    groups = nodes * draw(st.integers(1, 2))
+    experts = groups * draw(st.integers(1, 3))
+    each = draw(st.integers(-(-experts // ranks), -(-experts // ranks) + 4))
+    shape = (draw(st.integers(2, 3)), 1, experts)
+    values = draw(st.lists(st.integers(0, 9), min_size=int(np.prod(shape)), max_size=int(np.prod(shape))))
+    return np.array(values, dtype=float).reshape(shape), each * ranks, Topology(ranks, nodes), groups
+
+
+@given(windows())
+@settings(max_examples=400, deadline=None)
+def test_a_plan_for_windows_is_no_worse_than_one_for_their_sum_or_the_field_s(
+    case: tuple[Loads, int, Topology, int],
+) -> None:
+    """Domain: random; also where the ranks have more slots than there are experts."""
+    loads, slots, topology, groups = case
+    plan = rebalance(loads, slots, topology, num_groups=groups)
+    time = windowed(plan, loads)
+    for other in (
+        rebalance(loads.sum(0), slots, topology, num_groups=groups),
+        rebalance(loads, slots, topology, "deepseek", num_groups=groups),
+    ):
+        assert time <= windowed(other, loads) * (1 + 1e-12)
+
+
+@pytest.mark.parametrize(
+    ("loads", "slots", "topology", "groups", "most"),
+    [
+        ([[[5, 1, 0, 6]], [[0, 8, 2, 3]]], 10, Topology(2, 2, slots_per_rank=5), 4, 14.0),
+        ([[[0, 5, 1, 2]], [[0, 0, 0, 3]]], 12, Topology(2, 2), 2, 8.0),
+        ([[[3, 0, 2, 2]], [[2, 0, 7, 5]]], 6, Topology(2), 1, 11.5),
+    ],
+)
+def test_windows_with_few_choices(loads: Any, slots: int, topology: Topology, groups: int, most: float) -> None:
+    assert windowed(rebalance(loads, slots, topology, num_groups=groups), loads) <= most
+
+
+def test_many_windows_are_balanced_by_exchanges() -> None:
+    loads = np.random.default_rng(0).lognormal(0, 1, (16, 1, 256))
+    plan = rebalance(loads, 288, Topology(32))
+    assert plan.balancedness(loads) > 0.75
+    assert rebalance(loads.sum(0), 288, Topology(32)).balancedness(loads) < 0.6
+
+
+def test_a_small_budget_is_spent_by_the_windows() -> None:
+    loads = np.random.default_rng(1).lognormal(0, 1, (4, 2, 64))
+    start = Placement.from_physical_to_logical([[*range(64), *range(8)]] * 2, num_experts=64, topology=Topology(8))
+    times = [windowed(start, loads)]
+    for budget in (1, 2, 4, 8, 16):
+        plan = rebalance(loads, 72, Topology(8), previous=start, max_moves=budget)
+        assert moves(start, plan) <= budget
+        times.append(windowed(plan, loads))
+    assert times[1] < times[0]
+    assert times == sorted(times, reverse=True)
+
+
+# --- the unit of the loads --------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("policy", ["balanced", "deepseek"])
+@pytest.mark.parametrize("exponent", [-1000, -200, -140, -100, -1, 1, 64, 120, 127, 200, 900])
+def test_the_unit_of_the_loads_does_not_matter(policy: Any, exponent: int) -> None:
+    loads = np.random.default_rng(2).lognormal(0, 1, (3, 24))
+    plan = rebalance(loads, 32, Topology(8), policy)
+    assert rebalance(loads * 2.0**exponent, 32, Topology(8), policy) == plan
+
+
+@pytest.mark.parametrize("exponent", [-1040, -160, -101, 0, 125, 127, 128, 990])
+def test_loads_out_of_the_range_of_float32_are_planned_as_the_model_plans_them(exponent: int) -> None:
+    loads = (np.random.default_rng(3).integers(0, 50, 24) * 2.0**exponent).tolist()
+    plan = rebalance([loads], 32, Topology(8), "deepseek")
+    assert table(plan)[0].tolist() == deepseek.place(loads, 32, SpecTopology(8), 1)
+
+
+def test_equal_slots_are_one_topology_however_they_are_said() -> None:
+    assert Topology(3, slots_per_rank=[4, 4, 4]) == Topology(3, slots_per_rank=4)
+    assert Topology(3, slots_per_rank=[4, 4, 4]).slots_per_rank == 4
+    assert Topology(3, slots_per_rank=[4, 4, 5]).slots_per_rank == (4, 4, 5)

@@ -83,13 +83,13 @@ class Migration(_core.Migration):
             weights: `[L, P, ...]`, any dtype, on any device: what each slot holds under the old placement.
 
         Returns:
-            A new tensor of the same shape: what each slot holds under the new one. A slot that the new placement leaves
-            empty keeps what it had.
+            A new tensor of the same shape, without a history of gradients: what each slot holds under the new one. A
+            slot that the new placement leaves empty keeps what it had.
 
         Raises:
-            ValueError: weights of fewer layers or slots than the moves speak of, or of fewer than two dimensions.
-            TypeError: weights that are no tensor, or a sparse, nested or meta one, or one whose storage is smaller than
-                its shape.
+            ValueError: weights of another number of layers or slots.
+            TypeError: weights that are no tensor, or a sparse, nested, quantized or meta one, or one whose storage is
+                smaller than its shape.
         """
         from itertools import pairwise
 
@@ -98,18 +98,21 @@ class Migration(_core.Migration):
         if not isinstance(weights, torch.Tensor):
             raise TypeError(f"weights must be a torch.Tensor, got {type(weights).__name__}")
         _core._expect_dense("weights", weights)
+        if weights.is_quantized:
+            raise TypeError("weights must not be quantized, expected the integers and the scales, each by themselves")
         if weights.ndim < 2:
             raise ValueError(f"weights has {weights.ndim} dimensions, expected at least 2, [L, P, ...]")
-        if not self.num_moves:
-            return weights.clone()
+        shape = (self.num_layers, self.num_slots)
+        if tuple(weights.shape[:2]) != shape:
+            raise ValueError(f"weights has the shape {tuple(weights.shape)}, expected [{shape[0]}, {shape[1]}, ...]")
+        # Bytes are moved, since some dtypes can do nothing else.
+        whole = weights.detach().resolve_conj().resolve_neg().contiguous()
+        if not whole.numel():
+            return whole.clone()
+        result = whole.view(*shape, -1).view(torch.uint8).clone()
         moves = self.moves.to(weights.device, torch.int64)
-        for axis, (name, columns) in enumerate((("layers", moves[:, :1]), ("slots", moves[:, 2:]))):
-            if moves.numel() and int(columns.max()) >= weights.shape[axis]:
-                needed = int(columns.max()) + 1
-                raise ValueError(f"weights has {weights.shape[axis]} {name}, expected at least {needed}")
-        result = weights.clone()
         writes = self.write_batches.to(weights.device)
-        staged = torch.empty_like(weights[:0, 0]).expand(0, *weights.shape[2:])
+        staged = result.new_empty(0, result.shape[-1])
         staged_moves = moves[:0]
         staged_writes = writes[:0]
         bounds = self.batches.tolist()
@@ -121,7 +124,11 @@ class Migration(_core.Migration):
             due = staged_writes == batch
             result[staged_moves[due, 0], staged_moves[due, 3]] = staged[due]
             staged, staged_moves, staged_writes = staged[~due], staged_moves[~due], staged_writes[~due]
-        return result
+        return result.view(weights.dtype).view(weights.shape)
+
+    def __repr__(self) -> str:
+        counts = f"{self.num_moves} moves, {self.num_transfers} of them transfers, in {self.num_batches} batches"
+        return f"<{type(self).__name__} of {counts}, over {self.num_layers} x {self.num_slots} slots>"
 
 
 def plan_migration(

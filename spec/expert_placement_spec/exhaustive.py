@@ -31,7 +31,7 @@ ALONE = {"scalars", "lists", "errors"}
 """Subjects that are asked id by id."""
 BLOCK = {"cpu": 1 << 16, "cuda": 1 << 24}
 """Points of one block: what a core's cache, or a GPU's memory, takes well."""
-GRID = {"cpu": 1 << 12, "cuda": 1 << 24}
+GRID = {"cpu": 1 << 13, "cuda": 1 << 24}
 """From how many pairs of rank and expert on a partition is a block by itself, and its pairs a grid."""
 TASK = 1 << 21
 """Points of one task at least: enough that handing it to another process costs little."""

@@ -25,7 +25,7 @@ def implies(premise: Any, conclusion: Any) -> Any:
 
 def choose(condition: Any, then: Any, otherwise: Any) -> Any:
     """`then` where the condition holds, `otherwise` elsewhere."""
-    if isinstance(condition, (bool, np.bool_)):
+    if condition is True or condition is False or isinstance(condition, np.bool_):
         return then if condition else otherwise
     if isinstance(condition, np.ndarray):
         return np.where(condition, then, otherwise)

@@ -628,6 +628,56 @@ def test_wrong_tensors_are_refused(tmp_path: Path, name: str) -> None:
         assert message.replace("float32", "float64").startswith(part)
 
 
+def test_layers_that_are_spelled_in_two_ways_are_refused(tmp_path: Path) -> None:
+    for first, second in (("0", "00"), ("10", "0xa"), ("1", "1.0"), ("1", "0b1")):
+        text = f"num_slots: 2\n{IGA}:\n  {first}: [0, 1]\n  {second}: [1, 0]\n"
+        message = refused(lambda text=text: tensorrt_llm.read(put(tmp_path / "p.yaml", text), 2, R2))
+        assert f"line 4, column 3: duplicate key `{second}`" in message
+    text = f"num_slots: 2\n{IGA}:\n  0: [0, 1]\nlayer_updates_per_iter: -1\n"
+    message = refused(lambda: tensorrt_llm.read(put(tmp_path / "p.yaml", text), 2, R2))
+    assert message.endswith("`layer_updates_per_iter` is `-1`, expected an integer of 0 or more")
+
+
+READ: Any = formats.read
+WRITE: Any = formats.write
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda path: READ(path, topology=4), "topology must be a Topology, got `int`"),
+        (lambda path: READ(path, num_experts=4.0), "num_experts must be an int, got `float`"),
+        (lambda path: READ(path, num_experts=True), "num_experts must be an int, got `bool`"),
+        (lambda path: READ(path, layer_ids=3), "layer_ids must be a sequence of ints, got `int`"),
+        (lambda path: READ(path, layer_ids=[True]), "layer_ids must be an int, got `bool`"),
+        (lambda path: WRITE(None, path, "native"), "placement must be a Placement, got `NoneType`"),
+    ],
+)
+def test_an_argument_of_another_type_is_refused_by_its_name(tmp_path: Path, call: Any, message: str) -> None:
+    path = tmp_path / "p.json"
+    make(TABLE, 4).save(path)
+    with pytest.raises(TypeError) as caught:
+        call(path)
+    assert str(caught.value) == message
+
+
+def test_more_layers_than_any_model_has_are_refused_at_once(tmp_path: Path) -> None:
+    path = tmp_path / "p.json"
+    make(TABLE, 4).save(path)
+    with pytest.raises(ValueError, match=r"^layer_ids has more than 1048576 layers, expected fewer$"):
+        formats.read(path, layer_ids=range(10**12))
+
+
+def test_a_file_for_more_ranks_than_memory_has_room_for_is_refused_at_once(tmp_path: Path) -> None:
+    path = tmp_path / "p.json"
+    make(TABLE, 4).save(path)
+    root = json.loads(path.read_text())
+    root["topology"]["num_ranks"] = 2**31 - 1
+    path.write_text(json.dumps(root))
+    message = refused(lambda: Placement.load(path))
+    assert message.endswith("`topology.num_ranks` is `2147483647`, expected 1..=1048576")
+
+
 @pytest.mark.parametrize("loader", ["CSafeLoader", "SafeLoader"])
 def test_broken_yaml_is_refused_by_either_parser(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, loader: str) -> None:
     import yaml

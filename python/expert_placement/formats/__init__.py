@@ -77,7 +77,7 @@ def read(
         ModuleNotFoundError: an extra is not installed that the file needs: torch for `.pt`, PyYAML for `.yaml`.
         ValueError: a file that is damaged, of no known format, or at odds with an argument. The message names the
             file, the field and the position.
-        TypeError: `num_experts` is no integer.
+        TypeError: an argument of another type.
 
     Example:
         >>> from expert_placement import Topology
@@ -99,6 +99,7 @@ def read_layers(
 
     if format is not None:
         _expect_known(format)
+    _expect_topology(topology)
     contents = Contents.of(path)
     return _parse(contents, format or _recognised(contents), num_experts, topology, layer_ids)
 
@@ -200,10 +201,14 @@ def write(
         OSError: the file cannot be written.
         ValueError: an unknown format, a suffix that several have, what the format has no way to say: the message
             names what and where; or the path of a pipe, a device or a socket.
+        TypeError: an argument of another type.
         ImportError: torch is not installed.
     """
     from expert_placement.formats import deepseek, native, sglang, tensorrt_llm, vllm_ascend
+    from expert_placement.placement import Placement
 
+    if not isinstance(placement, Placement):
+        raise TypeError(f"placement must be a Placement, got `{type(placement).__name__}`")
     chosen = format_of(path) if format is None else format
     _expect_known(chosen)
     options: dict[str, Any] = {"layer_ids": layer_ids, "num_hidden_layers": num_hidden_layers}
@@ -236,6 +241,13 @@ def format_of(path: str | os.PathLike[str]) -> str:
         who = f"the suffix is that of {', '.join(found)}" if found else "the suffix says no format"
         raise ValueError(f"`{printable(str(path))}`: {who}, expected one of {', '.join(FORMATS)} to be given")
     return found[0]
+
+
+def _expect_topology(topology: object) -> None:
+    from expert_placement._core import Topology
+
+    if topology is not None and not isinstance(topology, Topology):
+        raise TypeError(f"topology must be a Topology, got `{type(topology).__name__}`")
 
 
 def _expect_known(format: str) -> None:  # noqa: A002

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import hashlib
 import json
-import operator
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 from expert_placement import Topology
+from expert_placement._text import digits
 from expert_placement.formats.contents import MOST_BYTES
 from expert_placement.formats.files import write_bytes
 from expert_placement.formats.json_object import kind, printable, read_value, shown
-from expert_placement.formats.tables import integer, json_rows, rows_of
+from expert_placement.formats.tables import integer, integer_argument, json_rows, rows_of
 
 if TYPE_CHECKING:
     import os
@@ -29,6 +29,8 @@ VERSION = 1
 """Of the file's layout; the digest has a version of its own."""
 _EXPECTED = "a placement that expert_placement saved"
 _KEYS = ("format", "version", "num_experts", "topology", "topology_digest", "physical_to_logical", "digest")
+_MOST_RANKS = 2**20
+"""Of a file; each rank has a row of numbers in memory, whether it has slots or not."""
 _TOPOLOGY_KEYS = ("num_ranks", "num_nodes", "slots_per_rank", "speeds", "active")
 
 
@@ -40,7 +42,7 @@ def write(placement: Placement, path: str | os.PathLike[str]) -> None:
         "version": VERSION,
         "num_experts": placement.num_experts,
         "topology": _fields(topology),
-        "topology_digest": _topology_digest(topology),
+        "topology_digest": _topology_digest(_fields(topology)),
         "physical_to_logical": placement.physical_to_logical().tolist(),
         "digest": placement.digest(),
     }
@@ -51,9 +53,10 @@ def _fields(topology: Topology) -> dict[str, object]:
     return {key: getattr(topology, key) for key in _TOPOLOGY_KEYS}
 
 
-def _topology_digest(topology: Topology) -> str:
+def _topology_digest(fields: Mapping[str, object]) -> str:
     """The SHA-256 of what the placement's own digest leaves out: nodes, speeds and which ranks are active."""
-    return hashlib.sha256(json.dumps(_fields(topology), separators=(",", ":")).encode()).hexdigest()
+    ordered = {key: fields[key] for key in _TOPOLOGY_KEYS}
+    return hashlib.sha256(json.dumps(ordered, separators=(",", ":")).encode()).hexdigest()
 
 
 def _as_text(content: Mapping[str, object]) -> str:
@@ -89,8 +92,10 @@ def parse(contents: Contents, num_experts: SupportsIndex | None, topology: Topol
 
     name = contents.name
     placement = _verified(Placement, name, contents.json(_EXPECTED))
-    if num_experts is not None and operator.index(num_experts) != placement.num_experts:
-        raise ValueError(f"{name}: `num_experts` is `{placement.num_experts}`, expected {operator.index(num_experts)}")
+    if num_experts is not None:
+        expected = integer_argument("num_experts", num_experts)
+        if expected != placement.num_experts:
+            raise ValueError(f"{name}: `num_experts` is `{placement.num_experts}`, expected {digits(expected)}")
     for key in _TOPOLOGY_KEYS if topology is not None else ():
         asked, found = getattr(topology, key), getattr(placement.topology, key)
         if asked is not None and asked != found:
@@ -106,19 +111,23 @@ def _verified(cls: type[_Placement], name: str, root: object) -> _Placement:
     if root.get("version") != VERSION or isinstance(root.get("version"), bool):
         raise ValueError(f"{name}: `version` is `{shown(root.get('version'))}`, expected {VERSION}")
     _expect_keys(name, "", root, _KEYS)
-    topology = _topology(name, root["topology"])
+    topology = _topology(name, root["topology"], root["topology_digest"])
     table = rows_of(name, "physical_to_logical", root["physical_to_logical"])
+    num_experts = integer(name, "num_experts", root["num_experts"])
     try:
-        placement = cls.from_physical_to_logical(
-            table, num_experts=integer(name, "num_experts", root["num_experts"]), topology=topology
-        )
+        placement = cls.from_physical_to_logical(table, num_experts=num_experts, topology=topology)
     except (TypeError, ValueError) as error:
-        raise ValueError(f"{name}: `physical_to_logical`: {error}") from None
-    for key, actual in (("topology_digest", _topology_digest(topology)), ("digest", placement.digest())):
-        if actual != root[key]:
-            found = f"`{key}` is `{shown(root[key])}`, but the content has `{actual}`"
-            raise ValueError(f"{name}: {found}: the file was damaged or edited")
+        # An error about the number of experts says so, and others are about the table.
+        field = "num_experts" if str(error).startswith("num_experts=") else "physical_to_logical"
+        raise ValueError(f"{name}: `{field}`: {error}") from None
+    _expect_digest(name, "digest", root["digest"], placement.digest())
     return placement
+
+
+def _expect_digest(name: str, field: str, found: object, actual: str) -> None:
+    if actual != found:
+        what = f"`{field}` is `{shown(found)}`, but the content has `{actual}`"
+        raise ValueError(f"{name}: {what}: the file was damaged or edited")
 
 
 def _expect_keys(name: str, path: str, found: Mapping[str, object], keys: tuple[str, ...]) -> None:
@@ -130,11 +139,17 @@ def _expect_keys(name: str, path: str, found: Mapping[str, object], keys: tuple[
             raise ValueError(f"{name}: `{path}{printable(key)}` is unknown, expected one of {', '.join(keys)}")
 
 
-def _topology(name: str, value: object) -> Topology:
+def _topology(name: str, value: object, digest: object) -> Topology:
     if not isinstance(value, dict):
         raise ValueError(f"{name}: `topology` is `{shown(value)}`, expected an object")
     _expect_keys(name, "topology.", value, _TOPOLOGY_KEYS)
+    # A damaged number of ranks could be one that takes all memory.
+    num_ranks = integer(name, "topology.num_ranks", value["num_ranks"])
+    if num_ranks > _MOST_RANKS:
+        raise ValueError(f"{name}: `topology.num_ranks` is `{shown(num_ranks)}`, expected 1..={_MOST_RANKS}")
     try:
-        return Topology(**value)
+        topology = Topology(**value)
     except (TypeError, ValueError) as error:
         raise ValueError(f"{name}: `topology`: {error}") from None
+    _expect_digest(name, "topology_digest", digest, _topology_digest(value))
+    return topology

@@ -8,7 +8,6 @@ takes from elsewhere, and it checks no entry: an id of -1 would be the last expe
 
 from __future__ import annotations
 
-import operator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -20,6 +19,7 @@ from expert_placement.formats.tables import (
     expect_experts,
     expect_layer_ids,
     full_table,
+    integer_argument,
     json_rows,
     placement_of,
     rows_of,
@@ -122,7 +122,7 @@ def write(
     table = full_table(placement, "SGLang")
     ids = range(len(table)) if layer_ids is None else expect_layer_ids(layer_ids, len(table))
     least = ids[-1] + 1
-    num_rows = least if num_hidden_layers is None else operator.index(num_hidden_layers)
+    num_rows = least if num_hidden_layers is None else integer_argument("num_hidden_layers", num_hidden_layers, None)
     if num_rows < least:
         raise ValueError(f"num_hidden_layers={num_rows} is out of range, expected {least} or more for layer {ids[-1]}")
     if num_rows * table.shape[1] > MOST_ENTRIES:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import operator
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from expert_placement._text import digits
 from expert_placement.formats.json_object import kind, shown
 
 if TYPE_CHECKING:
@@ -20,6 +22,7 @@ if TYPE_CHECKING:
 
 # A table that little stands for, as aliases of YAML or the id of a layer, is no larger than this.
 MOST_ENTRIES = 2**26
+MOST_LAYERS = 2**20
 
 
 def integer(name: str, field: str, value: object) -> int:
@@ -31,6 +34,26 @@ def integer(name: str, field: str, value: object) -> int:
     if not isinstance(value, int) or isinstance(value, bool):
         raise ValueError(f"{name}: `{field}` is {kind(value)}, expected an integer")
     return value
+
+
+def integer_argument(parameter: str, value: object, least: int | None = 0) -> int:
+    """An argument that must be an integer.
+
+    Raises:
+        TypeError: it is none; a bool is none either.
+        ValueError: it is below `least`, where that is given.
+    """
+    if not isinstance(value, bool) and str(getattr(value, "dtype", "")) not in ("bool", "torch.bool"):
+        number: Any = value
+        try:
+            found = operator.index(number)
+        except TypeError:
+            pass
+        else:
+            if least is not None and found < least:
+                raise ValueError(f"{parameter}={digits(found)} is out of range, expected {least} or more")
+            return found
+    raise TypeError(f"{parameter} must be an int, got `{type(value).__name__}`")
 
 
 def rows_of(name: str, field: str, value: object, axes: tuple[str, str] = ("layer", "slot")) -> list[list[int]]:
@@ -102,9 +125,7 @@ def expect_experts(
     """
     most = max((max(row, default=-1) for row in rows), default=-1) + 1
     if num_experts is not None:
-        most = operator.index(num_experts)
-        if most < 0:
-            raise ValueError(f"num_experts={most} is out of range, expected 0 or more")
+        most = integer_argument("num_experts", num_experts)
     every = set(range(most)) if most <= max(map(len, rows), default=0) else None
     for index, (field, row) in enumerate(zip(fields, rows, strict=True)):
         if every is not None and set(row) == every:
@@ -220,7 +241,12 @@ def expect_layer_ids(layer_ids: Sequence[int], num_layers: int | None = None) ->
         ValueError: they do not ascend, one is negative, or there are none or not `num_layers` of them.
         TypeError: one is no integer.
     """
-    ids = tuple(operator.index(layer) for layer in layer_ids)
+    if isinstance(layer_ids, (str, bytes)) or not hasattr(layer_ids, "__iter__"):
+        raise TypeError(f"layer_ids must be a sequence of ints, got `{type(layer_ids).__name__}`")
+    # No model has as many, and a range may have more than memory has room for.
+    ids = tuple(integer_argument("layer_ids", layer, None) for layer in itertools.islice(layer_ids, MOST_LAYERS + 1))
+    if len(ids) > MOST_LAYERS:
+        raise ValueError(f"layer_ids has more than {MOST_LAYERS} layers, expected fewer")
     for index, (before, layer) in enumerate(zip((-1, *ids), ids, strict=False)):
         if layer <= before:
             expected = f"more than the {before} before it" if index else "0 or more"

@@ -14,7 +14,6 @@ that a layer leaves out. Reading needs PyYAML, writing does not.
 
 from __future__ import annotations
 
-import operator
 from typing import TYPE_CHECKING, Any
 
 from expert_placement.formats.contents import Contents, Layers
@@ -27,6 +26,7 @@ from expert_placement.formats.tables import (
     expect_row,
     full_table,
     integer,
+    integer_argument,
     placement_of,
     uniform,
 )
@@ -90,7 +90,9 @@ def parse(
     if "num_slots" not in root:
         raise ValueError(f"{name}: `num_slots` is missing")
     num_slots = integer(name, "num_slots", root["num_slots"])
-    integer(name, "layer_updates_per_iter", root.get("layer_updates_per_iter", 0))
+    updates = integer(name, "layer_updates_per_iter", root.get("layer_updates_per_iter", 0))
+    if updates < 0:
+        raise ValueError(f"{name}: `layer_updates_per_iter` is `{shown(updates)}`, expected an integer of 0 or more")
     found = _assignments(name, root[KEY], num_slots)
     ids = tuple(found) if layer_ids is None else expect_layer_ids(layer_ids)
     for layer in ids:
@@ -114,7 +116,8 @@ def _assignments(name: str, value: object, num_slots: int) -> dict[int, list[int
     found: dict[int, list[int]] = {}
     for key, row in value.items():
         # A file from a writer of JSON has strings for keys, which TensorRT-LLM takes for integers as well.
-        layer = int(key) if isinstance(key, str) and key.isascii() and key.isdigit() and len(key) < 10 else key
+        is_number = isinstance(key, str) and key.isascii() and key.isdigit() and len(key) < 10
+        layer = int(key) if is_number else key
         if type(layer) is not int or layer < 0:
             raise ValueError(f"{name}: `{KEY}` has the key `{shown(key)}`, expected a layer of the model, 0 or more")
         if layer in found:
@@ -142,7 +145,7 @@ def _parse_yaml(contents: Contents) -> object:
         loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)(text)
         try:
             node = loader.get_single_node()
-            fault = _duplicate_key(node)
+            fault = _duplicate_key(loader, node)
             value: object = loader.construct_document(node) if node is not None and fault is None else None
         finally:
             loader.dispose()
@@ -158,8 +161,8 @@ def _parse_yaml(contents: Contents) -> object:
     return value
 
 
-def _duplicate_key(root: Any) -> str | None:
-    """A key that stands twice in a mapping, where PyYAML would keep the last."""
+def _duplicate_key(loader: Any, root: Any) -> str | None:
+    """A key that stands twice in a mapping, however it is spelled, where PyYAML would keep the last."""
     import yaml
 
     seen: set[int] = set()
@@ -173,16 +176,16 @@ def _duplicate_key(root: Any) -> str | None:
         if isinstance(node, yaml.SequenceNode):
             nodes += [inner for inner in node.value if not isinstance(inner, yaml.ScalarNode)]
             continue
-        keys: set[tuple[str, str]] = set()
+        keys: set[object] = set()
         for key, inner in node.value:
             nodes += [key, inner]
             if isinstance(key, yaml.ScalarNode):
-                spelled = (key.tag, key.value)
-                if spelled in keys:
+                value = loader.construct_object(key)
+                if value in keys:
                     mark = key.start_mark
                     key_shown = printable(key.value[:40])
                     return f"line {mark.line + 1}, column {mark.column + 1}: duplicate key `{key_shown}`"
-                keys.add(spelled)
+                keys.add(value)
     return None
 
 
@@ -220,9 +223,7 @@ def write(
     """
     table = full_table(placement, "TensorRT-LLM")
     ids = range(len(table)) if layer_ids is None else expect_layer_ids(layer_ids, len(table))
-    updates = operator.index(layer_updates_per_iter)
-    if updates < 0:
-        raise ValueError(f"layer_updates_per_iter={updates} is out of range, expected 0 or more")
+    updates = integer_argument("layer_updates_per_iter", layer_updates_per_iter)
     rows = "".join(f"  {layer}: {row}\n" for layer, row in zip(ids, table.tolist(), strict=True))
     text = f"{KEY}:\n{rows}layer_updates_per_iter: {updates}\nnum_slots: {table.shape[1]}\n"
     write_bytes(path, text.encode())

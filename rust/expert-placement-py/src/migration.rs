@@ -57,6 +57,12 @@ impl Migration {
         self.0.num_layers()
     }
 
+    /// How many physical slots a layer has, P.
+    #[getter]
+    fn num_slots(&self) -> usize {
+        self.0.num_slots()
+    }
+
     /// How many ranks there are, R.
     #[getter]
     fn num_ranks(&self) -> usize {

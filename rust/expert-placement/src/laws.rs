@@ -712,7 +712,8 @@ impl Rule for WrongTables {
 /// Domain: the seed case. A single wrong entry of any table is rejected by the law that speaks of it.
 #[test]
 fn every_table_law_rejects_a_wrong_entry_by_name() {
-    let breaking: [(&str, fn(&mut Tables)); 7] = [
+    type Broken = (&'static str, fn(&mut Tables));
+    let breaking: [Broken; 7] = [
         ("rank_tables_agree_with_scalars", |tables| tables.counts[7] += 1),
         ("rank_tables_agree_with_scalars", |tables| tables.starts[0] = -1),
         ("offsets_are_prefix_sums", |tables| tables.offsets.as_mut().unwrap()[8] = 29),

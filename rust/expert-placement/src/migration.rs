@@ -39,6 +39,7 @@ pub struct Migration {
     senders: Vec<u32>,
     receivers: Vec<u32>,
     num_layers: usize,
+    num_slots: usize,
     num_ranks: usize,
     num_staged: usize,
     is_interruption_safe: bool,
@@ -74,6 +75,12 @@ impl Migration {
     #[must_use]
     pub const fn num_layers(&self) -> usize {
         self.num_layers
+    }
+
+    /// Number of physical slots of a layer, P.
+    #[must_use]
+    pub const fn num_slots(&self) -> usize {
+        self.num_slots
     }
 
     /// Number of ranks, R.
@@ -196,10 +203,10 @@ pub fn plan_migration_within(old: &Placement, new: &Placement, limits: Migration
     }
     expect_same_shape(("old", old), ("new", new))?;
     let moves = choose_sources(old, new)?;
-    let ranks = Ranks::of(old);
+    let ranks = Ranks::of(new);
     let schedule = scheduled(&moves, old.num_slots(), &ranks, limits)?;
     let mut plan = arranged(&moves, &schedule, &ranks);
-    plan.num_layers = old.num_layers();
+    (plan.num_layers, plan.num_slots) = (old.num_layers(), old.num_slots());
     plan.is_interruption_safe = keeps_every_expert(old, new, &moves, &schedule.written, &ranks);
     Ok(plan)
 }
@@ -413,7 +420,7 @@ impl Ranks {
 /// one: on the same rank, else on the same node, else anywhere. Of ranks equally near it is the one that sends least so
 /// far, then the lower one; of a rank's slots the lowest.
 fn choose_sources(old: &Placement, new: &Placement) -> Result<Vec<Move>, Error> {
-    let ranks = Ranks::of(old);
+    let ranks = Ranks::of(new);
     let experts = to_usize(old.num_experts());
     let mut sends = vec![0_u32; to_usize(old.num_ranks())];
     let mut moves = Vec::new();
@@ -729,6 +736,7 @@ fn arranged(moves: &[Move], schedule: &Schedule, ranks: &Ranks) -> Migration {
         moves: ordered,
         batches,
         num_layers: 0,
+        num_slots: 0,
         num_ranks: ranks.node_of_rank.len(),
         num_staged: most_staged(moves, schedule, ranks),
         is_interruption_safe: false,

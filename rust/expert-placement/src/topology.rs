@@ -66,7 +66,7 @@ impl Topology {
         Ok(self)
     }
 
-    /// The same with a number of slots for each rank.
+    /// The same with a number of slots for each rank; equal ones are what [`Topology::with_slots_per_rank`] says.
     ///
     /// # Errors
     /// A list of another length than R, or a number out of range.
@@ -78,7 +78,10 @@ impl Topology {
             total += i128::from(slots);
         }
         NUM_SLOTS.check(total)?;
-        self.slots = Slots::List(slots_per_rank);
+        self.slots = match slots_per_rank.as_slice() {
+            [first, rest @ ..] if rest.iter().all(|slots| slots == first) => Slots::Each(*first),
+            _ => Slots::List(slots_per_rank),
+        };
         Ok(self)
     }
 

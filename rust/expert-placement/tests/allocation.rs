@@ -11,10 +11,8 @@ fn queries_and_tables_allocate_nothing() {
         for (experts, ranks) in [(0, 1), (30, 8), (5, 9), (4096, 72)] {
             let [mut of_ranks, mut of_experts, mut longer] = [vec![0; ranks], vec![0; experts], vec![0; experts + 3]];
             let mut offsets = vec![0; ranks + 1];
-            let (ids, rank_ids): (Vec<i64>, Vec<i32>) = (
-                (0..i64::try_from(experts).unwrap()).collect(),
-                (0..i32::try_from(ranks).unwrap()).collect(),
-            );
+            let (ids, rank_ids): (Vec<i64>, Vec<i32>) =
+                ((0..i64::try_from(experts).unwrap()).collect(), (0..i32::try_from(ranks).unwrap()).collect());
             let (num_experts, num_ranks) = (u32::try_from(experts).unwrap(), u32::try_from(ranks).unwrap());
             let measured = allocation_counter::measure(|| {
                 let mut ask = || -> Result<u64, Error> {

@@ -6,6 +6,9 @@ ties go to the lower index. That is the algorithm as SGLang runs it, with a stab
 
 from __future__ import annotations
 
+import math
+import operator
+from functools import reduce
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -41,15 +44,12 @@ def place(loads: list[float], num_slots: int, topology: Topology, num_groups: in
     """The expert of each slot of one layer."""
     if not loads:
         return [-1] * num_slots
-    # Loads beyond float32 are infinite there, and as heavy as one another.
-    with np.errstate(over="ignore"):
-        weights = [np.float32(load) for load in loads]
+    weights = singles(loads)
     groups, nodes = hierarchy(num_groups, topology.num_nodes)
     size = len(weights) // groups
 
     # Groups of experts are packed into nodes.
-    with np.errstate(over="ignore"):
-        sums = [np.float32(sum(map(float, weights[group * size : (group + 1) * size]))) for group in range(groups)]
+    sums = [np.float32(sum(map(float, weights[group * size : (group + 1) * size]))) for group in range(groups)]
     groups_of_node = contents(pack(sums, nodes))
     row = []
     for node in range(nodes):
@@ -62,6 +62,21 @@ def place(loads: list[float], num_slots: int, topology: Topology, num_groups: in
         for rank in contents(pack(shares, topology.num_ranks // nodes)):
             row += [experts[items[index]] for index in rank]
     return row
+
+
+MOST, LEAST, MOST_EXPONENT = 2.0**127, 2.0**-100, 1000
+"""The largest sum, and the smallest largest load, in the range of float32; and the largest power of a scale."""
+
+
+def singles(loads: list[float]) -> list[np.float32]:
+    """The loads as float32: as they are, or times a power of two where they are out of its range."""
+    largest = max(loads)
+    scale = 0
+    # In order: newer versions of Python add up floats in another way.
+    total = reduce(operator.add, loads, 0.0)
+    if largest > 0 and not (total <= MOST and largest >= LEAST):
+        scale = min(-math.frexp(largest)[1], MOST_EXPONENT)
+    return [np.float32(math.ldexp(load, scale)) for load in loads]
 
 
 def replicate(weights: list[np.float32], num_slots: int) -> tuple[list[int], list[int]]:

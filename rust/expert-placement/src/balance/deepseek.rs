@@ -43,6 +43,22 @@ impl Hierarchy {
     }
 }
 
+/// From this sum on, float32 has no room for sums of loads.
+const MOST: f64 = 170_141_183_460_469_231_731_687_303_715_884_105_728.0; // 2^127
+/// Below this largest load, float32 has few digits left for the others.
+const LEAST: f64 = 7.888_609_052_210_118e-31; // 2^-100
+
+/// The loads of a layer as float32: as they are, or times a power of two where they are out of its range.
+pub(super) fn singles(weights: &[f64], out: &mut Vec<f32>) {
+    let largest = weights.iter().copied().fold(0.0, f64::max);
+    let is_within = weights.iter().sum::<f64>() <= MOST && (largest >= LEAST || largest == 0.0);
+    // The largest load becomes one in 0.5 .. 1; what has no exponent of its own is small enough for the most that is allowed.
+    let exponent = ((largest.to_bits() >> 52) & 0x7ff) as i32 - 1022;
+    let scale = if is_within { 1.0 } else { f64::powi(2.0, (-exponent).min(1000)) };
+    out.clear();
+    out.extend(weights.iter().map(|weight| (*weight * scale) as f32));
+}
+
 /// Memory that one layer after the other uses.
 #[derive(Debug, Default)]
 pub(super) struct Workspace {

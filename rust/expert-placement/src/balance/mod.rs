@@ -352,8 +352,7 @@ fn hierarchy(
             }
             Ok(Some(built))
         }
-        // Where every rank can hold every expert there is nothing to compare.
-        Policy::Balanced => Ok(built.ok().filter(|_| is_even && shape.room == shape.num_slots)),
+        Policy::Balanced => Ok(built.ok().filter(|_| is_even)),
     }
 }
 

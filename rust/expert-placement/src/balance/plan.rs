@@ -1,6 +1,7 @@
 //! One layer's plan, from nothing or from the placement that is there. SPEC.md, "Rebalancing".
 
 use super::nodes::Homes;
+use super::refine::Step;
 use super::shape::{Bin, Shape};
 use super::state::{NONE, State};
 use super::warm::{self, Course, Offer, Way};
@@ -60,26 +61,36 @@ pub(super) struct Workspace {
 impl Workspace {
     /// Plans one layer from nothing.
     pub(super) fn plan(&mut self, job: &Job<'_>, layer: usize, out: &mut [i32]) {
-        let &Job { loads, shape, hierarchy, policy, groups } = job;
+        let &Job { loads, shape, policy, groups, .. } = job;
         loads.add_up(layer, &mut self.weights);
-        if let Some(hierarchy) = hierarchy {
-            self.singles.clear();
-            self.singles.extend(self.weights.iter().map(|weight| *weight as f32));
-            deepseek::place(&self.singles, hierarchy, &mut self.deepseek, out);
-        }
-        if policy == Policy::Deepseek {
-            return;
-        }
         let at_home = groups.map(|groups| {
             let homes = Homes::choose(&self.weights, groups.number, groups.limit(&self.weights), shape);
             shape.with_homes(homes)
         });
         let shape = at_home.as_ref().unwrap_or(shape);
-        // The field's packing is as good a start as any, unless it minds nodes; two replicas on a rank are separated.
-        let is_apart = hierarchy.is_some() && self.read(shape, out);
-        let field = hierarchy.map(|_| self.state.largest());
-        let is_start =
-            hierarchy.is_some() && shape.num_nodes == 1 && (is_apart || refine::separate(shape, &mut self.state));
+        let field = self.plan_sum(job, shape, layer, out);
+        if policy == Policy::Balanced && loads.num_windows() > 1 {
+            self.plan_windows(job, shape, layer, field.as_deref(), out);
+        }
+    }
+
+    /// Plans one layer for the sum of its windows. The field's plan, where there are several windows and it applies.
+    fn plan_sum(&mut self, job: &Job<'_>, shape: &Shape, layer: usize, out: &mut [i32]) -> Option<Vec<i32>> {
+        let &Job { loads, hierarchy, policy, .. } = job;
+        if let Some(hierarchy) = hierarchy {
+            deepseek::singles(&self.weights, &mut self.singles);
+            deepseek::place(&self.singles, hierarchy, &mut self.deepseek, out);
+        }
+        if policy == Policy::Deepseek {
+            return None;
+        }
+        let field_row = hierarchy.filter(|_| loads.num_windows() > 1).map(|_| out.to_vec());
+        // The field's packing is as good a start as any, unless it minds nodes; two replicas on a rank are separated, where
+        // it is not bound to have some.
+        let is_read = hierarchy.is_some() && shape.room == shape.num_slots;
+        let is_apart = is_read && self.read(shape, out);
+        let field = hierarchy.map(|_| if is_read { self.state.largest() } else { self.largest(shape, out) });
+        let is_start = is_read && shape.num_nodes == 1 && (is_apart || refine::separate(shape, &mut self.state));
         if let Some(homes) = &shape.homes {
             self.begin_at_home(homes, shape);
         } else if !is_start {
@@ -118,9 +129,6 @@ impl Workspace {
                 }
             }
         }
-        if loads.num_windows() > 1 {
-            return self.plan_windows(job, shape, layer, out);
-        }
         let is_below_field = is_start && is_apart;
         let may_differ = !is_below_field && shape.homes.is_none();
         if may_differ && field.is_some_and(|field| field < self.state.largest()) {
@@ -134,7 +142,7 @@ impl Workspace {
         }
         if field.is_none_or(|field| self.state.largest() < field * (1.0 - 1e-9)) {
             write(&self.state, shape, out);
-            return;
+            return field_row;
         }
         let mut row = std::mem::take(&mut self.row);
         row.clear();
@@ -149,6 +157,7 @@ impl Workspace {
         if is_worse {
             self.give_useless_copies_up(job, layer, out);
         }
+        field_row
     }
 
     /// Empties slots of the field's plan that hold a second replica on a rank, where that leaves no rank busier.
@@ -230,35 +239,42 @@ impl Workspace {
         }
     }
 
-    /// Goes on from the plan for the sum of the windows, in `state`, to one for the windows themselves, and keeps whichever
-    /// is best: that, the plan for the sum, or the field's plan, which `out` holds where there is one.
-    fn plan_windows(&mut self, job: &Job<'_>, shape: &Shape, layer: usize, out: &mut [i32]) {
-        let &Job { loads, hierarchy, .. } = job;
-        let field = out.to_vec();
-        let mut best = if hierarchy.is_some() { self.time_of(job, layer, out) } else { f64::INFINITY };
+    /// Goes on from the plan for the sum of the windows, in `out`, to one for the windows themselves, and keeps whichever
+    /// is best: that, the plan for the sum, or the field's plan, where there is one.
+    fn plan_windows(&mut self, job: &Job<'_>, shape: &Shape, layer: usize, field: Option<&[i32]>, out: &mut [i32]) {
+        let loads = job.loads;
+        let mut best = self.time_of(job, layer, out);
+        let sum = out.to_vec();
+        if let Some(field) = field {
+            let time = self.time_of(job, layer, field);
+            if time < best {
+                best = time;
+                out.copy_from_slice(field);
+            }
+        }
         let mut row = std::mem::take(&mut self.row);
         // The field's plan without second replicas on a rank is another start, where there was one. (With groups it has
         // homes of its own, and stands for itself.)
-        for start in 0..if hierarchy.is_some() && shape.homes.is_none() { 4 } else { 2 } {
-            match start {
-                1 | 3 => windows::refine(loads, layer, shape, &mut self.windows, &mut self.state),
-                2 => {
-                    loads.add_up(layer, &mut self.weights);
-                    self.begin_from(shape, &field);
+        let other = field.filter(|field| shape.homes.is_none() && *field != sum.as_slice());
+        for start in std::iter::once(sum.as_slice()).chain(other) {
+            loads.add_up(layer, &mut self.weights);
+            self.begin_from(shape, start);
+            for is_refined in [false, true] {
+                if is_refined {
+                    windows::refine(loads, layer, shape, &mut self.windows, &mut self.state);
                 }
-                _ => {}
-            }
-            row.clear();
-            row.resize(out.len(), EMPTY);
-            write(&self.state, shape, &mut row);
-            let time = self.time_of(job, layer, &row);
-            if time <= best {
-                best = time;
-                out.copy_from_slice(&row);
+                row.clear();
+                row.resize(out.len(), EMPTY);
+                write(&self.state, shape, &mut row);
+                let time = self.time_of(job, layer, &row);
+                if time < best {
+                    best = time;
+                    out.copy_from_slice(&row);
+                }
             }
         }
         self.row = row;
-        if hierarchy.is_some() && *out == field[..] {
+        if field.is_some_and(|field| *out == *field) {
             self.give_useless_copies_up(job, layer, out);
         }
     }
@@ -316,6 +332,8 @@ impl Workspace {
 #[derive(Debug, Default)]
 pub(super) struct Warm {
     pub(super) way: Way,
+    /// The steps of the way that goes by the windows, where there are several.
+    window_steps: Vec<Step>,
     /// What the plan from nothing would be, in the ranks that hold most of it already; the last of the offers.
     row: Vec<i32>,
     /// The busiest rank's time in the plan from nothing.
@@ -333,8 +351,18 @@ impl Workspace {
         let mut row = vec![EMPTY; before.len()];
         self.plan(job, layer, &mut row);
         job.loads.add_up(layer, &mut self.weights);
-        self.read(shape, &row);
-        let target = self.state.largest();
+        // A rank with more slots than there are experts may hold more in the field's plan than a state knows of.
+        let is_known = shape.bins.iter().all(|bin| {
+            let held = row[bin.start..bin.start + bin.slots].iter().filter(|entry| **entry != EMPTY);
+            held.count() <= bin.room
+        });
+        let target = if is_known {
+            self.read(shape, &row);
+            self.state.largest()
+        } else {
+            self.begin_from(shape, &row);
+            self.largest(shape, &row)
+        };
         let ideal = std::mem::take(&mut self.state);
         let mut untouched = before.to_vec();
         clear_unusable(shape, &mut untouched);
@@ -353,13 +381,24 @@ impl Workspace {
         let time = |state: &State| windows::time(job.loads, layer, shape, state);
         let mut way = warm::walk(&self.weights, target, shape, &mut self.warm, &mut self.state, time);
         let aligned = align(&ideal, &start, shape);
-        let ideal_time = time(&aligned);
+        let mut ideal_time = time(&aligned);
+        let mut by_windows = Way::default();
+        if job.loads.num_windows() > 1 {
+            self.state.clone_from(&start);
+            let Self { windows: work, warm, state, .. } = self;
+            by_windows = windows::walk(job.loads, layer, ideal_time, shape, &warm.residents, work, state);
+            way.offers.append(&mut by_windows.offers);
+        }
         if (0..self.weights.len() as i32).all(|expert| untouched.contains(&expert)) {
             let time = self.time_of(job, layer, &untouched);
             way.offers.insert(0, Offer { course: Course::Untouched, moves: 0, time, off_node: was_off_node });
         }
-        let mut row = vec![EMPTY; before.len()];
-        write_over(&aligned, shape, before, &mut row);
+        if is_known {
+            write_over(&aligned, shape, before, &mut row);
+        } else {
+            ideal_time = self.time_of(job, layer, &row);
+            stay_in_place(shape, before, &mut row);
+        }
         let of_rank = |bin: &Bin| {
             let slots = bin.start..bin.start + bin.slots;
             rank_moves(&before[slots.clone()], &row[slots])
@@ -369,7 +408,7 @@ impl Workspace {
         // Whatever homes the plan from nothing has, it keeps to the limit.
         way.offers.push(Offer { course: Course::FromNothing, moves, time: ideal_time, off_node: 0.0 });
         let limit = shape.homes.as_ref().map_or(f64::INFINITY, Homes::limit);
-        Warm { way, row, target: ideal_time, limit, was_off_node }
+        Warm { way, window_steps: by_windows.steps, row, target: ideal_time, limit, was_off_node }
     }
 
     /// The old row as a state: a second replica on a rank, and whatever ranks out of service held, is gone, and an expert
@@ -411,11 +450,12 @@ impl Workspace {
                 out.copy_from_slice(before);
                 return clear_unusable(shape, out);
             }
-            Course::Steps(steps) => steps,
+            Course::Steps(steps) => &warm.way.steps[..steps],
+            Course::Windows(steps) => &warm.window_steps[..steps],
         };
         job.loads.add_up(layer, &mut self.weights);
         self.begin_from(shape, before);
-        for step in &warm.way.steps[..steps] {
+        for step in steps {
             refine::apply(*step, &self.weights, shape, &mut self.state);
         }
         write_over(&self.state, shape, before, out);
@@ -424,12 +464,16 @@ impl Workspace {
     /// Plans one layer from nothing, and puts what stays on its rank where it is.
     pub(super) fn plan_in_place(&mut self, job: &Job<'_>, layer: usize, before: &[i32], out: &mut [i32]) {
         self.plan(job, layer, out);
-        for bin in &job.shape.bins {
-            let slots = bin.start..bin.start + bin.slots;
-            let coming =
-                out[slots.clone()].iter().filter(|entry| **entry != EMPTY).map(|entry| *entry as u32).collect();
-            keep_in_place(coming, &before[slots.clone()], &mut out[slots]);
-        }
+        stay_in_place(job.shape, before, out);
+    }
+}
+
+/// Puts what a rank of a row held before into the slots where it was.
+fn stay_in_place(shape: &Shape, before: &[i32], row: &mut [i32]) {
+    for bin in &shape.bins {
+        let slots = bin.start..bin.start + bin.slots;
+        let coming = row[slots.clone()].iter().filter(|entry| **entry != EMPTY).map(|entry| *entry as u32).collect();
+        keep_in_place(coming, &before[slots.clone()], &mut row[slots]);
     }
 }
 

@@ -15,6 +15,8 @@ pub(crate) enum Course {
     Untouched,
     /// So many steps of the way, from the row without second replicas on a rank.
     Steps(usize),
+    /// So many steps of the way that goes by the windows, from the same row.
+    Windows(usize),
     /// The plan from nothing.
     FromNothing,
 }
@@ -82,9 +84,15 @@ impl Residents {
     }
 
     /// How many experts the ranks hold that they did not hold before.
-    fn moves(&self, state: &State) -> usize {
+    pub(crate) fn moves(&self, state: &State) -> usize {
         let now = state.holder_bits();
         now.iter().zip(&self.bits).map(|(now, before)| (now & !before).count_ones() as usize).sum()
+    }
+
+    /// What a step is charged for the experts that it moves. One that undoes a move costs nothing, or less; it is charged
+    /// as much as half a move.
+    pub(crate) fn price(&self, step: Step) -> f64 {
+        (self.cost_of(step) as f64).max(0.5)
     }
 
     fn cost_of(&self, step: Step) -> i64 {
@@ -100,7 +108,7 @@ impl Residents {
 /// Memory that one layer after the other uses.
 #[derive(Debug, Default)]
 pub(crate) struct Workspace {
-    residents: Residents,
+    pub(crate) residents: Residents,
     touched: Vec<(usize, f64)>,
     refine: refine::Workspace,
 }
@@ -172,8 +180,7 @@ struct Best {
 
 impl Best {
     fn offer(&mut self, relief: f64, step: Step, residents: &Residents) {
-        // A step that undoes a move costs nothing, or less; it is worth as much as one that costs half a move.
-        let worth = relief / (residents.cost_of(step) as f64).max(0.5);
+        let worth = relief / residents.price(step);
         if worth > self.worth {
             *self = Self { worth, step: Some(step) };
         }

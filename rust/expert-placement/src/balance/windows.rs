@@ -7,19 +7,30 @@ use super::nodes::may_exchange;
 use super::refine::{self, Step};
 use super::shape::Shape;
 use super::state::{NONE, State};
+use super::warm::{Course, Offer, Residents, Way};
 use crate::loads::Loads;
 
 /// How many exchanges are looked at for a layer, times the windows.
-const MOST_TRIALS: usize = 4_000_000;
+const MOST_TRIALS: usize = 1 << 26;
+
+/// An exchange counts only where it gains more than rounding could feign.
+const LEAST_GAIN: f64 = 1e-12;
 
 /// Memory that one layer after the other uses.
 #[derive(Debug, Default)]
 pub(crate) struct Workspace {
+    windows: usize,
+    /// The share of each expert in each window, windows within experts; nothing for `NONE`, which comes last.
+    shares: Vec<f64>,
     /// Each rank's load in each window, windows within ranks.
     loads: Vec<f64>,
     /// The three busiest ranks of each window.
     busiest: Vec<[(f64, usize); 3]>,
-    hot: Vec<usize>,
+    /// The ranks that are busiest in a window, with the time by which all windows would end earlier without them.
+    hot: Vec<(f64, usize)>,
+    /// In each window the time of the busiest rank but for the two at hand.
+    rest: Vec<f64>,
+    trials: usize,
 }
 
 /// The sum over the windows of the busiest rank's time.
@@ -32,96 +43,165 @@ pub(crate) fn time(loads: &Loads, layer: usize, shape: &Shape, state: &State) ->
             let row = loads.row(window, layer);
             let times = shape.bins.iter().enumerate().map(|(index, bin)| {
                 let items = state.items_of(index).iter().filter(|item| **item != NONE);
-                items.fold(0.0, |sum, item| sum + share(row, *item, state)) / bin.speed
+                items.fold(0.0, |sum, item| sum + row[*item as usize] / f64::from(state.counts[*item as usize]))
+                    / bin.speed
             });
             times.fold(0.0, f64::max)
         })
         .sum()
 }
 
-fn share(row: &[f64], item: u32, state: &State) -> f64 {
-    if item == NONE { 0.0 } else { row[item as usize] / f64::from(state.counts[item as usize]) }
-}
-
 /// Lowers the sum over the windows by exchanges with their busiest ranks, as long as there is one that helps.
 pub(crate) fn refine(loads: &Loads, layer: usize, shape: &Shape, work: &mut Workspace, state: &mut State) {
-    let windows = loads.num_windows();
-    let mut trials = 0;
-    while trials < MOST_TRIALS {
-        measure(loads, layer, shape, work, state);
-        let now: f64 = work.busiest.iter().map(|busiest| busiest[0].0).sum();
-        let (mut best, mut step) = (now * (1.0 - 1e-12), None);
-        for &hot in &work.hot {
-            for cold in (0..shape.bins.len()).filter(|cold| *cold != hot) {
-                for &gives in state.items_of(hot) {
-                    if gives == NONE || state.holds(cold, gives) {
-                        continue;
-                    }
-                    for &takes in state.items_of(cold) {
-                        if takes != NONE && state.holds(hot, takes)
-                            || !may_exchange((hot, &[gives]), (cold, &[takes]), shape, state)
-                        {
-                            continue;
-                        }
-                        trials += windows;
-                        let time = after(loads, layer, shape, work, state, (hot, gives, cold, takes));
-                        if time < best {
-                            best = time;
-                            step = Some(Step::Swap { hot, gives, cold, takes });
-                        }
-                    }
-                }
-            }
-        }
-        let Some(step) = step else { return };
+    work.begin(loads, layer, state);
+    while let Some(step) = work.best_step(shape, state, |_| 1.0) {
         refine::apply(step, &[], shape, state);
     }
 }
 
-/// Each rank's load in each window, and the busiest ranks.
-fn measure(loads: &Loads, layer: usize, shape: &Shape, work: &mut Workspace, state: &State) {
-    let windows = loads.num_windows();
-    work.loads.clear();
-    work.busiest.clear();
-    work.busiest.resize(windows, [(0.0, usize::MAX); 3]);
-    for (index, bin) in shape.bins.iter().enumerate() {
+/// Goes from a state towards one that takes at most `target` in all windows, by exchanges that help most for each expert
+/// that is moved, and keeps every state on the way as an offer.
+pub(crate) fn walk(
+    loads: &Loads,
+    layer: usize,
+    target: f64,
+    shape: &Shape,
+    residents: &Residents,
+    work: &mut Workspace,
+    state: &mut State,
+) -> Way {
+    let mut way = Way::default();
+    work.begin(loads, layer, state);
+    let mut now = time(loads, layer, shape, state);
+    while now > target {
+        let Some(step) = work.best_step(shape, state, |step| residents.price(step)) else { break };
+        refine::apply(step, &[], shape, state);
+        way.steps.push(step);
+        now = time(loads, layer, shape, state);
+        let (moves, off_node) = (residents.moves(state), state.off_node());
+        way.offers.push(Offer { course: Course::Windows(way.steps.len()), moves, time: now, off_node });
+    }
+    way
+}
+
+impl Workspace {
+    /// The shares of the experts, which no exchange changes.
+    fn begin(&mut self, loads: &Loads, layer: usize, state: &State) {
+        let (windows, experts) = (loads.num_windows(), state.counts.len());
+        self.windows = windows;
+        self.trials = 0;
+        self.shares.clear();
+        self.shares.resize((experts + 1) * windows, 0.0);
         for window in 0..windows {
-            let row = loads.row(window, layer);
-            let load = state.items_of(index).iter().fold(0.0, |sum, item| sum + share(row, *item, state));
-            work.loads.push(load);
-            let (busiest, time) = (&mut work.busiest[window], load / bin.speed);
-            if let Some(place) = busiest.iter().position(|(other, rank)| time > *other || *rank == usize::MAX) {
-                busiest[place..].rotate_right(1);
-                busiest[place] = (time, index);
+            for (expert, (load, count)) in loads.row(window, layer).iter().zip(&state.counts).enumerate() {
+                self.shares[expert * windows + window] = load / f64::from((*count).max(1));
             }
         }
     }
-    work.hot.clear();
-    for busiest in &work.busiest {
-        if busiest[0].1 != usize::MAX && !work.hot.contains(&busiest[0].1) {
-            work.hot.push(busiest[0].1);
-        }
-    }
-}
 
-/// The sum over the windows after an exchange.
-fn after(
-    loads: &Loads,
-    layer: usize,
-    shape: &Shape,
-    work: &Workspace,
-    state: &State,
-    (hot, gives, cold, takes): (usize, u32, usize, u32),
-) -> f64 {
-    let windows = loads.num_windows();
-    (0..windows)
-        .map(|window| {
-            let row = loads.row(window, layer);
-            let moved = share(row, gives, state) - share(row, takes, state);
-            let ours = (work.loads[hot * windows + window] - moved) / shape.bins[hot].speed;
-            let theirs = (work.loads[cold * windows + window] + moved) / shape.bins[cold].speed;
-            let others = work.busiest[window].iter().find(|(_, rank)| *rank != hot && *rank != cold);
-            others.map_or(0.0, |(time, _)| *time).max(ours).max(theirs)
-        })
-        .sum()
+    /// The shares of an item in all windows.
+    fn shares_of(&self, item: u32) -> &[f64] {
+        let first = if item == NONE { self.shares.len() - self.windows } else { item as usize * self.windows };
+        &self.shares[first..first + self.windows]
+    }
+
+    /// The exchange that lowers the sum of the busiest ranks' times most for its price: with the rank without which it
+    /// could be lowered most, or if there is none, with the next.
+    fn best_step(&mut self, shape: &Shape, state: &State, price: impl Fn(Step) -> f64) -> Option<Step> {
+        self.measure(shape, state);
+        let hot = std::mem::take(&mut self.hot);
+        let step = hot.iter().find_map(|(_, hot)| self.best_exchange(*hot, shape, state, &price));
+        self.hot = hot;
+        step
+    }
+
+    /// Each rank's load in each window, and the busiest ranks.
+    fn measure(&mut self, shape: &Shape, state: &State) {
+        let windows = self.windows;
+        self.loads.clear();
+        self.loads.resize(shape.bins.len() * windows, 0.0);
+        self.busiest.clear();
+        self.busiest.resize(windows, [(0.0, usize::MAX); 3]);
+        for (index, bin) in shape.bins.iter().enumerate() {
+            for &item in state.items_of(index) {
+                let first = if item == NONE { self.shares.len() - windows } else { item as usize * windows };
+                let shares = &self.shares[first..first + windows];
+                for (load, share) in self.loads[index * windows..][..windows].iter_mut().zip(shares) {
+                    *load += share;
+                }
+            }
+            for (window, busiest) in self.busiest.iter_mut().enumerate() {
+                let time = self.loads[index * windows + window] / bin.speed;
+                if let Some(place) = busiest.iter().position(|(other, rank)| time > *other || *rank == usize::MAX) {
+                    busiest[place..].rotate_right(1);
+                    busiest[place] = (time, index);
+                }
+            }
+        }
+        self.hot.clear();
+        for [(time, rank), (next, _), _] in &self.busiest {
+            match self.hot.iter_mut().find(|(_, hot)| hot == rank) {
+                Some((gain, _)) => *gain += time - next,
+                None => self.hot.push((time - next, *rank)),
+            }
+        }
+        self.hot.retain(|(_, rank)| *rank != usize::MAX);
+        // Of equals the lower rank.
+        self.hot.sort_by(|(left, one), (right, other)| right.total_cmp(left).then(one.cmp(other)));
+    }
+
+    /// The best exchange of one rank with any other.
+    fn best_exchange(&mut self, hot: usize, shape: &Shape, state: &State, price: impl Fn(Step) -> f64) -> Option<Step> {
+        let windows = self.windows;
+        let now: f64 = self.busiest.iter().map(|busiest| busiest[0].0).sum();
+        let (mut best, mut found, mut trials) = (now * LEAST_GAIN, None, self.trials);
+        for cold in (0..shape.bins.len()).filter(|cold| *cold != hot) {
+            if trials > MOST_TRIALS {
+                break;
+            }
+            self.rest.clear();
+            self.rest.extend(self.busiest.iter().map(|busiest| {
+                let others = busiest.iter().find(|(_, rank)| *rank != hot && *rank != cold);
+                others.map_or(0.0, |(time, _)| *time)
+            }));
+            // Nothing costs less than half a move.
+            if (now - self.rest.iter().sum::<f64>()) * 2.0 <= best {
+                continue;
+            }
+            let (mine, theirs) = (&self.loads[hot * windows..][..windows], &self.loads[cold * windows..][..windows]);
+            let (my_speed, their_speed) = (shape.bins[hot].speed, shape.bins[cold].speed);
+            for &gives in state.items_of(hot).iter().filter(|gives| **gives != NONE && !state.holds(cold, **gives)) {
+                let given = self.shares_of(gives);
+                // Whatever is taken for it, these windows do not end earlier than this.
+                let without = mine.iter().zip(given).zip(&self.rest);
+                let floor = without.fold(0.0, |sum, ((mine, given), rest)| sum + rest.max((mine - given) / my_speed));
+                trials += windows;
+                if (now - floor) * 2.0 <= best {
+                    continue;
+                }
+                for &takes in state.items_of(cold) {
+                    if takes != NONE && state.holds(hot, takes) {
+                        continue;
+                    }
+                    let loads = mine.iter().zip(theirs).zip(&self.rest);
+                    let moved = given.iter().zip(self.shares_of(takes)).map(|(given, taken)| given - taken);
+                    let time = loads.zip(moved).fold(0.0, |sum, (((mine, theirs), rest), moved)| {
+                        sum + rest.max((mine - moved) / my_speed).max((theirs + moved) / their_speed)
+                    });
+                    trials += windows;
+                    if (now - time) * 2.0 <= best {
+                        continue;
+                    }
+                    let step = Step::Swap { hot, gives, cold, takes };
+                    let worth = (now - time) / price(step);
+                    if worth > best && may_exchange((hot, &[gives]), (cold, &[takes]), shape, state) {
+                        best = worth;
+                        found = Some(step);
+                    }
+                }
+            }
+        }
+        self.trials = trials;
+        found
+    }
 }
