@@ -83,6 +83,18 @@ impl Residents {
         i64::from(item != NONE && !self.held(bin, item))
     }
 
+    /// Whether an item is one that the rank held before, and no room.
+    fn is_at_home(&self, bin: usize, item: u32) -> bool {
+        item != NONE && self.held(bin, item)
+    }
+
+    /// Whether an exchange of the first rank, all of whose items are at home there, with the second may cost less than two
+    /// moves: one of them held before what the other has, or the second has room or an item that is new there.
+    fn may_undo(&self, hot: usize, cold: usize, state: &State) -> bool {
+        state.items_of(cold).iter().any(|item| !self.is_at_home(cold, *item) || self.held(hot, *item))
+            || state.items_of(hot).iter().any(|item| self.held(cold, *item))
+    }
+
     /// How many experts the ranks hold that they did not hold before.
     pub(crate) fn moves(&self, state: &State) -> usize {
         let now = state.holder_bits();
@@ -110,6 +122,9 @@ impl Residents {
 pub(crate) struct Workspace {
     pub(crate) residents: Residents,
     touched: Vec<(usize, f64)>,
+    /// Slots that can be given another expert: their rank, what they hold, its share, and what the others that hold it
+    /// would get.
+    spare: Vec<(usize, u32, f64, f64)>,
     refine: refine::Workspace,
 }
 
@@ -208,10 +223,22 @@ fn excess(time: f64, target: f64) -> f64 {
     (time - target).max(0.0)
 }
 
+/// What rounding may add to the relief that a step seems to bring, as a part of the busiest rank's time.
+const ROUNDING: f64 = 1e-14;
+
 fn offer_swaps(hot: usize, target: f64, shape: &Shape, residents: &Residents, state: &State, best: &mut Best) {
     let (hot_time, hot_speed) = (state.times[hot], shape.bins[hot].speed);
+    let (cooler, rounding) = (hot_time * (1.0 - 1e-12), hot_time * ROUNDING);
+    // No exchange relieves more than all that the busiest rank has too much, and most cost two moves.
+    let full_price = excess(hot_time, target) / 2.0;
+    let is_settled = state.items_of(hot).iter().all(|item| residents.is_at_home(hot, *item));
     for (cold, bin) in shape.bins.iter().enumerate() {
-        if cold == hot || state.times[cold] >= hot_time {
+        // More than the way to the busiest rank's time can not be moved, and no more than what is moved is relieved.
+        let most = (cooler - state.times[cold]) * bin.speed / hot_speed;
+        if cold == hot || most + rounding <= best.worth * 0.5 {
+            continue;
+        }
+        if best.worth >= full_price && is_settled && !residents.may_undo(hot, cold, state) {
             continue;
         }
         let before = excess(hot_time, target) + excess(state.times[cold], target);
@@ -219,13 +246,18 @@ fn offer_swaps(hot: usize, target: f64, shape: &Shape, residents: &Residents, st
             if gives == NONE || state.holds(cold, gives) {
                 continue;
             }
+            // The items of a rank are in descending order, so that more and more is moved.
             for (&takes, &other) in state.items_of(cold).iter().zip(state.shares_of(cold)) {
                 let moved = share - other;
+                if moved <= 0.0 || moved / hot_speed + rounding <= best.worth * 0.5 {
+                    continue;
+                }
                 let times = ((state.loads[hot] - moved) / hot_speed, (state.loads[cold] + moved) / bin.speed);
+                if times.1 >= cooler {
+                    break;
+                }
                 let relief = before - excess(times.0, target) - excess(times.1, target);
-                if moved > 0.0
-                    && times.1 < hot_time * (1.0 - 1e-12)
-                    && relief > best.worth * 0.5
+                if relief > best.worth * 0.5
                     && (takes == NONE || !state.holds(hot, takes))
                     && may_exchange((hot, &[gives]), (cold, &[takes]), shape, state)
                 {
@@ -245,43 +277,68 @@ fn offer_replacements(
     state: &State,
     best: &mut Best,
 ) {
-    let Workspace { residents, touched, .. } = work;
-    let hot_time = state.times[hot] * (1.0 - 1e-12);
+    let Workspace { residents, touched, spare, .. } = work;
+    let (hot_time, rounding) = (state.times[hot] * (1.0 - 1e-12), state.times[hot] * ROUNDING);
+    let after = |new: u32| weights[new as usize] / f64::from(state.counts[new as usize] + 1);
+    let mine = state.items_of(hot).iter().zip(state.shares_of(hot)).filter(|(item, _)| **item != NONE);
+    let relieved = mine.fold(0.0, |most: f64, (new, share)| most.max(share - after(*new)));
+    let rooms = shape.bins.iter().zip(&state.times).map(|(bin, time)| (state.times[hot] - time) * bin.speed);
+    let room = rooms.fold(0.0, f64::max) * (1.0 + 1e-9) + rounding;
+    spare.clear();
+    for index in 0..shape.bins.len() {
+        for (&item, &share) in state.items_of(index).iter().zip(state.shares_of(index)) {
+            // What one rank gives up the others that hold it get, and none has room for more than there is anywhere.
+            let others = match item {
+                NONE => 0.0,
+                _ if state.counts[item as usize] < 2 => continue,
+                _ => share / f64::from(state.counts[item as usize] - 1),
+            };
+            if others - relieved <= room {
+                spare.push((index, item, share, others));
+            }
+        }
+    }
     for (&new, &share) in state.items_of(hot).iter().zip(state.shares_of(hot)) {
         if new == NONE {
             break;
         }
-        let next_share = weights[new as usize] / f64::from(state.counts[new as usize] + 1);
-        for index in 0..shape.bins.len() {
-            if state.holds(index, new) {
+        let next_share = after(new);
+        // The ranks that hold the expert are relieved by no more than this.
+        let most: f64 = state
+            .holders_of(new)
+            .map(|holder| excess(state.times[holder], target).min((share - next_share) / shape.bins[holder].speed))
+            .sum();
+        for &(index, old, old_share, others) in spare.iter() {
+            let is_too_little = most + excess(state.times[index], target) + rounding <= best.worth * 0.5;
+            if is_too_little || state.holds(index, new) {
                 continue;
             }
-            for (&old, &old_share) in state.items_of(index).iter().zip(state.shares_of(index)) {
-                if old != NONE && state.counts[old as usize] < 2 {
-                    continue;
-                }
-                touched.clear();
-                touched.push((index, next_share - old_share));
-                touched.extend(state.holders_of(new).map(|holder| (holder, next_share - share)));
-                if old != NONE {
-                    let more = weights[old as usize] / f64::from(state.counts[old as usize] - 1) - old_share;
-                    for holder in state.holders_of(old).filter(|holder| *holder != index) {
-                        match touched.iter_mut().find(|(other, _)| *other == holder) {
-                            Some((_, change)) => *change += more,
-                            None => touched.push((holder, more)),
-                        }
+            if others - (share - next_share) > room
+                || (state.loads[index] + (next_share - old_share)) / shape.bins[index].speed >= hot_time
+            {
+                continue;
+            }
+            touched.clear();
+            touched.push((index, next_share - old_share));
+            touched.extend(state.holders_of(new).map(|holder| (holder, next_share - share)));
+            if old != NONE {
+                let more = weights[old as usize] / f64::from(state.counts[old as usize] - 1) - old_share;
+                for holder in state.holders_of(old).filter(|holder| *holder != index) {
+                    match touched.iter_mut().find(|(other, _)| *other == holder) {
+                        Some((_, change)) => *change += more,
+                        None => touched.push((holder, more)),
                     }
                 }
-                let mut relief = 0.0;
-                let mut is_cooler = true;
-                for &(holder, change) in touched.iter() {
-                    let time = (state.loads[holder] + change) / shape.bins[holder].speed;
-                    is_cooler &= time < hot_time;
-                    relief += excess(state.times[holder], target) - excess(time, target);
-                }
-                if is_cooler && relief > best.worth * 0.5 && may_replace(old, new, index, weights, shape, state) {
-                    best.offer(relief, Step::Replace { bin: index, old, new }, residents);
-                }
+            }
+            let mut relief = 0.0;
+            let mut is_cooler = true;
+            for &(holder, change) in touched.iter() {
+                let time = (state.loads[holder] + change) / shape.bins[holder].speed;
+                is_cooler &= time < hot_time;
+                relief += excess(state.times[holder], target) - excess(time, target);
+            }
+            if is_cooler && relief > best.worth * 0.5 && may_replace(old, new, index, weights, shape, state) {
+                best.offer(relief, Step::Replace { bin: index, old, new }, residents);
             }
         }
     }
