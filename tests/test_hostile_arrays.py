@@ -101,6 +101,62 @@ def test_what_numpy_would_take_for_integers_is_refused_with_its_place(ids: Any, 
     assert str(caught.value) == f"experts{place} must be {expected}, got `{actual}`"
 
 
+class ItsOwnItem:
+    """A sequence that holds itself, and says that it is an array."""
+
+    def __array__(self, dtype: Any = None, copy: Any = None) -> Any:
+        return np.array([1, 2])
+
+    def __len__(self) -> int:
+        return 1
+
+    def __iter__(self) -> Any:
+        yield self
+
+
+def test_what_holds_itself_is_refused() -> None:
+    with pytest.raises(TypeError, match=r"^experts(\[0\])+ is nested too deeply, expected an int$"):
+        P.owner_of(ItsOwnItem())  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("empty", [[np.array([])], [torch.tensor([])], [np.array([], dtype="U3")]])
+def test_nothing_of_another_dtype_is_refused(empty: Any) -> None:
+    with pytest.raises(TypeError, match=r"^experts\[0\] must be an int or an array of them, got "):
+        P.owner_of(empty)
+
+
+def test_a_long_range_takes_no_list() -> None:
+    assert P.owner_of(range(30)).tolist() == P.owners().tolist()
+    assert P.owner_of(range(29, -1, -2)).tolist() == P.owners()[[*range(29, -1, -2)]].tolist()
+    with pytest.raises(IndexError, match=r"^expert=30 is out of range, expected 0\.\.30 \(at position 30\)$"):
+        P.owner_of(range(10**6))
+
+
+def test_tensors_that_are_no_integer_are_refused_by_their_parameter() -> None:
+    for wrong in (torch.tensor(3, device="meta"), torch.tensor([1, 2])):
+        with pytest.raises(TypeError, match=r"^rank must be an int, got `Tensor`$"):
+            P.count(wrong)
+    with pytest.raises(TypeError, match=r"^experts must be a dense tensor of int32 or int64: "):
+        P.owner_of(torch.tensor(3).expand(2**62))
+
+
+class Wordy(int):
+    """An int that says much."""
+
+    def __repr__(self) -> str:
+        return "x" * 10**6
+
+    __str__ = __repr__
+
+
+def test_an_int_of_many_words_is_shown_by_its_digits() -> None:
+    for call in (lambda: P.owner(Wordy(2**70)), lambda: P.owner_of([Wordy(2**70)])):
+        with pytest.raises(IndexError, match=rf"^expert={2**70} is out of range"):
+            call()
+    with pytest.raises(ValueError, match=r"^num_experts=10{119}\.\.\. is out of range, expected 0\.\.=2147483647$"):
+        Partition(10**4000, 3)
+
+
 def test_a_truth_value_is_no_entry_of_a_map() -> None:
     with pytest.raises(TypeError, match=r"^expert_map\[1\] must be an int, got `bool`$"):
         ExpertMap.from_index_map([-1, False], 2)

@@ -611,7 +611,7 @@ BROKEN_FILES: dict[str, tuple[str | bytes, str]] = {
     "trailing text": ("{} {}", "line 1, column 4: broken JSON: extra data"),
     "byte order mark": (
         b"\xef\xbb\xbf{}",
-        "line 1, column 1: broken JSON: unexpected UTF-8 BOM (decode using utf-8-sig)",
+        "line 1, column 1: the file begins with a byte order mark, expected UTF-8 without one",
     ),
     "array": ('["num_experts"]', "the JSON is an array, expected an object"),
     "string": ('"num_experts"', 'the JSON is the string `"num_experts"`, expected an object'),

@@ -27,6 +27,11 @@ def run(code: str) -> tuple[str, dict[str, object]]:
     return printed.getvalue(), names
 
 
+@pytest.mark.parametrize("name", ["README.md", "CHANGELOG.md", "CONTRIBUTING.md", "spec/SPEC.md", "spec/README.md"])
+def test_no_figure_is_left_to_be_filled_in(name: str) -> None:
+    assert not re.search(r"@[A-Z0-9]+@", (Path(__file__).parents[1] / name).read_text(encoding="utf-8"))
+
+
 def test_examples_run_and_print_what_stands_below_them() -> None:
     pytest.importorskip("torch", reason="tensors need torch")
     printed = 0

@@ -874,6 +874,11 @@ def mask(given: Any, experts: int = 1, shared: int = 0) -> ExpertMap:
 
 
 IS_MASK = "expert_map is not an index map but looks like a 0/1 expert mask, read it as a mask instead "
+IS_CUT = (
+    "expert_map is not an index map but looks like a 0/1 expert mask of other numbers of experts, or without the "
+    "trailing 0 that `from_mask` expects "
+)
+CUT = "; it looks like a 0/1 expert mask without the trailing 0"
 NO_MAP = "expert_map is not an index map: "
 NO_MASK = "expert_mask is not a 0/1 mask with a trailing 0: "
 
@@ -894,13 +899,13 @@ def map_of(experts: int, shared: int) -> str:
 @pytest.mark.parametrize(
     ("read", "given", "experts", "shared", "message"),
     [
-        (index_map, [0, 0, 1, 1, 0], 5, 0, IS_MASK + "(entry 1 is 0, expected -1 or the next local index 1)"),
-        (index_map, [1, 0], 2, 0, IS_MASK + "(entry 0 is 1, expected -1 or the next local index 0)"),
-        (index_map, [0, 1, 0], 3, 0, IS_MASK + "(entry 2 is 0, expected -1 or the next local index 2)"),
+        (index_map, [0, 0, 1, 1, 0], 5, 0, IS_CUT + "(entry 1 is 0, expected -1 or the next local index 1)"),
+        (index_map, [1, 0], 2, 0, IS_CUT + "(entry 0 is 1, expected -1 or the next local index 0)"),
+        (index_map, [0, 1, 0], 3, 0, IS_CUT + "(entry 2 is 0, expected -1 or the next local index 2)"),
         (index_map, [-1, 0, 2], 3, 0, NO_MAP + "entry 2 is 2, expected -1 or the next local index 1"),
         (index_map, [-1, 1, 0], 3, 0, NO_MAP + "entry 1 is 1, expected -1 or the next local index 0"),
         (index_map, [-2, 0], 2, 0, NO_MAP + "entry 0 is -2, expected -1 or the next local index 0"),
-        (index_map, [0, 0], 2, 0, IS_MASK + "(entry 1 is 0, expected -1 or the next local index 1)"),
+        (index_map, [0, 0], 2, 0, IS_CUT + "(entry 1 is 0, expected -1 or the next local index 1)"),
         (index_map, [2**31], 1, 0, "expert_map[0]=2147483648 is no int32"),
         (index_map, [-1, -(2**40)], 2, 0, "expert_map[1]=-1099511627776 is no int32"),
         (index_map, [-1, 0], 3, 0, "expert_map has length 2, expected 3"),
@@ -946,6 +951,9 @@ def map_of(experts: int, shared: int) -> str:
         (mask, [0, 1, 1], 2, 0, NO_MASK + "entry 2 is 1, expected 0"),
         (mask, [0, 1, 0, 0], 1, 2, NO_MASK + "entry 2 is 0, expected 1"),
         (mask, [], 3, 0, "expert_mask has length 0, expected 4"),
+        (mask, [0, 1, 1], 3, 0, "expert_mask has length 3, expected 4" + CUT),
+        (mask, [0, 1, 1, 1], 3, 1, "expert_mask has length 4, expected 5" + CUT),
+        (mask, [0, 1, 1], 4, 0, "expert_mask has length 3, expected 5"),
         (mask, [1, 0], 1, 3, "expert_mask has length 2, expected 5" + mask_of(1, 0)),
     ],
 )

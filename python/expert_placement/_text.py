@@ -7,6 +7,8 @@ from __future__ import annotations
 
 # How many bytes of a name messages show.
 _MOST_OF_A_NAME = 40
+# How many digits of an integer messages show.
+_MOST_DIGITS = 120
 
 
 def printable(text: str) -> str:
@@ -26,8 +28,10 @@ def excerpt(text: str, most: int = _MOST_OF_A_NAME) -> str:
 
 
 def digits(value: int) -> str:
-    """An integer as text, also where it has more digits than Python prints."""
+    """An integer as text; of one that has more digits than anyone reads, the beginning."""
     try:
-        return str(value)
+        # That of a subclass may say anything.
+        text = int.__repr__(value)
     except ValueError:
         return "a huge integer"
+    return text if len(text) <= _MOST_DIGITS else f"{text[:_MOST_DIGITS]}..."

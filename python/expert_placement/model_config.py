@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Protocol, runtime_checkable
 
 from expert_placement._core import MAX_NUM_EXPERTS
-from expert_placement._text import excerpt, printable
+from expert_placement._text import excerpt
 from expert_placement.formats.json_object import read_object, shown
 
 __all__ = ["ModelConfig", "read_model_config"]
@@ -27,6 +27,8 @@ _MAX_LAYERS = 2**16
 # A config.json is a few KiB, and 2 MiB with the longest table of class names published.
 _MAX_FILE_BYTES = 8 * 2**20
 _EXPECTED = "a model's config.json"
+_LONGEST_PATH = 200
+_LONGEST_PATH_OF_ALL = 4096
 
 # Where the language model of a configuration is described, outermost first. Vision, audio and talker sections are left
 # out on purpose: their experts are no part of the model that is placed. Such a section can be passed by itself.
@@ -229,17 +231,19 @@ def _load(source: object) -> tuple[str, Mapping[str, object]]:
 
 
 def _load_path(path: str) -> tuple[str, Mapping[str, object]]:
-    name = f"`{printable(path)}`"
+    name = f"`{excerpt(path, _LONGEST_PATH)}`"
     if not path:
         raise ValueError("the path of the configuration is empty, expected a file or a directory")
     if "\0" in path:
         raise ValueError(f"{name}: a path can not hold a null character")
     file = Path(path)
+    if len(os.fsencode(path)) > _LONGEST_PATH_OF_ALL:
+        raise ValueError(f"{name}: the path is longer than any that there is, expected a file or a directory")
     if file.is_dir():
         file = file / "config.json"
         if not file.exists():
             raise FileNotFoundError(f"{name}: the directory holds no `config.json`")
-        name = f"`{printable(str(file))}`"
+        name = f"`{excerpt(str(file), _LONGEST_PATH)}`"
     elif not file.exists():
         raise FileNotFoundError(f"{name}: no such file, expected a `config.json` or a directory that holds one")
     return name, read_object(file, name, _EXPECTED, _MAX_FILE_BYTES)

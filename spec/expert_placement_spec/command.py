@@ -18,9 +18,10 @@ from typer.core import TyperCommand, TyperGroup
 from expert_placement_spec import case_check
 from expert_placement_spec.cases import Chapter
 from expert_placement_spec.chapters import CHAPTERS, PARTITION
-from expert_placement_spec.exhaustive import Domain, Outcome, check
+from expert_placement_spec.exhaustive import LARGEST, Domain, Outcome, check
 from expert_placement_spec.implementation import NEEDS, OPTIONAL, REFERENCE
 from expert_placement_spec.invariants import INVARIANTS
+from expert_placement_spec.outcome import shown
 from expert_placement_spec.processes import Workers
 from expert_placement_spec.prove import prove_all
 from expert_placement_spec.reference import MAX, STRATEGIES
@@ -65,19 +66,19 @@ class WrongNumber(Exception):  # noqa: N818 - the input is at fault and not the 
         return str(self)
 
 
-def whole(name: str, least: int) -> Callable[[str | int], int]:
+def whole(name: str, least: int, most: int = MAX) -> Callable[[str | int], int]:
     """What reads an option's integer.
 
     Raises:
-        WrongNumber: a text that is no integer, or a smaller one.
+        WrongNumber: a text that is no integer, or one that is out of range.
     """
 
     def read(value: str | int) -> int:
         text = str(value)
         with suppress(ValueError):
-            if text.isascii() and "_" not in text and text == text.strip() and int(text) >= least:
+            if text.isascii() and "_" not in text and text == text.strip() and least <= int(text) <= most:
                 return int(text)
-        raise WrongNumber(f"{name}=`{str(value)[:100]}` is out of range, expected an integer of {least} or more")
+        raise WrongNumber(f"{name}=`{shown(text, 100)}` is out of range, expected an integer in {least}..={most}")
 
     return read
 
@@ -98,6 +99,9 @@ POINTS, CASES = 2000, 500
 
 ALL = "all"
 """What `--require` calls everything that an implementation can offer."""
+
+MOST_PROCESSES = 1024
+"""More than any machine has cores; a limit against slips of the pen."""
 
 USAGE = 2
 # What a shell reports for a process that ends by the signal of the same cause.
@@ -126,10 +130,11 @@ def parse_range(parameter: str, text: str, least: int) -> range:
         ValueError: another form, or bounds outside `least ..= 2**31 - 1`.
     """
     first, dots, last = text.partition("..=")
+    what = f"{parameter}=`{shown(text, 100)}`"
     if not dots or not (first + last).isascii() or not first.isdecimal() or not last.isdecimal():
-        raise ValueError(f"{parameter}=`{text}` is no range, expected the form `{least}..=128`")
-    if not least <= int(first) <= int(last) <= MAX:
-        raise ValueError(f"{parameter}=`{text}` is out of range, expected bounds in {least}..={MAX}, the smaller first")
+        raise ValueError(f"{what} is no range, expected the form `{least}..=128`")
+    if max(len(first), len(last)) > 10 or not least <= int(first) <= int(last) <= LARGEST:
+        raise ValueError(f"{what} is out of range, expected bounds in {least}..={LARGEST}, the smaller first")
     return range(int(first), int(last) + 1)
 
 
@@ -148,7 +153,7 @@ def required_laws(require: Sequence[str], laws: Collection[str], groups: Mapping
     for word in require:
         if word != ALL and word not in groups and word not in laws:
             known = ", ".join((ALL, *groups))
-            raise ValueError(f"require=`{word}` is unknown, expected {known} or the name of an invariant")
+            raise ValueError(f"require=`{shown(word, 100)}` is unknown, expected {known} or the name of an invariant")
         found |= set(laws) if word == ALL else set(groups.get(word, (word,)))
     return found
 
@@ -169,7 +174,7 @@ def progress_bar(what: str) -> Iterator[Callable[[int, int], None]]:
     columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.percentage:>3.0f} %"))
     console = error_console()
     # By the file itself: an environment may ask rich for colours where no terminal is.
-    hidden = not sys.stderr.isatty()
+    hidden = sys.stderr is None or not sys.stderr.isatty()
     with Progress(*columns, TimeRemainingColumn(), console=console, transient=True, disable=hidden) as bar:
         task = bar.add_task(what, total=None)
         yield lambda done, total: bar.update(task, completed=done, total=total)
@@ -214,7 +219,7 @@ def run(
     """
     unknown = [name for name in strategies if name not in STRATEGIES]
     if unknown:
-        raise ValueError(f"strategy=`{unknown[0]}` is unknown, expected one of {', '.join(STRATEGIES)}")
+        raise ValueError(f"strategy=`{shown(unknown[0], 100)}` is unknown, expected one of {', '.join(STRATEGIES)}")
     subjects = {subject: [law.name for law in INVARIANTS.values() if law.subject == subject] for subject in NEEDS}
     required = required_laws(require, INVARIANTS, subjects)
     bounds = (parse_range("experts", experts, 0), parse_range("ranks", ranks, 1))
@@ -224,16 +229,29 @@ def run(
         sys.path.insert(0, os.getcwd())
     names = list(dict.fromkeys(implementations))
     sampled: list[Outcome] = []
-    # Of what is larger nothing is asked exhaustively.
-    largest = max(wide, domain.experts[-1], domain.ranks[-1])
     with Workers(processes or os.cpu_count() or 1) as workers:
         with progress_bar("exhaustive") as progress:
             outcomes = check(names, domain, device=device, workers=workers, progress=progress)
         if samples:
             with progress_bar("sampled") as progress:
-                sampled = sample(names, samples, device=device, workers=workers, progress=progress)
+                sampled = sample(
+                    names,
+                    samples,
+                    strategies=domain.strategies,
+                    device=device,
+                    workers=workers,
+                    progress=progress,
+                )
             with progress_bar("sampled maps") as progress:
-                tables = sample_tables(names, samples, largest, device=device, workers=workers, progress=progress)
+                tables = sample_tables(
+                    names,
+                    samples,
+                    wide,
+                    strategies=domain.strategies,
+                    device=device,
+                    workers=workers,
+                    progress=progress,
+                )
             sampled = merged([*sampled, *tables])
     title = (
         f"exhaustive: E in {experts}, R in {ranks}; pairs, maps and tables up to {wide}, ids asked one by one up to "
@@ -241,7 +259,7 @@ def run(
     titles = (
         f"{title}{domain.largest('alone')}",
         f"sampled: E and R up to {MAX}, {samples:,} points each at most; maps, tables and ids asked one by one of "
-        f"{len(large_shapes(samples, largest))} partitions of up to {MOST_EXPERTS:,} experts and {MOST_RANKS:,} ranks",
+        f"{len(large_shapes(samples, wide))} partitions of up to {MOST_EXPERTS:,} experts and {MOST_RANKS:,} ranks",
     )
     domain_text = {
         "experts": experts,
@@ -288,10 +306,12 @@ def run_chapter(
         ValueError: an unknown implementation, chapter or domain.
     """
     if chapter not in CHAPTERS:
-        raise ValueError(f"chapter=`{chapter}` is unknown, expected one of {', '.join((PARTITION, *CHAPTERS))}")
+        raise ValueError(
+            f"chapter=`{shown(chapter, 100)}` is unknown, expected one of {', '.join((PARTITION, *CHAPTERS))}"
+        )
     domains = CHAPTERS[chapter].domains
     if domain not in domains:
-        raise ValueError(f"domain=`{domain}` is unknown, expected one of {', '.join(domains)}")
+        raise ValueError(f"domain=`{shown(domain, 100)}` is unknown, expected one of {', '.join(domains)}")
     required = required_laws(require, CHAPTERS[chapter].laws, {})
     # An implementation may be a module of the folder where the command is called, as for `python -m`.
     if os.getcwd() not in sys.path:
@@ -396,7 +416,9 @@ def check_command(
     device: Annotated[str, typer.Option(help="Where torch implementations are evaluated.")] = "cpu",
     processes: Annotated[
         int | None,
-        typer.Option(help="Processes; all cores by default.", parser=whole("processes", 1), metavar="N"),
+        typer.Option(
+            help="Processes; all cores by default.", parser=whole("processes", 1, MOST_PROCESSES), metavar="N"
+        ),
     ] = None,
     require: Annotated[
         list[str] | None,
@@ -547,10 +569,15 @@ def run_program() -> int:
     return code if isinstance(code, int) else 0
 
 
+LONGEST_ERROR = 2000
+"""Characters of the one line that says what is wrong."""
+
+
 def refuse(message: str) -> int:
     """Says on one line of standard error what is wrong, and gives the exit code for it."""
     if sys.stderr is not None:
-        print("error:", " ".join(message.split()), file=sys.stderr)
+        with suppress(OSError):
+            print("error:", shown(message, LONGEST_ERROR), file=sys.stderr, flush=True)
     return USAGE
 
 

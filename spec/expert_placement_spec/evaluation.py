@@ -48,8 +48,9 @@ def evaluate(
         False where the law is broken, or where the implementation raises.
 
     Raises:
-        ValueError: an unknown name, other quantifiers than the invariant's, a point that does not exist, or
-            partitions that are asked together without this one.
+        ValueError: an unknown name, an implementation that does not offer what the invariant is about, other
+            quantifiers than the invariant's, a point that does not exist, or partitions that are asked together without
+            this one.
     """
     law = INVARIANTS.get(invariant)
     if law is None:
@@ -74,6 +75,12 @@ def evaluate(
         needed = f"expected together=[{shape}] to make them nevertheless"
         raise ValueError(f"{invariant} needs tables, which are made up to {LARGEST_TABLES} experts and ranks, {needed}")
     loaded = load(implementation, device)
+    if law.subject == "formulas":
+        raise ValueError(f"{invariant} is about the formulas, which no implementation shows: `prove` looks at it")
+    missing = loaded.missing(law.subject)
+    if missing or law.subject not in loaded.offered_subjects():
+        what = ", ".join(missing) or f"what {invariant} is about"
+        raise ValueError(f"implementation `{implementation}` does not offer {what}")
     holds = True
     try:
         with loaded.arrays.placed():

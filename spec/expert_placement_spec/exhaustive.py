@@ -49,6 +49,8 @@ ORDER: dict[str, Callable[[tuple[int, int]], tuple[int, ...]]] = {
 }
 """Partitions of equally many ranks, or experts, next to one another make grids; otherwise the smallest come first."""
 
+LARGEST = 1 << 16
+"""The most experts, or ranks, of a partition that is looked at exhaustively."""
 MOST_PARTITIONS = 1 << 24
 """How many partitions a domain may have: beyond, a run would take days."""
 
@@ -69,6 +71,9 @@ class Domain:
     alone: int | None = None
 
     def __post_init__(self) -> None:
+        for name, numbers in (("experts", self.experts), ("ranks", self.ranks)):
+            if numbers[-1] > LARGEST:
+                raise ValueError(f"{name} go up to {numbers[-1]}, expected at most {LARGEST}: larger ones are sampled")
         number = len(self.experts) * len(self.ranks)
         if number > MOST_PARTITIONS:
             raise ValueError(f"experts and ranks make {number} partitions, expected at most {MOST_PARTITIONS}")

@@ -31,6 +31,8 @@ POISON = -(2**40)
 """What a table holds where it is asked beyond its end, as by a wrong owner: no law holds of it."""
 ALL_ALONE = 128
 """Up to how many experts and ranks every representation is asked alone; beyond it is one, since each is large."""
+EVERY_RANK = 16
+"""Up to how many experts and ranks every rank is asked alone; beyond it is one."""
 
 
 def shared_experts(num_experts: int, num_ranks: int) -> int:
@@ -167,6 +169,7 @@ class Block:
             ids = [num_ranks if name in ("count", "start") else num_experts for num_experts, num_ranks in self.shapes]
             for partition, end in zip(self.partitions, ids, strict=True):
                 values.extend(map(getattr(partition, name), range(end)))
+            no_bools(values)
             self._scalars[name] = self.arrays.array(values)
         return self._scalars[name]
 
@@ -322,14 +325,16 @@ class Block:
     def asked_alone(shape: tuple[int, int]) -> list[tuple[str, int]]:
         """Which representations of which rank are asked by themselves: all, or one by turns where the maps are large.
 
-        The turn follows the quotient and the rank the remainder of E by R, so that each pair of them comes up.
+        Every rank is, where there are few. The turn follows the quotient and the rank the remainder of E by R, so that
+        each pair of them comes up.
         """
         num_experts, num_ranks = shape
         turn = (num_experts // num_ranks + num_ranks) % len(MAP_METHODS)
         names = list(MAP_METHODS)
         if max(shape) > ALL_ALONE:
             names = names[turn : turn + 1]
-        return [(name, 65537 * num_experts % num_ranks) for name in names]
+        ranks = range(num_ranks) if max(shape) <= EVERY_RANK else (65537 * num_experts % num_ranks,)
+        return [(name, rank) for rank in ranks for name in names]
 
     @cached_property
     def _maps(self) -> dict[str, tuple[Any, Any, bool]]:
@@ -368,7 +373,10 @@ class Block:
     @cached_property
     def uniform(self) -> Any:
         """For each partition: what it says of being uniform."""
-        return self._flags([bool(partition.is_uniform) for partition in self.partitions])
+        answers = [partition.is_uniform for partition in self.partitions]
+        if not {bool, np.bool_}.issuperset(map(type, answers)):
+            raise TypeError("is_uniform is no bool")
+        return self._flags(answers)
 
     def points(self, quantifiers: tuple[str, ...]) -> Points:
         """Every point of every partition for these quantifiers, in order; the same object each time."""
@@ -761,17 +769,36 @@ def joined(parts: list[Any]) -> tuple[Any, list[int], bool]:
     if torch is not None and set(map(type, parts)) == {torch.Tensor} and {part.ndim for part in parts} == {1}:
         is_int32 = {part.dtype for part in parts} == {torch.int32}
         return torch.cat(parts).cpu().numpy(), list(map(torch.Tensor.numel, parts)), is_int32
-    lengths = list(map(len, parts))
-    is_int32 = all(isinstance(part, (list, tuple, range)) or part.dtype == np.dtype(np.int32) for part in parts)
-    return np.concatenate([one_row(part) for part in parts]) if parts else [], lengths, is_int32
+    rows, lengths, is_int32 = [], [], True
+    for part in parts:
+        row, is_as_stated = one_row(part)
+        rows.append(row)
+        lengths.append(len(row))
+        is_int32 &= is_as_stated
+    return np.concatenate(rows) if rows else [], lengths, is_int32
 
 
-def one_row(values: Any) -> np.ndarray[Any, Any]:
-    """One answer of one dimension as int64."""
-    array = integers(values.cpu().numpy() if hasattr(values, "detach") else values)
+def one_row(values: Any) -> tuple[np.ndarray[Any, Any], bool]:
+    """One answer of one dimension as int64, and whether it is of int32, or of ints without a dtype."""
+    if isinstance(values, (list, tuple, range)):
+        if not isinstance(values, range):
+            no_bools(values)
+        array, is_int32 = integers(values), True
+    else:
+        # Of the base class of arrays, since a subclass may say of itself what it likes.
+        plain = np.asarray(values.detach().cpu().numpy() if hasattr(values, "detach") else values)
+        array, is_int32 = integers(plain), plain.dtype == np.dtype(np.int32)
     if array.ndim != 1:
         raise TypeError(f"an answer has {array.ndim} dimensions, expected 1")
-    return array
+    if len(values) != len(array):
+        raise TypeError(f"an answer says that it has {len(values)} entries, and has {len(array)}")
+    return array, is_int32
+
+
+def no_bools(values: Iterable[Any]) -> None:
+    """Refuses truth values among ints, which arrays of ints take for 0 and 1."""
+    if not {bool, np.bool_}.isdisjoint(map(type, values)):
+        raise TypeError("an answer is a bool, expected an integer")
 
 
 def ask_with_shared(query: Callable[[int, int], Any], rank: int) -> Any:
@@ -786,5 +813,6 @@ def refuses(query: Callable[[int], Any], bad: int) -> bool:
     except KeyboardInterrupt:
         raise
     except BaseException as error:
-        return isinstance(error, (IndexError, ValueError))
+        # By its type, since an object may say that it is of another class.
+        return issubclass(type(error), (IndexError, ValueError))
     return False

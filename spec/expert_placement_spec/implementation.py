@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from expert_placement_spec.arrays import Arrays, NumpyArrays, arrays_of
-from expert_placement_spec.outcome import in_words
+from expert_placement_spec.outcome import in_words, shown
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -122,23 +122,28 @@ def load(name: str, device: str = "cpu") -> Implementation:
     try:
         made: Any = importlib.import_module(module_name)
     except ModuleNotFoundError as error:
-        raise ValueError(f"implementation `{name}`: there is no module `{error.name}`") from error
+        raise ValueError(f"implementation `{name}`: there is no module `{shown(str(error.name), 100)}`") from error
     except KeyboardInterrupt:
         raise
     except BaseException as error:
         raise ValueError(f"implementation `{name}`: its import raised {in_words(error)}") from error
+    missing = None
     try:
         for part in attribute.split("."):
             if not hasattr(made, part):
-                raise ValueError(f"implementation `{name}`: `{made.__name__}` has no attribute `{part}`")
+                missing = part
+                break
             made = getattr(made, part)
         library, elementwise = getattr(made, "arrays", "numpy"), getattr(made, "elementwise", None)
-    except (KeyboardInterrupt, ValueError):
+    except KeyboardInterrupt:
         raise
     except BaseException as error:
         raise ValueError(f"implementation `{name}`: a look at its attributes raised {in_words(error)}") from error
-    if library not in ("numpy", "torch"):
-        raise ValueError(f"implementation `{name}`: arrays is `{library}`, expected `numpy` or `torch`")
+    if missing is not None:
+        raise ValueError(f"implementation `{name}`: it has no attribute `{missing}`")
+    if type(library) is not str or library not in ("numpy", "torch"):
+        what = f"`{shown(library, 100)}`" if type(library) is str else "no str"
+        raise ValueError(f"implementation `{name}`: arrays is {what}, expected `numpy` or `torch`")
     implementation = Implementation(name, made, elementwise, arrays_of(library, device), device)
     if implementation.elementwise is None and not (implementation.offers(*TABLES) or implementation.offers(*SCALARS)):
         raise ValueError(f"implementation `{name}` offers neither {', '.join(TABLES)} nor {', '.join(SCALARS)}")

@@ -7,6 +7,7 @@ from typing import Any, Generic, Protocol, TypeVar
 
 LONGEST = 1000
 """Characters of a text of others that are shown."""
+LONGEST_NAME = 100
 
 
 def in_words(error: BaseException) -> str:
@@ -16,13 +17,24 @@ def in_words(error: BaseException) -> str:
     most handlers. Checkers catch all of it: only `KeyboardInterrupt` is the user's.
     """
     try:
-        text = " ".join(str(error).split())
+        text = str(error)
     except KeyboardInterrupt:
         raise
     except BaseException as other:
-        text = f"its text raised {type(other).__name__}"
-    shown = "".join(one if one.isprintable() else ascii(one)[1:-1] for one in text[:LONGEST])
-    return f"{type(error).__name__}: {shown}{'...' if len(text) > LONGEST else ''}"
+        text = f"its text raised {name_of(other)}"
+    return f"{name_of(error)}: {shown(text)}"
+
+
+def name_of(error: BaseException) -> str:
+    """The name of an exception's type, whatever the type says of itself."""
+    return shown(str(type.__dict__["__name__"].__get__(type(error))), LONGEST_NAME)
+
+
+def shown(text: str, most: int = LONGEST) -> str:
+    """A text of others on one line, with escapes for what no terminal can show, cut where it is long."""
+    line = " ".join(text[: most + 1].split())
+    cut = "".join(one if one.isprintable() else ascii(one)[1:-1] for one in line[:most])
+    return f"{cut}{'...' if len(text) > most else ''}"
 
 
 class Example(Protocol):

@@ -7,7 +7,6 @@ import signal
 import sys
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import suppress
 from multiprocessing import get_context
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -37,9 +36,14 @@ def start_worker(notes: Any, number_started: Any) -> None:
     global _notes
     os.environ["OMP_NUM_THREADS"] = "1"
     # What an implementation prints must not come between the results, by whatever way it prints.
+    if sys.stderr is None:
+        sys.stderr = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115 - as long as the process lives
     sys.stdout = sys.stderr
-    with suppress(OSError):
+    try:
         os.dup2(2, 1)
+    except OSError:
+        # Nothing is open where errors go.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
     # Ctrl-C reaches every process of a terminal; only the one that asked has something to say about it.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     with number_started.get_lock():
@@ -53,7 +57,11 @@ def run_noted(run: Callable[[Task], Found], number: int, task: Task) -> Found:
     """Runs one task, which stays noted if this process does not live to see its end."""
     notes, place = _notes
     notes[place] = number + 1
-    found = run(task)
+    try:
+        found = run(task)
+    except KeyboardInterrupt:
+        # Ctrl-C does not reach this process, so that it is not the user's.
+        raise ValueError(f"a KeyboardInterrupt was raised by {task}") from None
     notes[place] = 0
     return found
 

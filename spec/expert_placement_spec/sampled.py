@@ -31,7 +31,7 @@ from expert_placement_spec.reproduction import reproduced
 from expert_placement_spec.single import One, can_sample
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Mapping, Sequence
 
     from expert_placement_spec.processes import Workers
 
@@ -53,13 +53,15 @@ class Point:
 
 
 @st.composite
-def points(draw: st.DrawFn, implementation: Implementation, law: Invariant, drawn: list[Point]) -> Point | None:
+def points(
+    draw: st.DrawFn, implementation: Implementation, law: Invariant, strategies: Sequence[str], drawn: list[Point]
+) -> Point | None:
     """A partition up to the limits and a value for each quantifier, or None where there is none.
 
     What is drawn, also where it is not drawn to the end, is the last of `drawn`.
     """
     num_experts, num_ranks = draw(COUNT), max(1, draw(COUNT))
-    strategy = draw(st.sampled_from(law.strategies))
+    strategy = draw(st.sampled_from(strategies))
     values: dict[str, int] = {}
     drawn[:] = [Point(num_experts, num_ranks, strategy, values)]
     for name in law.quantifiers:
@@ -88,6 +90,7 @@ class Task:
     implementation: str
     device: str
     invariant: str
+    strategies: tuple[str, ...]
     examples: int
 
     def __str__(self) -> str:
@@ -98,13 +101,14 @@ def run_task(task: Task) -> Outcome:
     """Samples one invariant; called in a worker process, or in this one."""
     implementation = load(task.implementation, task.device)
     with implementation.arrays.placed():
-        return sample_one(implementation, INVARIANTS[task.invariant], task.examples)
+        return sample_one(implementation, INVARIANTS[task.invariant], task.strategies, task.examples)
 
 
 def sample(
     implementations: list[str],
     examples: int,
     *,
+    strategies: Sequence[str] = STRATEGIES,
     device: str = "cpu",
     workers: Workers = HERE,
     progress: Callable[[int, int], None] = lambda done, total: None,
@@ -114,6 +118,7 @@ def sample(
     Args:
         implementations: names of the form `module:attribute`.
         examples: how many points each invariant is given.
+        strategies: which strategies; an invariant that speaks of none of them is left out.
         device: where implementations with torch arrays are evaluated.
         workers: who shares the work; without other word it is done in this process.
         progress: called with the invariants done and their total.
@@ -121,8 +126,10 @@ def sample(
     Returns:
         One outcome for each implementation and invariant that can be sampled. The seed of the points is fixed.
     """
-    laws = [law.name for law in INVARIANTS.values() if can_sample(law)]
-    work = [Task(name, device, law, examples) for name in implementations for law in laws]
+    laws = {law.name: chosen(strategies, law) for law in INVARIANTS.values() if can_sample(law)}
+    work = [
+        Task(name, device, law, among, examples) for name in implementations for law, among in laws.items() if among
+    ]
     outcomes = {}
     with closing(workers.run_all(run_task, work)) as results:
         for task, outcome in results:
@@ -144,14 +151,20 @@ def large_shapes(examples: int, beyond: int) -> list[tuple[int, int]]:
         examples: how many points of the rule are sampled.
         beyond: what was looked at exhaustively; every partition has more experts, or more ranks.
     """
-    if beyond >= MOST_RANKS:
-        return []
     chooser = Random(beyond)
+
+    def drawn(least: int, most: int) -> int:
+        return round(2 ** chooser.uniform(log2(least), log2(most)))
+
     shapes: list[tuple[int, int]] = []
-    while len(shapes) < -(-examples // POINTS_A_PARTITION):
-        experts, ranks = (round(2 ** chooser.uniform(0, log2(most))) for most in (MOST_EXPERTS, MOST_RANKS))
-        if max(experts, ranks) > beyond and experts * ranks <= MOST_PAIRS:
-            shapes.append((experts, ranks))
+    for number in range(-(-examples // POINTS_A_PARTITION)):
+        # Every third has many ranks, where that is beyond what was looked at.
+        if number % 3 == 2 and beyond < MOST_RANKS:
+            ranks = drawn(beyond + 1, MOST_RANKS)
+            shapes.append((drawn(1, MOST_PAIRS // ranks), ranks))
+        elif beyond < MOST_EXPERTS:
+            experts = drawn(beyond + 1, MOST_EXPERTS)
+            shapes.append((experts, drawn(1, min(MOST_PAIRS // experts, MOST_RANKS))))
     return shapes
 
 
@@ -160,6 +173,7 @@ def sample_tables(
     examples: int,
     beyond: int,
     *,
+    strategies: Sequence[str] = STRATEGIES,
     device: str = "cpu",
     workers: Workers = HERE,
     progress: Callable[[int, int], None] = lambda done, total: None,
@@ -169,7 +183,8 @@ def sample_tables(
     Args:
         implementations: names of the form `module:attribute`.
         examples: how many points of the rule are sampled; for each 200 of them one partition is looked at.
-        beyond: what was looked at exhaustively.
+        beyond: up to where maps and tables were looked at exhaustively.
+        strategies: which strategies.
         device: where implementations with torch arrays are evaluated.
         workers: who shares the work; without other word it is done in this process.
         progress: called with the partitions done and their total.
@@ -183,7 +198,7 @@ def sample_tables(
         PartitionTask(name, device, strategy, [shape], scope, points_of(shape, scope))
         for name in implementations
         for shape in large_shapes(examples, beyond)
-        for strategy in STRATEGIES
+        for strategy in strategies
         for scope in scopes
     ]
     found = [
@@ -202,7 +217,12 @@ def sample_tables(
     return [one for one in outcomes if one.cases or one.counterexample is not None]
 
 
-def sample_one(implementation: Implementation, law: Invariant, examples: int) -> Outcome:
+def chosen(strategies: Sequence[str], law: Invariant) -> tuple[str, ...]:
+    """Those of the strategies that the law speaks of."""
+    return tuple(strategy for strategy in law.strategies if strategy in strategies)
+
+
+def sample_one(implementation: Implementation, law: Invariant, strategies: tuple[str, ...], examples: int) -> Outcome:
     """Looks for the smallest counterexample to one invariant."""
     outcome = Outcome(implementation.name, law.name)
 
@@ -237,7 +257,7 @@ def sample_one(implementation: Implementation, law: Invariant, examples: int) ->
     )
     begin = time.perf_counter()
     try:
-        found = find(points(implementation, law, drawn), is_broken, settings=options)
+        found = find(points(implementation, law, chosen(strategies, law), drawn), is_broken, settings=options)
     except NoSuchExample:
         return outcome
     except Flaky:

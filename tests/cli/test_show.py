@@ -131,6 +131,7 @@ def test_json_tells_the_whole_partition(num_experts: int, num_ranks: int, strate
         "strategy": strategy,
         "is_uniform": num_experts % num_ranks == 0,
         "min_redundant_experts": -num_experts % num_ranks,
+        "nearest_legal_ranks": list(p.nearest_legal_ranks),
         "legal_ranks": [r for r in range(1, num_experts + 1) if num_experts % r == 0] if num_experts else None,
         "counts": counts,
         "starts": starts,

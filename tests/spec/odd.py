@@ -295,3 +295,110 @@ class WithoutNames(type):
 
 class Raising(metaclass=WithoutNames):
     """Asking for what it has raises what nobody expects."""
+
+
+class NameRaises(type):
+    """A type whose name can not be had."""
+
+    @property
+    def __name__(cls) -> str:  # type: ignore[override]
+        raise ZeroDivisionError("name")
+
+
+class Nameless(Exception, metaclass=NameRaises):  # noqa: N818
+    """An exception of such a type."""
+
+
+class RaisesTheNameless(Odd):
+    """What it raises has no name."""
+
+    elementwise = None
+
+    def count(self, rank: int) -> int:
+        """Nothing."""
+        raise Nameless
+
+
+class LyingArray(np.ndarray):  # type: ignore[type-arg]
+    """It says that it is int32."""
+
+    dtype = property(lambda self: np.dtype("int32"))  # type: ignore[assignment]
+
+
+class LiesOfDtypes(Odd):
+    """Tables of int64 that say that they are int32."""
+
+    def counts(self) -> Any:
+        """The counts."""
+        return np.array(super().counts(), dtype=np.int64).view(LyingArray)
+
+
+class ShortList(list):  # type: ignore[type-arg]
+    """It says that it is shorter than it is."""
+
+    def __len__(self) -> int:
+        return super().__len__() - 1
+
+
+class LiesOfLengths(Odd):
+    """Counts of which one too many says that it is not there."""
+
+    elementwise = None
+
+    def counts(self) -> Any:
+        """The counts, and one more."""
+        return ShortList([*super().counts(), 7])
+
+
+class TruthValues(Odd):
+    """Counts of 0 and 1 are truth values."""
+
+    elementwise = None
+
+    def count(self, rank: int) -> int:
+        """The count, as a truth value where it is one of both."""
+        number = super().count(rank)
+        return bool(number) if number in (0, 1) else number
+
+
+class NoTruthValue(Odd):
+    """It says that it is uniform by a list."""
+
+    @property
+    def is_uniform(self) -> Any:
+        """Whether all ranks own equally many, as a list."""
+        return [0] if super().is_uniform else []
+
+
+class Interrupts(Odd):
+    """It raises what Ctrl-C raises."""
+
+    def counts(self) -> Any:
+        """Nothing."""
+        raise KeyboardInterrupt
+
+
+class OddArrays(Odd):
+    """Its arrays are of no library."""
+
+    arrays = np.array([1, 2])
+
+
+class ManyArguments(ValueError):  # noqa: N818
+    """An error that can not be made again from what it holds."""
+
+    def __init__(self, first: str, second: str) -> None:
+        super().__init__(first)
+
+
+class AttributesRaise(type):
+    """A type of which one attribute raises such an error."""
+
+    def __getattr__(cls, name: str) -> Any:
+        if name == "arrays":
+            raise ManyArguments("one", "two")
+        raise AttributeError(name)
+
+
+class RaisesManyArguments(Odd, metaclass=AttributesRaise):
+    """A look at its arrays raises it."""

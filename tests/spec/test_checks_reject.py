@@ -6,12 +6,14 @@ import dataclasses
 from typing import Any
 
 import expert_placement_spec
+import numpy as np
 import pytest
-from expert_placement_spec import INVARIANTS, Domain, Workers, check, evaluate, invariants, reference
-from expert_placement_spec.grid import Block, violations
+from expert_placement_spec import INVARIANTS, Domain, Workers, check, command, evaluate, invariants, reference
+from expert_placement_spec.grid import EVERY_RANK, Block, violations
 from expert_placement_spec.implementation import MAP_METHODS, REFERENCE, load
 from expert_placement_spec.prove import Symbolic, Term, prove
-from expert_placement_spec.sampled import sample, sample_one
+from expert_placement_spec.reference import STRATEGIES
+from expert_placement_spec.sampled import sample, sample_one, sample_tables
 
 from tests.spec import mutants, odd
 
@@ -84,20 +86,20 @@ def test_an_exception_names_the_partition_and_its_message() -> None:
     ],
 )
 def test_sampling_finds_and_shrinks(mutant: str, invariant: str) -> None:
-    example = sample_one(load(f"tests.spec.mutants:{mutant}"), INVARIANTS[invariant], 400).counterexample
+    example = sample_one(load(f"tests.spec.mutants:{mutant}"), INVARIANTS[invariant], STRATEGIES, 400).counterexample
     assert example is not None
     assert max(example.num_experts, example.num_ranks) <= 4, example.call()
 
 
 def test_sampling_names_a_partition_that_does_not_answer() -> None:
-    outcome = sample_one(load("tests.spec.mutants:RaisesWhereLarge"), INVARIANTS["owner_in_range"], 400)
+    outcome = sample_one(load("tests.spec.mutants:RaisesWhereLarge"), INVARIANTS["owner_in_range"], STRATEGIES, 400)
     example = outcome.counterexample
     assert example is not None
     assert (example.num_experts, example.message) == (1001, "OverflowError: too many experts")
 
 
 def test_sampling_refuses_an_answer_that_is_no_integer() -> None:
-    outcome = sample_one(load("tests.spec.mutants:TrueDivision"), INVARIANTS["owner_inverts"], 400)
+    outcome = sample_one(load("tests.spec.mutants:TrueDivision"), INVARIANTS["owner_inverts"], STRATEGIES, 400)
     assert outcome.counterexample is not None
     assert outcome.counterexample.message.startswith("TypeError: ")
 
@@ -111,8 +113,8 @@ def test_sampling_holds_for_the_reference_model_and_repeats_itself() -> None:
 
 
 def test_samples_take_the_time_that_they_say() -> None:
-    held = sample_one(load(REFERENCE), INVARIANTS["owner_inverts"], 50)
-    broken = sample_one(load("tests.spec.mutants:RestOnLastRank"), INVARIANTS["balanced_within_one"], 50)
+    held = sample_one(load(REFERENCE), INVARIANTS["owner_inverts"], STRATEGIES, 50)
+    broken = sample_one(load("tests.spec.mutants:RestOnLastRank"), INVARIANTS["balanced_within_one"], STRATEGIES, 50)
     assert (held.result, broken.result) == ("holds", "broken")
     assert min(held.seconds, broken.seconds) > 0
 
@@ -283,7 +285,9 @@ def test_every_map_of_a_rank_has_its_turn_to_be_asked_alone(experts: range) -> N
     for num_ranks in range(1, 33):
         asked = [pair for num_experts in experts for pair in Block.asked_alone((num_experts, num_ranks))]
         assert set(asked) == {(name, rank) for name in MAP_METHODS for rank in range(num_ranks)}
-        assert len(asked) == len(experts) * (4 if experts.start == 0 else 1)
+        # Of small partitions every rank is asked.
+        ranks = [num_ranks if max(num_experts, num_ranks) <= EVERY_RANK else 1 for num_experts in experts]
+        assert len(asked) == sum(ranks) * (4 if experts.start == 0 else 1)
 
 
 @pytest.mark.parametrize("name", ["NarrowAnswers", "UnsignedAnswers"])
@@ -305,7 +309,16 @@ ALL_ODD = [
 ]
 
 
-NOT_TO_BE_ASKED = {"EndsItsProcessAtOnce", "EndsItsProcessWhereLarge", "CountsCalls", "Raising", "WithoutNames"}
+NOT_TO_BE_ASKED = {
+    "Interrupts",
+    "OddArrays",
+    "RaisesManyArguments",
+    "EndsItsProcessAtOnce",
+    "EndsItsProcessWhereLarge",
+    "CountsCalls",
+    "Raising",
+    "WithoutNames",
+}
 
 
 @pytest.mark.parametrize("name", sorted({*ALL_ODD} - {"Odd", "Exits", "EndsWorkers", "WrongOnce", *NOT_TO_BE_ASKED}))
@@ -348,7 +361,7 @@ def test_what_is_wrong_on_a_device_is_pasted_with_it() -> None:
     assert example.call().endswith('num_experts=0, num_ranks=1, strategy="linear", device="cpu:0")')
     assert example.point()["device"] == "cpu:0"
     assert pasted(example) is False
-    sampled = sample_one(load(name, "cpu:0"), INVARIANTS["ends_meet"], 50).counterexample
+    sampled = sample_one(load(name, "cpu:0"), INVARIANTS["ends_meet"], STRATEGIES, 50).counterexample
     assert sampled is not None
     assert sampled.device == "cpu:0"
     assert pasted(sampled) is False
@@ -406,6 +419,101 @@ def test_a_device_that_holds_no_values_is_refused_by_every_implementation(device
     pytest.importorskip("torch", reason="tensors need torch")
     with pytest.raises(ValueError, match=rf"^device=`{device}` cannot be used: "):
         check([REFERENCE], SMALL, device=device)
+
+
+class LinearAlone(reference.Partition):
+    """An implementation of one strategy."""
+
+    def __init__(self, num_experts: int, num_ranks: int, strategy: str = "linear") -> None:
+        if strategy != "linear":
+            raise ValueError("only linear")
+        super().__init__(num_experts, num_ranks, strategy)
+
+
+def test_strategies_that_are_not_asked_for_are_not_sampled() -> None:
+    name = "tests.spec.test_checks_reject:LinearAlone"
+    outcomes = [*sample([name], 20, strategies=("linear",)), *sample_tables([name], 200, 9, strategies=("linear",))]
+    assert {one.result for one in outcomes} == {"holds"}
+    assert any(one.counterexample is not None for one in sample([name], 20))
+
+
+class WithoutLists(odd.Odd):
+    """It lists nothing."""
+
+    def __getattribute__(self, name: str) -> Any:
+        if name == "local_experts":
+            raise AttributeError(name)
+        return super().__getattribute__(name)
+
+
+class LiesOfMaps(odd.Odd):
+    """Maps asked alone are of another length, but for the one rank of each partition that large ones are asked."""
+
+    def expert_map(self, rank: int) -> Any:
+        """The index map, for one rank alone."""
+        right = rank == 65537 * self.num_experts % self.num_ranks
+        return np.array(super().expert_map(rank), dtype=np.int32) if right else np.zeros(7, dtype=np.int32)
+
+
+def test_every_rank_of_small_partitions_is_asked_by_itself() -> None:
+    assert "map_asked_alone_agrees" in broken_by("tests.spec.test_checks_reject:LiesOfMaps")
+
+
+def test_maps_beyond_the_exhaustive_ones_are_sampled_however_large_the_domain_is(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    # The rule is sampled elsewhere.
+    monkeypatch.setattr(command, "sample", lambda *_, **__: [])
+    code = command.run(
+        ["tests.spec.test_sampled_tables:WrongWhereLarge"],
+        experts="0..=2048",
+        ranks="1..=1",
+        wide=8,
+        samples=1001,
+        processes=1,
+        require=["maps"],
+    )
+    assert code == 1
+
+
+@pytest.mark.parametrize(
+    ("name", "invariant", "message"),
+    [
+        (REFERENCE, "no_intermediate_out_of_range", r"is about the formulas, which no implementation shows"),
+        ("tests.spec.test_checks_reject:WithoutLists", "listed_completely", r"does not offer local_experts$"),
+    ],
+)
+def test_what_can_not_be_observed_is_neither_true_nor_false(name: str, invariant: str, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        evaluate(name, invariant, num_experts=3, num_ranks=2)
+
+
+@pytest.mark.parametrize(
+    ("name", "law"),
+    [
+        ("RaisesTheNameless", "answers_every_query"),
+        ("LiesOfDtypes", "tables_are_int32_of_stated_length"),
+        ("LiesOfLengths", "answers_every_query"),
+        ("TruthValues", "answers_every_query"),
+        ("NoTruthValue", "answers_every_query"),
+    ],
+)
+def test_what_looks_right_and_is_not_is_seen(name: str, law: str) -> None:
+    example = broken_by(f"tests.spec.odd:{name}")[law]
+    assert pasted(example) is False
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("OddArrays", r"OddArrays`: arrays is no str, expected `numpy` or `torch`$"),
+        ("RaisesManyArguments", r"a look at its attributes raised ManyArguments: one$"),
+        ("Interrupts", r"^a KeyboardInterrupt was raised by implementation `tests\.spec\.odd:Interrupts`"),
+    ],
+)
+def test_what_an_implementation_raises_reaches_the_user_as_one_error(name: str, message: str) -> None:
+    with pytest.raises(ValueError, match=message), Workers(1) as workers:
+        check([f"tests.spec.odd:{name}"], SMALL, workers=workers)
 
 
 def test_what_shows_in_large_tables_alone_is_pasted_with_them() -> None:

@@ -13,6 +13,8 @@ FEW = 601
 class WrongWhereLarge(reference.Partition):
     """A map whose last entry is wrong from 1500 experts on."""
 
+    elementwise = None  # type: ignore[assignment]
+
     def expert_map(self, rank: int) -> list[int]:
         """The index map, or nearly."""
         entries = list(super().expert_map(rank))
@@ -28,7 +30,11 @@ def test_the_partitions_are_beyond_the_domain_within_bounds_and_always_the_same(
     assert max(experts for experts, _ in shapes) > 30_000
     assert max(ranks for _, ranks in shapes) > 1000
     assert large_shapes(0, 128) == []
-    assert large_shapes(20_000, MOST_RANKS) == []
+    # Where every number of ranks was looked at, more experts are left, up to the bound of the samples.
+    beyond = large_shapes(601, MOST_RANKS)
+    assert beyond
+    assert all(experts > MOST_RANKS for experts, _ in beyond)
+    assert large_shapes(601, MOST_EXPERTS) == []
 
 
 def test_the_reference_model_obeys_every_law_in_large_partitions() -> None:
@@ -44,7 +50,7 @@ def test_what_is_wrong_in_large_partitions_alone_is_found() -> None:
     assert any(experts >= 1500 for experts, _ in large_shapes(FEW, 256))
     outcomes = sample_tables(["tests.spec.test_sampled_tables:WrongWhereLarge"], FEW, 256)
     broken = {one.invariant: one.counterexample for one in outcomes if one.counterexample is not None}
-    assert set(broken) == {"map_asked_alone_agrees"}
-    example = broken["map_asked_alone_agrees"]
+    assert {"map_agrees_with_local_index", "representations_agree"} <= set(broken)
+    example = broken["map_agrees_with_local_index"]
     assert example is not None
     assert example.num_experts >= 1500

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import sys
+from contextlib import suppress
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -18,6 +19,8 @@ _USAGE = 2
 # What a shell reports for a process that ends by the signal of the same cause.
 INTERRUPTED = 130
 _OUTPUT_CLOSED = 141
+# Bytes of the one line that says what is wrong.
+_LONGEST = 2000
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -66,9 +69,10 @@ def _run(arguments: list[str]) -> int:
 
 def _refuse(message: str) -> int:
     if sys.stderr is not None:
-        from expert_placement.formats.json_object import printable
+        from expert_placement._text import excerpt
 
-        print(f"error: {printable(message)}", file=sys.stderr)
+        with suppress(OSError):
+            print(f"error: {excerpt(message, _LONGEST)}", file=sys.stderr, flush=True)
     return _USAGE
 
 

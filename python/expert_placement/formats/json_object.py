@@ -41,6 +41,10 @@ def read_value(file: Path, name: str, expected: str, most_bytes: int) -> object:
 def parse(name: str, content: bytes, expected: str) -> object:
     """The one JSON value of a text; arguments and errors are those of `read_value`."""
     text = decode(name, content)
+    if text.startswith("\ufeff"):
+        raise ValueError(
+            f"{name}: line 1, column 1: the file begins with a byte order mark, expected UTF-8 without one"
+        )
     try:
         root: object = json.loads(text)
     except json.JSONDecodeError as error:

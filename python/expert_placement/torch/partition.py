@@ -415,7 +415,8 @@ def _integers(parameter: str, value: Tensor) -> Tensor:
             f"{parameter} must have one of the dtypes {names}, got {str(value.dtype).removeprefix('torch.')}"
         )
     if value.is_nested or value.layout != torch.strided:
-        raise TypeError(f"{parameter} must be a dense tensor, got the layout {value.layout}")
+        kind = "a nested one" if value.is_nested else f"the layout {value.layout}"
+        raise TypeError(f"{parameter} must be a dense tensor, got {kind}")
     return value.to(torch.int64)
 
 

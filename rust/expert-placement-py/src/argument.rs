@@ -5,7 +5,7 @@ use std::ops::RangeInclusive;
 
 use expert_placement::limits::Limit;
 use expert_placement::{Printable, Strategy};
-use pyo3::exceptions::{PyIndexError, PyOverflowError, PyTypeError, PyValueError};
+use pyo3::exceptions::{PyIndexError, PyOverflowError, PyRuntimeError, PyTypeError, PyValueError};
 use pyo3::prelude::*;
 use pyo3::types::{PyBool, PyInt, PyString};
 
@@ -26,17 +26,32 @@ fn integer(parameter: &str, value: &Bound<'_, PyAny>) -> PyResult<Integer> {
             Err(error) if error.is_instance_of::<PyOverflowError>(value.py()) => {
                 return Ok(Integer::Huge(digits(&value.call_method0("__index__")?)));
             }
-            Err(error) if !error.is_instance_of::<PyTypeError>(value.py()) => return Err(error),
-            Err(_) => {}
+            Err(error) if is_of_the_value(&error, value)? => {}
+            Err(error) => return Err(error),
         }
     }
     Err(wrong_type(parameter, "an int", value))
 }
 
-/// An int as text; Python refuses to print integers of thousands of digits.
-fn digits(value: &Bound<'_, PyAny>) -> String {
-    value.str().map_or_else(|_| "a huge integer".to_owned(), |text| text.to_string())
+/// Whether an error that a value raises when it is asked for its integer says that it is none.
+fn is_of_the_value(error: &PyErr, value: &Bound<'_, PyAny>) -> PyResult<bool> {
+    let py = value.py();
+    // A tensor says so by other errors, such as one without values by a runtime error.
+    let is_tensor = value.hasattr("detach")?;
+    Ok(error.is_instance_of::<PyTypeError>(py) || is_tensor && error.is_instance_of::<PyRuntimeError>(py))
 }
+
+/// An int as text, whatever a subclass would say, and of many digits the beginning; Python refuses to print thousands.
+fn digits(value: &Bound<'_, PyAny>) -> String {
+    let text = value.py().get_type::<PyInt>().call_method1("__repr__", (value,));
+    match text.map(|text| text.to_string()) {
+        Ok(text) => Printable { text: &text, most: MOST_DIGITS }.to_string(),
+        Err(_) => "a huge integer".to_owned(),
+    }
+}
+
+/// How many digits of an integer are shown.
+const MOST_DIGITS: usize = 120;
 
 /// The first of some values that fits no machine integer, as text with its position; `None` where not all are ints.
 pub(crate) fn first_huge(values: &Bound<'_, PyAny>) -> PyResult<Option<(String, usize)>> {
@@ -149,14 +164,6 @@ impl StrategyArgument {
 /// Whether a value is one integer, and not an array of them.
 pub(crate) fn is_integer(value: &Bound<'_, PyAny>) -> PyResult<bool> {
     Ok(value.is_instance_of::<PyInt>() || (value.hasattr("__index__")? && !value.hasattr("__len__")?))
-}
-
-/// An integer of any sign and size up to 64 bits; a larger one of either sign is as far out of range as can be.
-pub(crate) fn wide(parameter: &str, value: &Bound<'_, PyAny>) -> PyResult<i128> {
-    match integer(parameter, value)? {
-        Integer::Small(small) => Ok(small.into()),
-        Integer::Huge(text) => Ok(if text.starts_with('-') { i128::MIN } else { i128::MAX }),
-    }
 }
 
 /// A number that is counted. One that fits is for the crate to refuse, which says why; others are out of `range`.

@@ -123,7 +123,10 @@ impl Placement {
     ) -> PyResult<(Bound<'py, PyAny>, u32)> {
         let width = match width {
             None => self.0.most_replicas(),
-            Some(width) => self.0.check_width(argument::wide("width", width)?).map_err(to_py_err)?,
+            Some(width) => {
+                let range = self.0.most_replicas()..=NUM_EXPERTS.max();
+                self.0.check_width(argument::natural("width", width, range)?.into()).map_err(to_py_err)?
+            }
         };
         let length = self.area(self.0.num_experts().into()).saturating_mul(width.into());
         let table = tensor::filled(py, length, device, |out| self.0.write_logical_to_physical(width, out))?;

@@ -142,7 +142,7 @@ fn integers_or(parameter: &str, value: &Bound<'_, PyAny>, refuse_huge: Refusal<'
         expect_dense(parameter, OF_INTEGERS, value)?;
         // Lazy negation is a flag that DLPack does not carry.
         let plain = value.call_method0("detach")?.call_method0("cpu")?.call_method0("resolve_neg")?;
-        return Integers::read(parameter, &plain.call_method0("contiguous")?).map_err(|error| {
+        return plain.call_method0("contiguous").and_then(|rows| Integers::read(parameter, &rows)).map_err(|error| {
             // A tensor inside of a transformation such as vmap is a name for values that nobody has.
             if error.is_instance_of::<PyRuntimeError>(py) {
                 not_dense(parameter, OF_INTEGERS, &error.value(py).to_string())
@@ -157,7 +157,12 @@ fn integers_or(parameter: &str, value: &Bound<'_, PyAny>, refuse_huge: Refusal<'
     }
     let in_rows = PyDict::new(py);
     in_rows.set_item("order", "C")?;
-    let mut array = numpy.call_method("asarray", (value,), Some(&in_rows)).map_err(|error| {
+    let made = match ends_of_range(value) {
+        // Of a range numpy would make a list first.
+        Some(ends) => numpy.call_method1("arange", ends),
+        None => numpy.call_method("asarray", (value,), Some(&in_rows)),
+    };
+    let mut array = made.map_err(|error| {
         if error.is_instance_of::<PyTypeError>(py) || error.is_instance_of::<PyValueError>(py) {
             // numpy's own words say what is wrong, but not with which argument.
             PyTypeError::new_err(format!("{parameter} must be an array of int32 or int64: {}", error.value(py)))
@@ -178,13 +183,22 @@ fn integers_or(parameter: &str, value: &Bound<'_, PyAny>, refuse_huge: Refusal<'
     }
     expect_integers(parameter, &array)?;
     if !value.hasattr("dtype")? {
-        expect_ints_within(parameter, value)?;
+        expect_ints_within(parameter, value, 0)?;
     }
     Integers::read(parameter, &array)
 }
 
+/// Start, stop and step of a range whose numbers all fit 64 bits.
+fn ends_of_range(value: &Bound<'_, PyAny>) -> Option<(i64, i64, i64)> {
+    let number = |name: &str| value.getattr(name).and_then(|end| end.extract::<i64>()).ok();
+    if value.is_exact_instance_of::<PyRange>() { Some((number("start")?, number("stop")?, number("step")?)) } else { None }
+}
+
+/// As many as an array of numpy can have.
+const MOST_DIMENSIONS: usize = 64;
+
 /// Refuses what numpy takes for integers within a sequence and is something else: truth values and masked arrays.
-fn expect_ints_within(parameter: &str, value: &Bound<'_, PyAny>) -> PyResult<()> {
+fn expect_ints_within(parameter: &str, value: &Bound<'_, PyAny>, depth: usize) -> PyResult<()> {
     if value.is_exact_instance_of::<PyInt>() || value.is_exact_instance_of::<PyRange>() {
         return Ok(());
     }
@@ -194,11 +208,23 @@ fn expect_ints_within(parameter: &str, value: &Bound<'_, PyAny>) -> PyResult<()>
     if value.hasattr("mask")? {
         return Err(wrong_type(parameter, "an int or an array without a mask", value));
     }
-    if value.hasattr("__len__")? && !value.hasattr("dtype")? {
+    if let Some(dtype) = value.getattr_opt("dtype")? {
+        let dtype = dtype.str()?.to_string();
+        let name = dtype.strip_prefix("torch.").unwrap_or(&dtype);
+        return if name.starts_with("int") || name.starts_with("uint") {
+            Ok(())
+        } else {
+            Err(PyTypeError::new_err(format!("{parameter} must be an int or an array of them, got {name}")))
+        };
+    }
+    if depth > MOST_DIMENSIONS {
+        return Err(PyTypeError::new_err(format!("{parameter} is nested too deeply, expected an int")));
+    }
+    if value.hasattr("__len__")? && value.hasattr("__iter__")? {
         for (position, one) in value.try_iter()?.enumerate() {
             let one = one?;
             if !one.is_exact_instance_of::<PyInt>() {
-                expect_ints_within(&format!("{parameter}[{position}]"), &one)?;
+                expect_ints_within(&format!("{parameter}[{position}]"), &one, depth + 1)?;
             }
         }
     }

@@ -330,9 +330,14 @@ impl fmt::Display for WrongMap {
         let (parameter, name) =
             if read_as_mask { ("expert_mask", "a 0/1 mask with a trailing 0") } else { ("expert_map", "an index map") };
         match (flaw, instead) {
-            (MapFlaw::Entry { .. }, Some(Instead::Mask(_) | Instead::Bits)) => write!(
+            (MapFlaw::Entry { .. }, Some(Instead::Mask(_))) => write!(
                 f,
                 "{parameter} is not {name} but looks like a 0/1 expert mask, read it as a mask instead ({flaw})",
+            )?,
+            (MapFlaw::Entry { .. }, Some(Instead::Bits)) => write!(
+                f,
+                "{parameter} is not {name} but looks like a 0/1 expert mask of other numbers of experts, or without the \
+                 trailing 0 that `from_mask` expects ({flaw})",
             )?,
             (MapFlaw::Entry { .. }, _) => write!(f, "{parameter} is not {name}: {flaw}")?,
             (MapFlaw::Length { .. }, _) => write!(f, "{parameter} {flaw}")?,
@@ -355,6 +360,9 @@ impl fmt::Display for WrongMap {
                 f,
                 "; it is the 0/1 mask of {num_experts} experts with num_shared_experts={shared}, which `from_mask` reads",
             ),
+            Some(Instead::Bits) if read_as_mask => {
+                f.write_str("; it looks like a 0/1 expert mask without the trailing 0")
+            }
             Some(Instead::Bits) if matches!(flaw, MapFlaw::Length { .. }) => {
                 f.write_str("; it looks like a 0/1 expert mask of other numbers of experts")
             }

@@ -98,7 +98,11 @@ impl ExpertMap {
         let num_experts = NUM_EXPERTS.check(i128::from(num_experts))?;
         length_with_shared(num_experts, num_shared_experts)?;
         let owned = check_mask(mask, num_experts, num_shared_experts).map_err(|flaw| {
-            let instead = recognised(mask, num_experts);
+            // As long as it should be but for the last entry, and 0 and 1 throughout.
+            let is_cut = matches!(flaw, MapFlaw::Length { actual, expected }
+                if u64::try_from(actual).is_ok_and(|actual| actual + 1 == expected));
+            let bits = || (is_cut && only_bits(mask)).then_some(Instead::Bits);
+            let instead = recognised(mask, num_experts).or_else(bits);
             Error::wrong_map(WrongMap { read_as_mask: true, num_experts, flaw, instead })
         })?;
         Self::collected(mask, num_experts, owned, |value| value == 1)
@@ -285,10 +289,14 @@ fn count_local_experts(routed: &[i32]) -> Result<usize, MapFlaw> {
     Ok(to_usize(next))
 }
 
+/// Whether a map has entries, 0 and 1 alone.
+fn only_bits(map: &[i32]) -> bool {
+    !map.is_empty() && map.iter().all(|value| matches!(value, 0 | 1))
+}
+
 /// The error for a map that is not the index map it was given for; only here another representation is looked for.
 fn refuse_index_map(map: &[i32], num_experts: u32, flaw: MapFlaw) -> Error {
-    let only_bits = || !map.is_empty() && map.iter().all(|value| matches!(value, 0 | 1));
-    let bits = || (only_bits() && count_local_experts(map).is_err()).then_some(Instead::Bits);
+    let bits = || (only_bits(map) && count_local_experts(map).is_err()).then_some(Instead::Bits);
     let instead = recognised(map, num_experts).or_else(bits);
     Error::wrong_map(WrongMap { read_as_mask: false, num_experts, flaw, instead })
 }
