@@ -319,10 +319,10 @@ class RaisesTheNameless(Odd):
         raise Nameless
 
 
-class LyingArray(np.ndarray):  # type: ignore[type-arg]
+class LyingArray(np.ndarray):
     """It says that it is int32."""
 
-    dtype = property(lambda self: np.dtype("int32"))  # type: ignore[assignment]
+    dtype = property(lambda self: np.dtype("int32"))
 
 
 class LiesOfDtypes(Odd):

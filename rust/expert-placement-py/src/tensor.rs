@@ -191,7 +191,11 @@ fn integers_or(parameter: &str, value: &Bound<'_, PyAny>, refuse_huge: Refusal<'
 /// Start, stop and step of a range whose numbers all fit 64 bits.
 fn ends_of_range(value: &Bound<'_, PyAny>) -> Option<(i64, i64, i64)> {
     let number = |name: &str| value.getattr(name).and_then(|end| end.extract::<i64>()).ok();
-    if value.is_exact_instance_of::<PyRange>() { Some((number("start")?, number("stop")?, number("step")?)) } else { None }
+    if value.is_exact_instance_of::<PyRange>() {
+        Some((number("start")?, number("stop")?, number("step")?))
+    } else {
+        None
+    }
 }
 
 /// As many as an array of numpy can have.
