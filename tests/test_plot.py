@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import re
 import stat
@@ -228,3 +229,28 @@ def test_a_missing_extra_is_one_line_that_names_it() -> None:
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert result.stdout.startswith("plots need `matplotlib")
     assert result.stdout.endswith("pip install 'expert-placement[plot]'\n")
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"rank_loads": np.array([[1.0, np.nan]])}, "panel `a`: rank_loads[0, 1]=nan is out of range"),
+        ({"rank_loads": np.array([[-1.0, 2.0]])}, "panel `a`: rank_loads[0, 0]=-1 is out of range"),
+        ({"means": np.array([np.inf])}, "panel `a`: means[0]=inf is out of range"),
+        ({"balancedness": float("nan")}, "panel `a`: balancedness=nan is out of range"),
+        ({"counts": (1, -1)}, "panel `a`: counts[1]=-1 is out of range"),
+    ],
+)
+def test_what_can_not_be_drawn_is_refused(tmp_path: Path, change: dict[str, Any], message: str) -> None:
+    given: dict[str, Any] = {"name": "a", "counts": (1, 1), "rank_loads": np.array([[1.0, 2.0]]), "balancedness": 0.75}
+    with pytest.raises(ValueError) as caught:  # noqa: PT011 - the beginning of the message is compared
+        plot_ranks([Panel(**(given | change))], tmp_path / "a.png", title="a")
+    assert str(caught.value) == f"{message}, expected finite numbers of 0 or more"
+    assert not (tmp_path / "a.png").exists()
+
+
+def test_a_curve_through_what_is_no_number_is_refused(tmp_path: Path) -> None:
+    for x, y, where in (([1.0, math.nan], [1.0, 2.0], "x[1]=nan"), ([1.0, 2.0], [math.inf, 2.0], "y[0]=inf")):
+        with pytest.raises(ValueError) as caught:  # noqa: PT011 - the whole message is compared
+            plot_curves([Curve("c", x, y)], tmp_path / "a.png", title="a", x_label="x", y_label="y")
+        assert str(caught.value) == f"curve `c`: {where} is out of range, expected finite numbers"

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import subprocess
 import sys
+import threading
+import time
 from collections import Counter
 from itertools import pairwise
 from pathlib import Path
@@ -322,9 +325,12 @@ def test_moves_are_kept_to_the_budget_and_pay(case: tuple[Loads, int, Topology],
     for before, after in zip(table(old), table(free), strict=True):
         offsets = old.slot_offsets().tolist()
         for start, end in pairwise(offsets):
-            for slot in range(start, end):
-                # What stays on a rank stays in its slot.
-                assert before[slot] not in after[start:end] or after[slot] == before[slot] or before[slot] < 0
+            held, holds = before[start:end].tolist(), after[start:end].tolist()
+            # What stays on a rank stays in its slot, as many times as it stays.
+            kept = Counter(one for one, other in zip(held, holds, strict=True) if one == other >= 0)
+            stays = Counter(held) & Counter(holds)
+            del stays[-1]
+            assert kept == stays
 
 
 def test_a_rank_that_fails_and_returns_loses_no_expert() -> None:
@@ -555,3 +561,71 @@ def test_equal_slots_are_one_topology_however_they_are_said() -> None:
     assert Topology(3, slots_per_rank=[4, 4, 4]) == Topology(3, slots_per_rank=4)
     assert Topology(3, slots_per_rank=[4, 4, 4]).slots_per_rank == 4
     assert Topology(3, slots_per_rank=[4, 4, 5]).slots_per_rank == (4, 4, 5)
+
+
+# --- long work --------------------------------------------------------------------------------------------------------
+
+INTERRUPTED = """
+import os, signal, threading
+import numpy as np
+from expert_placement import Topology, rebalance
+loads = np.random.default_rng(0).lognormal(0, 1, (16, 200, 256))
+rebalance(loads[:, :1], 288, Topology(32))
+threading.Timer(0.5, lambda: os.kill(os.getpid(), signal.SIGINT)).start()
+try:
+    rebalance(loads, 288, Topology(32), num_threads={threads})
+except KeyboardInterrupt:
+    print("interrupted")
+"""
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_a_long_plan_is_interrupted(threads: int) -> None:
+    code = INTERRUPTED.format(threads=threads)
+    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, timeout=120)
+    assert (ran.returncode, ran.stdout) == (0, "interrupted\n"), ran.stderr
+
+
+def test_others_work_while_a_long_plan_is_made() -> None:
+    loads = np.random.default_rng(0).lognormal(0, 1, (4, 20, 256))
+    counted = 0
+    is_done = threading.Event()
+
+    def plan() -> None:
+        rebalance(loads, 288, Topology(32))
+        is_done.set()
+
+    worker = threading.Thread(target=plan)
+    worker.start()
+    while not is_done.is_set():
+        # Without the interpreter this thread would not come here before the plan is there.
+        counted += 1
+        time.sleep(0.001)
+    worker.join()
+    assert counted > 10
+
+
+@pytest.mark.parametrize(
+    ("call", "kind", "message"),
+    [
+        (lambda: rebalance([[1, True]], 2, Topology(2)), TypeError, "loads[0, 1] must be a number, got `bool`"),
+        (lambda: rebalance([[[1, 2]], [[3, np.True_]]], 2, Topology(2)), TypeError, "loads[1, 0, 1] must be a number"),
+        (lambda: Topology(2, slots_per_rank=[1, True]), TypeError, "slots_per_rank[1] must be an int, got `bool`"),
+        (
+            lambda: Topology(2, slots_per_rank=[-1, 2]),
+            ValueError,
+            "slots_per_rank[0]=-1 is out of range, expected 0..=",
+        ),
+        (lambda: Topology(2, speeds=np.array([1 + 1j, 1])), TypeError, "speeds must be a number, got `complex128`"),
+        (lambda: Topology(2, speeds=[10**400, 1]), ValueError, "speeds=1000000000"),
+        (
+            lambda: rebalance(np.zeros((1, 2**16)), 2**17, Topology(2**17)),
+            ValueError,
+            "num_ranks=131072 is out of range, expected 1..=32768: a plan has at most 2^31 pairs",
+        ),
+    ],
+)
+def test_what_is_no_plan_s_input_is_refused_by_its_name(call: Any, kind: type[Exception], message: str) -> None:
+    with pytest.raises(kind) as caught:
+        call()
+    assert str(caught.value).startswith(message)

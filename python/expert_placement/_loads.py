@@ -39,7 +39,7 @@ def as_bits(loads: LoadsLike) -> LoadBits:
             sequences. Integers beyond 2**53 are rounded to the nearest float64.
 
     Raises:
-        TypeError: no numbers, or bools or complex ones.
+        TypeError: no numbers, or bools or complex ones; within lists the message says where.
         ValueError: neither two nor three dimensions, or rows of different lengths.
     """
     import numpy as np
@@ -57,6 +57,8 @@ def as_bits(loads: LoadsLike) -> LoadBits:
             raise TypeError(f"loads must be a dense tensor whose values are known: {reason}") from error
     if np.ma.isMaskedArray(plain):
         raise TypeError("loads must not be a masked array")
+    if isinstance(plain, (list, tuple)):
+        _refuse_bools(plain, ())
     try:
         array = np.asarray(plain)
     except (TypeError, ValueError) as error:
@@ -77,3 +79,17 @@ def as_bits(loads: LoadsLike) -> LoadBits:
     windows, layers, experts = array.shape if array.ndim == 3 else (1, *array.shape)
     values = np.ascontiguousarray(array, dtype=np.float64)
     return LoadBits(values.reshape(-1).view(np.int64), (windows, layers, experts), array.ndim == 3)
+
+
+def _refuse_bools(values: Sequence[object], at: tuple[int, ...]) -> None:
+    """Refuses truth values among numbers, which numpy takes for 0 and 1."""
+    import numpy as np
+
+    for position, value in enumerate(values):
+        if isinstance(value, (list, tuple)):
+            # Deeper than loads go nothing is looked at: that is refused for its dimensions.
+            if len(at) < 3:
+                _refuse_bools(value, (*at, position))
+        elif isinstance(value, (bool, np.bool_)):
+            where = ", ".join(map(str, (*at, position)))
+            raise TypeError(f"loads[{where}] must be a number, got `{type(value).__name__}`")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from dataclasses import dataclass
 from io import BytesIO
@@ -99,8 +100,8 @@ def plot_ranks(
 
     Raises:
         ModuleNotFoundError: matplotlib is not installed.
-        ValueError: no panels, panels of different shapes, no rows or an unknown one, a suffix that matplotlib does
-            not know, or the path of a pipe, a device or a socket.
+        ValueError: no panels, panels of different shapes, a number that is negative or not finite, no rows or an
+            unknown one, a suffix that matplotlib does not know, or the path of a pipe, a device or a socket.
         OSError: the file can not be written.
     """
     # A single row is taller, and the legend needs some width, however few panels there are.
@@ -139,8 +140,8 @@ def plot_curves(
 
     Raises:
         ModuleNotFoundError: matplotlib is not installed.
-        ValueError: no curves, one without points or with x and y of different lengths, a suffix that matplotlib does
-            not know, or the path of a pipe, a device or a socket.
+        ValueError: no curves, one without points, with x and y of different lengths or with a number that is not
+            finite, a suffix that matplotlib does not know, or the path of a pipe, a device or a socket.
         OSError: the file can not be written.
     """
     figure = _figure(8, 5)
@@ -151,6 +152,8 @@ def plot_curves(
             raise ValueError(
                 f"curve `{curve.name}` has {len(curve.x)} x and {len(curve.y)} y, expected equally many, 1 or more"
             )
+        _expect_finite(f"curve `{curve.name}`: x", curve.x)
+        _expect_finite(f"curve `{curve.name}`: y", curve.y)
     axes = figure.subplots()
     styles = cycle(_CURVES)
     colour, marker = _CURVES[0]
@@ -222,6 +225,22 @@ def _check(panels: Sequence[Panel], rows: Sequence[Row]) -> None:
                 f"panel `{panel.name}` has {len(panel.counts)} counts and loads of shape {panel.rank_loads.shape}, "
                 f"expected {expected[1]} counts and loads of shape {expected}, without a zero"
             )
+        values = {"rank_loads": panel.rank_loads, "counts": panel.counts, "balancedness": panel.balancedness}
+        for name, value in (values | ({} if panel.means is None else {"means": panel.means})).items():
+            _expect_finite(f"panel `{panel.name}`: {name}", value, least=0.0)
+
+
+def _expect_finite(what: str, values: Any, least: float = -math.inf) -> None:
+    """Refuses what can not be drawn: a number that is not finite, or below the least."""
+    import numpy as np
+
+    numbers = np.asarray(values, dtype=np.float64)
+    wrong = ~(np.isfinite(numbers) & (numbers >= least))
+    if wrong.any():
+        place = tuple(map(int, np.argwhere(wrong)[0]))
+        where = f"[{', '.join(map(str, place))}]" if place else ""
+        expected = "finite numbers" if least == -math.inf else f"finite numbers of {least:g} or more"
+        raise ValueError(f"{what}{where}={numbers[place]:g} is out of range, expected {expected}")
 
 
 def _finish_ranks(axes: npt.NDArray[Any], panels: Sequence[Panel]) -> None:

@@ -601,6 +601,60 @@ def threads_comparison(name: str, loads: Loads, num_slots: int, ranks: int) -> C
     return Comparison(f"threads, {name}", two, one, names, lambda ours, theirs: bool(ours == theirs))
 
 
+# --- from a placement -------------------------------------------------------------------------------------------------
+
+TOLERANCE = 2e-4
+"""By how much a plan may be behind one from nothing, at most."""
+DRIFT = 0.3
+"""How far loads have moved since the placement that is there was planned: the sigma of a lognormal factor."""
+BUDGET_PART = 8
+"""A budget of an eighth of all slots."""
+
+
+def warm(setting: Setting) -> Section:
+    """Time of a plan from the placement that is there, with a budget and without, to vLLM's or one from nothing."""
+    sizes = setting.sizes
+    layers, experts, ranks, num_slots = sizes.large
+    ((base_ranks, slots), *_) = shapes(sizes.experts)
+    cases = [("base", sizes.layers, sizes.experts, base_ranks, base_ranks * slots)]
+    cases.append(("large", layers, experts, ranks, num_slots))
+    rows: list[Row] = []
+    for name, layers, experts, ranks, num_slots in cases:
+        rng = np.random.default_rng(0)
+        before = rng.lognormal(0, sizes.sigmas[0], (layers, experts))
+        loads = before * rng.lognormal(0, DRIFT, (layers, experts))
+        topology = Topology(ranks)
+        names: dict[str, Any] = {
+            "loads": loads,
+            "tensor": torch.from_numpy(loads),
+            "P": num_slots,
+            "R": ranks,
+            "B": layers * num_slots // BUDGET_PART,
+            "topology": topology,
+            "rebalance": rebalance,
+            "before": rebalance(before, num_slots, topology),
+        }
+        theirs = "rebalance(loads, P, topology)"
+        if setting.peers is not None:
+            names["vllm"] = setting.peers.vllm_eplb
+            theirs = "vllm(tensor, P, 1, 1, R)"
+
+        def better_balanced(
+            ours: Placement, theirs: Any, loads: Loads = loads, experts: int = experts, topology: Topology = topology
+        ) -> bool:
+            other = theirs if isinstance(theirs, Placement) else placed(theirs, experts, topology)
+            return ours.balancedness(loads) >= other.balancedness(loads) * (1 - TOLERANCE)
+
+        def within_budget(ours: Placement, _: Any, names: dict[str, Any] = names) -> bool:
+            return sum(ours.moves_from(names["before"])) <= names["B"]
+
+        free, bought = (f"rebalance(loads, P, topology, previous=before{more})" for more in ("", ", max_moves=B"))
+        for ours, same in ((free, better_balanced), (bought, within_budget)):
+            compared = Comparison(f"{name}, {layers} x {experts} in {num_slots}", ours, theirs, names, same)
+            rows.append(_timed(measure(compared, sizes.rounds, sizes.batch_seconds)))
+    return Section("time of a plan from the placement that is there", rows, 3)
+
+
 # --- groups -----------------------------------------------------------------------------------------------------------
 
 LIMITS = (0.0, 0.05, 0.1, 0.15)
@@ -641,6 +695,7 @@ SECTIONS: dict[str, Callable[[Setting], Section]] = {
     "windows": objectives,
     "migrations": migrations,
     "scale": scale,
+    "warm": warm,
     "groups": groups,
 }
 

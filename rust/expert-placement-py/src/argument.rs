@@ -211,10 +211,21 @@ pub(crate) fn index(parameter: &str, value: &Bound<'_, PyAny>, end: i64) -> PyRe
 
 /// A number, as a float.
 pub(crate) fn number(parameter: &str, value: &Bound<'_, PyAny>) -> PyResult<f64> {
-    if is_bool(value)? || value.is_instance_of::<PyString>() {
+    // A complex number of numpy passes for its real part.
+    let is_complex = value.getattr_opt("dtype")?.map(|dtype| dtype.str()).transpose()?;
+    let is_complex =
+        is_complex.is_some_and(|dtype| dtype.to_string().trim_start_matches("torch.").starts_with("complex"));
+    if is_complex || is_bool(value)? || value.is_instance_of::<PyString>() {
         return Err(wrong_type(parameter, "a number", value));
     }
-    value.extract().map_err(|_| wrong_type(parameter, "a number", value))
+    value.extract().map_err(|error: PyErr| {
+        if error.is_instance_of::<PyOverflowError>(value.py()) {
+            let text = format!("{parameter}={} is out of range, expected a finite number", digits(value));
+            PyValueError::new_err(text)
+        } else {
+            wrong_type(parameter, "a number", value)
+        }
+    })
 }
 
 /// The numbers of a sequence or an array, as floats.

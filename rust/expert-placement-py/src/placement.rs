@@ -1,9 +1,13 @@
 //! `expert_placement.Placement`'s compiled base, and `rebalance`. SPEC.md, "Placement" and "Rebalancing".
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{self, RecvTimeoutError};
+use std::time::Duration;
 
 use expert_placement as core;
 use expert_placement::limits::{NUM_EXPERTS, NUM_LAYERS, NUM_SHARED_EXPERTS};
+use pyo3::exceptions::PyRuntimeError;
 use pyo3::prelude::*;
 use pyo3::types::PyString;
 
@@ -466,8 +470,52 @@ pub(crate) fn _rebalance(
     options.max_moves = argument::optional_natural("max_moves", max_moves, 0..=u32::MAX)?.map(u64::from);
     options.min_gain = min_gain.map(|gain| argument::number("min_gain", gain)).transpose()?;
     let loads = read_loads(loads, shape.0, shape.1, shape.2)?;
-    let made = py.detach(|| core::rebalance(&loads, slots.into(), &topology, &options)).map_err(to_py_err)?;
-    Ok(Placement(Arc::new(made)))
+    let work = shape.0.saturating_mul(shape.1).saturating_mul(usize::try_from(slots)?);
+    let made = if work < LONG_WORK && options.previous.is_none() {
+        py.detach(|| core::rebalance(&loads, slots.into(), &topology, &options))
+    } else {
+        interruptible(py, |stop| {
+            let mut options = options;
+            options.stop = Some(stop);
+            core::rebalance(&loads, slots.into(), &topology, &options)
+        })?
+    };
+    Ok(Placement(Arc::new(made.map_err(to_py_err)?)))
+}
+
+/// From so many slots of all layers and windows on, a plan from nothing takes longer than a thread takes to start.
+const LONG_WORK: usize = 1 << 15;
+
+/// How long a signal may wait until it is looked for.
+const PATIENCE: Duration = Duration::from_millis(50);
+
+/// Works in a thread of its own, and looks for signals here: Ctrl-C, or another signal whose handler raises, ends it.
+fn interruptible<T: Send>(py: Python<'_>, work: impl FnOnce(&AtomicBool) -> T + Send) -> PyResult<T> {
+    let is_stopped = AtomicBool::new(false);
+    let stop = &is_stopped;
+    py.detach(|| {
+        std::thread::scope(|scope| {
+            let (sender, receiver) = mpsc::channel();
+            scope.spawn(move || {
+                // Nobody listens any more where a signal came, and what was made is dropped.
+                let _ = sender.send(work(stop));
+            });
+            loop {
+                match receiver.recv_timeout(PATIENCE) {
+                    Ok(made) => return Ok(made),
+                    Err(RecvTimeoutError::Timeout) => {
+                        if let Err(error) = Python::attach(|py| py.check_signals()) {
+                            stop.store(true, Ordering::Relaxed);
+                            return Err(error);
+                        }
+                    }
+                    Err(RecvTimeoutError::Disconnected) => {
+                        return Err(PyRuntimeError::new_err("the thread that planned ended without a plan"));
+                    }
+                }
+            }
+        })
+    })
 }
 
 /// The placement of an argument.

@@ -7,6 +7,7 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 
 use expert_placement as core;
 use expert_placement::limits::{NUM_RANKS, SLOTS_PER_RANK};
+use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 
 use crate::{argument, tensor, to_py_err};
@@ -21,7 +22,7 @@ use crate::{argument, tensor, to_py_err};
 ///     num_nodes: number of nodes, in 1..=R.
 ///     slots_per_rank: how many physical slots each rank has: one int, or R of them. Without it the slots of a placement
 ///         are themselves a linear partition over the ranks.
-///     speeds: R finite numbers above 0: how much load each rank carries in the same time, relative to the others.
+///     speeds: R numbers in 1e-6..=1e6: how much load each rank carries in the same time, relative to the others.
 ///     active: R bools: which ranks are in service. The slots of the others stay empty.
 ///
 /// Raises:
@@ -51,9 +52,14 @@ impl Topology {
                 topology.with_slots_per_rank(argument::count(SLOTS_PER_RANK, slots)?)
             } else {
                 let elements = tensor::row("slots_per_rank", slots)?.to_elements()?;
-                let checked: Result<Vec<u32>, _> =
-                    elements.iter().map(|slots| SLOTS_PER_RANK.check(slots.into())).collect();
-                topology.with_slots(checked.map_err(to_py_err)?)
+                let check = |(rank, slots): (usize, i64)| {
+                    u32::try_from(slots).map_err(|_| {
+                        let (least, most) = (SLOTS_PER_RANK.min(), SLOTS_PER_RANK.max());
+                        let text = format!("slots_per_rank[{rank}]={slots} is out of range, expected {least}..={most}");
+                        PyValueError::new_err(text)
+                    })
+                };
+                topology.with_slots(elements.iter().enumerate().map(check).collect::<PyResult<_>>()?)
             }
             .map_err(to_py_err)?;
         }

@@ -11,6 +11,9 @@
     reason = "vertices, edges and colours are indices into tables that are laid out here"
 )]
 
+use crate::error::Error;
+use crate::expert_map::with_room;
+
 /// No edge, or no colour.
 pub(crate) const NONE: u32 = u32::MAX;
 
@@ -38,7 +41,10 @@ enum Side {
 
 impl<'a> Colouring<'a> {
     /// No edge coloured yet; as many colours as the largest degree of the edges, (sender, receiver).
-    pub(crate) fn new(edges: &'a [(u32, u32)], num_vertices: usize) -> Self {
+    ///
+    /// # Errors
+    /// Too little memory for a table of all vertices and colours.
+    pub(crate) fn new(edges: &'a [(u32, u32)], num_vertices: usize) -> Result<Self, Error> {
         let mut degrees = vec![0_usize; 2 * num_vertices];
         for &(sender, receiver) in edges {
             degrees[sender as usize] += 1;
@@ -50,16 +56,19 @@ impl<'a> Colouring<'a> {
         if let Some(last) = all.last_mut().filter(|_| degree % 64 != 0) {
             *last = (1 << (degree % 64)) - 1;
         }
-        Self {
+        let entries = (2 * num_vertices).saturating_mul(degree);
+        let mut table = with_room(entries)?;
+        table.resize(entries, NONE);
+        Ok(Self {
             edges,
             colours: vec![NONE; edges.len()],
-            table: vec![NONE; 2 * num_vertices * degree],
+            table,
             free: all.repeat(2 * num_vertices),
             degree,
             words,
             num_vertices,
             path: Vec::new(),
-        }
+        })
     }
 
     fn vertex(&self, side: Side, vertex: u32) -> usize {

@@ -54,6 +54,8 @@ enum Cause {
     },
     #[cfg(feature = "placement")]
     Refused(Refusal),
+    #[cfg(feature = "placement")]
+    Interrupted,
     NotContiguous {
         strategy: Strategy,
     },
@@ -155,6 +157,11 @@ impl Error {
     }
 
     #[cfg(feature = "placement")]
+    pub(crate) const fn interrupted() -> Self {
+        Self::because(Cause::Interrupted)
+    }
+
+    #[cfg(feature = "placement")]
     pub(crate) const fn refused(refusal: Refusal) -> Self {
         Self::because(Cause::Refused(refusal))
     }
@@ -215,6 +222,13 @@ impl Error {
         is_out_of_memory
     }
 
+    /// Whether the call was ended by its `stop`.
+    #[cfg(feature = "placement")]
+    #[must_use]
+    pub const fn is_interrupted(&self) -> bool {
+        matches!(self.cause, Cause::Interrupted)
+    }
+
     /// Whether equal slabs were asked for where E does not divide by R.
     #[must_use]
     pub const fn is_not_uniform(&self) -> bool {
@@ -269,6 +283,8 @@ impl fmt::Display for Cause {
             }
             #[cfg(feature = "placement")]
             Self::Refused(refusal) => refusal.fmt(f),
+            #[cfg(feature = "placement")]
+            Self::Interrupted => f.write_str("the call was interrupted"),
             Self::UnknownStrategy { name } => {
                 write!(f, "strategy=`{name}` is unknown, expected one of ")?;
                 write_names(f, Strategy::ALL)

@@ -123,14 +123,10 @@ mod topology;
 #[cfg(test)]
 mod laws;
 
-/// The examples of the two READMEs, compiled and run as documentation tests.
+/// The examples of the crate's README, compiled and run as documentation tests.
 #[cfg(all(doctest, feature = "placement"))]
-mod readme {
-    #[doc = include_str!("../README.md")]
-    mod of_the_crate {}
-    #[doc = include_str!("../../../README.md")]
-    mod of_the_project {}
-}
+#[doc = include_str!("../README.md")]
+mod readme {}
 
 #[cfg(feature = "placement")]
 pub use balance::{MAX_OFF_NODE, Options, Policy, rebalance};

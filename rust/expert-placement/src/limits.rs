@@ -37,6 +37,8 @@ pub const NUM_LAYERS: Limit = Limit::new("num_layers", 1, INT32_MAX);
 pub const NUM_SLOTS: Limit = Limit::new("num_slots", 0, INT32_MAX);
 /// Number of slots in all layers of a plan, L x P: a gibibyte of `int32`.
 pub const MAX_PLANNED_SLOTS: u64 = 1 << 28;
+/// Number of pairs of an expert and a usable rank in a layer of a plan: a quarter of a gibibyte of bits.
+pub const MAX_PLANNED_PAIRS: u64 = 1 << 31;
 /// The relative speed of a rank: wide enough for any hardware, and no time is lost to what floats can not hold.
 pub const SPEEDS: core::ops::RangeInclusive<f64> = 1e-6..=1e6;
 /// The sum of all loads: over the slowest speed it is still a finite time.

@@ -220,14 +220,14 @@ struct Schedule {
 
 impl Schedule {
     /// Moves of whole layers, planned together.
-    fn of(moves: &[Move], num_slots: usize, ranks: &Ranks, limits: MigrationLimits) -> Self {
+    fn of(moves: &[Move], num_slots: usize, ranks: &Ranks, limits: MigrationLimits) -> Result<Self, Error> {
         let hazards = Hazards::of(moves, num_slots);
-        let mut batches = order(moves, ranks, &hazards);
+        let mut batches = order(moves, ranks, &hazards)?;
         if let Some(most) = limits.max_node_transfers {
-            split_batches(moves, ranks, most, &mut batches);
+            split_batches(moves, ranks, most, &mut batches)?;
         }
         let written = write_batches(&batches, &hazards);
-        Self { batches, written }
+        Ok(Self { batches, written })
     }
 
     fn num_batches(&self) -> usize {
@@ -245,12 +245,12 @@ impl Schedule {
 /// All layers together or, where that stages too much, as many at a time as the limit allows.
 fn scheduled(moves: &[Move], num_slots: usize, ranks: &Ranks, limits: MigrationLimits) -> Result<Schedule, Error> {
     let plan = |moves: &[Move]| {
-        let schedule = Schedule::of(moves, num_slots, ranks, limits);
+        let schedule = Schedule::of(moves, num_slots, ranks, limits)?;
         let staged = limits.max_staged.map_or(0, |_| most_staged(moves, &schedule, ranks));
-        (schedule, staged)
+        Ok::<_, Error>((schedule, staged))
     };
     let most = limits.max_staged.map_or(usize::MAX, to_usize);
-    let (whole, staged) = plan(moves);
+    let (whole, staged) = plan(moves)?;
     if staged <= most {
         return Ok(whole);
     }
@@ -259,7 +259,7 @@ fn scheduled(moves: &[Move], num_slots: usize, ranks: &Ranks, limits: MigrationL
     let (mut next, mut first) = (0, 0);
     while next < layers.len() {
         let mut end = first + layers[next].len();
-        let (mut best, staged) = plan(&moves[first..end]);
+        let (mut best, staged) = plan(&moves[first..end])?;
         if staged > most {
             return Err(Error::refused(Refusal::OutOfRange {
                 place: Place::of("max_staged"),
@@ -271,7 +271,7 @@ fn scheduled(moves: &[Move], num_slots: usize, ranks: &Ranks, limits: MigrationL
         }
         next += 1;
         while let Some(layer) = layers.get(next) {
-            let (more, staged) = plan(&moves[first..end + layer.len()]);
+            let (more, staged) = plan(&moves[first..end + layer.len()])?;
             if staged > most {
                 break;
             }
@@ -289,7 +289,7 @@ fn scheduled(moves: &[Move], num_slots: usize, ranks: &Ranks, limits: MigrationL
 ///
 /// A batch of up to d of them at a node becomes d / `most` batches, rounded up, which is the fewest for what it holds:
 /// between nodes, too, as many colours as the largest degree suffice, and `most` colours make a batch.
-fn split_batches(moves: &[Move], ranks: &Ranks, most: u32, batches: &mut [u32]) {
+fn split_batches(moves: &[Move], ranks: &Ranks, most: u32, batches: &mut [u32]) -> Result<(), Error> {
     let num_nodes = ranks.node_of_rank.iter().max().map_or(0, |last| *last as usize + 1);
     let num_batches = batches.iter().max().map_or(0, |last| *last as usize + 1);
     let mut members: Vec<Vec<usize>> = vec![Vec::new(); num_batches];
@@ -302,7 +302,7 @@ fn split_batches(moves: &[Move], ranks: &Ranks, most: u32, batches: &mut [u32]) 
         let crossing: Vec<usize> = members.iter().copied().filter(between).collect();
         let ends = |index: &usize| (ranks.node(moves[*index].source), ranks.node(moves[*index].destination));
         let edges: Vec<(u32, u32)> = crossing.iter().map(ends).collect();
-        let mut colouring = Colouring::new(&edges, num_nodes);
+        let mut colouring = Colouring::new(&edges, num_nodes)?;
         colouring.colour_all();
         for &index in &members {
             batches[index] = first;
@@ -312,6 +312,7 @@ fn split_batches(moves: &[Move], ranks: &Ranks, most: u32, batches: &mut [u32]) 
         }
         first += colouring.degree.div_ceil(most as usize).max(1) as u32;
     }
+    Ok(())
 }
 
 impl Placement {
@@ -532,7 +533,7 @@ impl Hazards {
 /// A move comes no earlier than those that read what it overwrites, as far as the least number of batches allows: moves
 /// are taken from the ends of the chains that these make, each in the lowest batch that is free; a ring of moves that pass
 /// their slots on in turn shares one batch.
-fn order(moves: &[Move], ranks: &Ranks, hazards: &Hazards) -> Vec<u32> {
+fn order(moves: &[Move], ranks: &Ranks, hazards: &Hazards) -> Result<Vec<u32>, Error> {
     let (edges, edge_of) = transfers(moves, ranks);
     let mut move_of = vec![0_u32; edges.len()];
     for (index, &edge) in (0_u32..).zip(&edge_of).filter(|(_, edge)| **edge != NONE) {
@@ -540,7 +541,7 @@ fn order(moves: &[Move], ranks: &Ranks, hazards: &Hazards) -> Vec<u32> {
     }
     let num_vertices = ranks.node_of_rank.len();
     let mut batches = Batches {
-        colouring: Colouring::new(&edges, num_vertices),
+        colouring: Colouring::new(&edges, num_vertices)?,
         local: vec![NONE; moves.len()],
         edge_of: &edge_of,
         move_of: &move_of,
@@ -590,7 +591,7 @@ fn order(moves: &[Move], ranks: &Ranks, hazards: &Hazards) -> Vec<u32> {
         }
         first += layer.len();
     }
-    (0..moves.len()).map(|index| batches.batch(index as u32)).collect()
+    Ok((0..moves.len()).map(|index| batches.batch(index as u32)).collect())
 }
 
 /// The ring that a move's chain leads into. `seen` holds for each move the last start from which it was come by.

@@ -26,11 +26,12 @@ mod windows;
 
 use core::fmt;
 use core::str::FromStr;
+use core::sync::atomic::{AtomicBool, Ordering};
 
 use rayon::prelude::*;
 
 use crate::error::Error;
-use crate::limits::MAX_PLANNED_SLOTS;
+use crate::limits::{MAX_PLANNED_PAIRS, MAX_PLANNED_SLOTS};
 use crate::loads::Loads;
 use crate::placement::{EMPTY, Placement};
 use crate::refusal::{Place, Refusal};
@@ -103,6 +104,8 @@ pub struct Options<'a> {
     pub max_off_node: Option<f64>,
     /// How many threads share the layers; the result does not depend on it.
     pub num_threads: usize,
+    /// Ends the call between two layers with an error, once another thread has set it: [`Error::is_interrupted`].
+    pub stop: Option<&'a AtomicBool>,
 }
 
 /// Which part of a layer's load may be served off node without other word.
@@ -118,6 +121,7 @@ impl Default for Options<'_> {
             min_gain: None,
             max_off_node: None,
             num_threads: 1,
+            stop: None,
         }
     }
 }
@@ -158,6 +162,16 @@ pub fn rebalance(
             lost,
         }));
     }
+    let most_ranks = MAX_PLANNED_PAIRS / u64::from(experts.max(1));
+    if u64::try_from(shape.bins.len()).is_ok_and(|ranks| ranks > most_ranks) {
+        return Err(Error::refused(Refusal::OutOfRange {
+            place: Place::of("num_ranks"),
+            value: topology.num_ranks().into(),
+            min: 1,
+            max: i64::try_from(most_ranks).unwrap_or(i64::MAX),
+            because: "a plan has at most 2^31 pairs of an expert and a usable rank",
+        }));
+    }
     check_groups(options.num_groups, loads.num_experts())?;
     check_limits(options)?;
     let hierarchy = hierarchy(loads, &shape, topology, options)?;
@@ -169,12 +183,12 @@ pub fn rebalance(
             let plan = |layer, work: &mut Workspace, row: &mut [i32]| {
                 work.plan_in_place(&job, layer, previous.row(layer), row);
             };
-            in_threads(options.num_threads, &mut table, shape.num_slots, plan)?;
+            in_threads(options, &mut table, shape.num_slots, plan)?;
         } else if let Some(previous) = options.previous {
             from_previous(&job, options, previous, &mut table)?;
         } else {
             let plan = |layer, work: &mut Workspace, row: &mut [i32]| work.plan(&job, layer, row);
-            in_threads(options.num_threads, &mut table, shape.num_slots, plan)?;
+            in_threads(options, &mut table, shape.num_slots, plan)?;
         }
     }
     let plan = Placement::new(experts, loads.num_layers(), topology.clone(), table)?;
@@ -193,13 +207,13 @@ pub fn rebalance(
 fn from_previous(job: &Job<'_>, options: &Options<'_>, previous: &Placement, table: &mut [i32]) -> Result<(), Error> {
     let mut layers: Vec<Warm> = Vec::new();
     layers.resize_with(job.loads.num_layers(), Warm::default);
-    in_threads(options.num_threads, &mut layers, 1, |layer, work: &mut Workspace, warm| {
+    in_threads(options, &mut layers, 1, |layer, work: &mut Workspace, warm| {
         for warm in warm {
             *warm = work.plan_from(job, layer, previous.row(layer));
         }
     })?;
     let chosen = choose(&layers, job, options)?;
-    in_threads(options.num_threads, table, job.shape.num_slots, |layer, work: &mut Workspace, row| {
+    in_threads(options, table, job.shape.num_slots, |layer, work: &mut Workspace, row| {
         let warm = &layers[layer];
         work.realise(job, layer, warm, &warm.way.offers[chosen[layer]], previous.row(layer), row);
     })
@@ -401,26 +415,34 @@ fn kept_groups(num_experts: usize, shape: &Shape, options: &Options<'_>) -> Resu
 
 /// Calls `plan` for each layer with its part of a table, on as many threads; each thread has one workspace.
 fn in_threads<W: Default + Send, T: Send>(
-    num_threads: usize,
+    options: &Options<'_>,
     table: &mut [T],
     width: usize,
     plan: impl Fn(usize, &mut W, &mut [T]) + Sync + Send,
 ) -> Result<(), Error> {
     let layers = table.len() / width;
-    if num_threads <= 1 || layers <= 1 {
+    let is_stopped = || options.stop.is_some_and(|stop| stop.load(Ordering::Relaxed));
+    // More threads than processors bring nothing.
+    let processors = std::thread::available_parallelism().map_or(1, std::num::NonZeroUsize::get);
+    let num_threads = options.num_threads.min(layers).min(processors.max(2));
+    if num_threads <= 1 {
         let mut work = W::default();
         for (layer, part) in table.chunks_mut(width).enumerate() {
+            if is_stopped() {
+                return Err(Error::interrupted());
+            }
             plan(layer, &mut work, part);
         }
         return Ok(());
     }
-    let pool = rayon::ThreadPoolBuilder::new().num_threads(num_threads.min(layers)).build();
+    let pool = rayon::ThreadPoolBuilder::new().num_threads(num_threads).build();
     let pool = pool.map_err(|_| Error::out_of_memory(u64::try_from(num_threads).unwrap_or(u64::MAX)))?;
     pool.install(|| {
-        table
-            .par_chunks_mut(width)
-            .enumerate()
-            .for_each_init(W::default, |work, (layer, part)| plan(layer, work, part));
+        table.par_chunks_mut(width).enumerate().for_each_init(W::default, |work, (layer, part)| {
+            if !is_stopped() {
+                plan(layer, work, part);
+            }
+        });
     });
-    Ok(())
+    if is_stopped() { Err(Error::interrupted()) } else { Ok(()) }
 }

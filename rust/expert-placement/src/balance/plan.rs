@@ -1,5 +1,7 @@
 //! One layer's plan, from nothing or from the placement that is there. SPEC.md, "Rebalancing".
 
+use std::collections::{BTreeMap, VecDeque};
+
 use super::nodes::Homes;
 use super::refine::Step;
 use super::shape::{Bin, Shape};
@@ -490,26 +492,41 @@ fn clear_unusable(shape: &Shape, out: &mut [i32]) {
 /// The same sets of experts, each with the rank that holds most of it already, among ranks that can be exchanged.
 fn align(ideal: &State, start: &State, shape: &Shape) -> State {
     let ranks = shape.bins.len();
+    let kind = |bin: usize| (shape.bins[bin].room, shape.bins[bin].speed.to_bits(), shape.bins[bin].node);
     let mut overlaps = Vec::new();
+    let mut common = vec![0_usize; ranks];
     for from in 0..ranks {
-        for to in 0..ranks {
-            let (one, other) = (&shape.bins[from], &shape.bins[to]);
-            let is_alike =
-                one.room == other.room && one.speed.to_bits() == other.speed.to_bits() && one.node == other.node;
-            if is_alike {
-                let common =
-                    ideal.items_of(from).iter().filter(|item| **item != NONE && start.holds(to, **item)).count();
-                overlaps.push((std::cmp::Reverse(common), usize::from(from != to), from, to));
+        for &item in ideal.items_of(from).iter().filter(|item| **item != NONE) {
+            for to in start.holders_of(item).filter(|to| kind(from) == kind(*to)) {
+                if common[to] == 0 {
+                    overlaps.push((0, usize::from(from != to), from, to));
+                }
+                common[to] += 1;
             }
+        }
+        for overlap in overlaps.iter_mut().rev().take_while(|overlap| overlap.2 == from) {
+            overlap.0 = std::mem::take(&mut common[overlap.3]);
         }
     }
     // The largest overlap first; of equals a set stays where it is, and then the lower ranks.
-    overlaps.sort_unstable();
+    overlaps.sort_unstable_by_key(|(common, moves, from, to)| (std::cmp::Reverse(*common), *moves, *from, *to));
     let (mut goes_to, mut is_taken) = (vec![usize::MAX; ranks], vec![false; ranks]);
-    for (_, _, from, to) in overlaps {
+    // What overlaps with nothing stays where it is, too, if it can, and else goes to the lowest rank of its kind.
+    let pairs = overlaps.into_iter().map(|(_, _, from, to)| (from, to)).chain((0..ranks).map(|bin| (bin, bin)));
+    for (from, to) in pairs {
         if goes_to[from] == usize::MAX && !is_taken[to] {
             goes_to[from] = to;
             is_taken[to] = true;
+        }
+    }
+    let mut left: BTreeMap<_, VecDeque<usize>> = BTreeMap::new();
+    for to in (0..ranks).filter(|to| !is_taken[*to]) {
+        left.entry(kind(to)).or_default().push_back(to);
+    }
+    for from in 0..ranks {
+        if goes_to[from] == usize::MAX {
+            // As many sets of a kind are left as ranks.
+            goes_to[from] = left.get_mut(&kind(from)).and_then(VecDeque::pop_front).unwrap_or(from);
         }
     }
     let mut aligned = ideal.clone();
