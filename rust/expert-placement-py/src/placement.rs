@@ -504,7 +504,7 @@ fn interruptible<T: Send>(py: Python<'_>, work: impl FnOnce(&AtomicBool) -> T + 
                 match receiver.recv_timeout(PATIENCE) {
                     Ok(made) => return Ok(made),
                     Err(RecvTimeoutError::Timeout) => {
-                        if let Err(error) = Python::attach(|py| py.check_signals()) {
+                        if let Err(error) = Python::attach(Python::check_signals) {
                             stop.store(true, Ordering::Relaxed);
                             return Err(error);
                         }

@@ -222,7 +222,7 @@ mod tests {
             let vertices = 1 + random(9);
             let edges: Vec<(u32, u32)> =
                 (0..random(60)).map(|_| (random(vertices.into()), random(vertices.into()))).collect();
-            let mut colouring = Colouring::new(&edges, vertices as usize);
+            let mut colouring = Colouring::new(&edges, vertices as usize).unwrap();
             colouring.colour_all();
             let mut used = std::collections::BTreeSet::new();
             for (&(sender, receiver), &colour) in edges.iter().zip(&colouring.colours) {

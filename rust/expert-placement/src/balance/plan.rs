@@ -523,11 +523,9 @@ fn align(ideal: &State, start: &State, shape: &Shape) -> State {
     for to in (0..ranks).filter(|to| !is_taken[*to]) {
         left.entry(kind(to)).or_default().push_back(to);
     }
-    for from in 0..ranks {
-        if goes_to[from] == usize::MAX {
-            // As many sets of a kind are left as ranks.
-            goes_to[from] = left.get_mut(&kind(from)).and_then(VecDeque::pop_front).unwrap_or(from);
-        }
+    for (from, to) in goes_to.iter_mut().enumerate().filter(|(_, to)| **to == usize::MAX) {
+        // As many sets of a kind are left as ranks.
+        *to = left.get_mut(&kind(from)).and_then(VecDeque::pop_front).unwrap_or(from);
     }
     let mut aligned = ideal.clone();
     for (from, &to) in goes_to.iter().enumerate() {
