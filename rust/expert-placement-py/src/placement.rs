@@ -504,7 +504,12 @@ fn interruptible<T: Send>(py: Python<'_>, work: impl FnOnce(&AtomicBool) -> T + 
                 match receiver.recv_timeout(PATIENCE) {
                     Ok(made) => return Ok(made),
                     Err(RecvTimeoutError::Timeout) => {
-                        if let Err(error) = Python::attach(Python::check_signals) {
+                        #[expect(
+                            clippy::redundant_closure_for_method_calls,
+                            reason = "the method is of one lifetime alone"
+                        )]
+                        let signals = Python::attach(|py| py.check_signals());
+                        if let Err(error) = signals {
                             stop.store(true, Ordering::Relaxed);
                             return Err(error);
                         }
