@@ -646,7 +646,7 @@ def warm(setting: Setting) -> Section:
             return ours.balancedness(loads) >= other.balancedness(loads) * (1 - TOLERANCE)
 
         def within_budget(ours: Placement, _: Any, names: dict[str, Any] = names) -> bool:
-            return sum(ours.moves_from(names["before"])) <= names["B"]
+            return bool(sum(ours.moves_from(names["before"])) <= names["B"])
 
         free, bought = (f"rebalance(loads, P, topology, previous=before{more})" for more in ("", ", max_moves=B"))
         for ours, same in ((free, better_balanced), (bought, within_budget)):
