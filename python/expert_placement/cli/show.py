@@ -251,9 +251,8 @@ def _counts_and_starts(rule: Rule) -> dict[str, object]:
 
 
 def _index_map(p: Partition, rank: int) -> Iterator[int]:
-    """`expert_map(rank)`, without torch and piece by piece: it may have 2**31 - 1 entries."""
-    for first in range(0, p.num_experts, _MAX_ENTRIES):
-        yield from p._expert_map_entries(rank, first, min(first + _MAX_ENTRIES, p.num_experts))
+    """`expert_map(rank)`, without torch and one by one: it may have 2**31 - 1 entries."""
+    return (p.local_index(expert) if p.owner(expert) == rank else -1 for expert in range(p.num_experts))
 
 
 # --- for people -------------------------------------------------------------------------------------------------------

@@ -310,15 +310,6 @@ impl Partition {
         tensor::filled(rank.py(), length, device, |out| self.0.write_expert_mask(id, shared, out))
     }
 
-    /// Entries `first .. last` of the index map of `rank` as ints, for those who print it and need no tensor.
-    fn _expert_map_entries(&self, rank: u32, first: u32, last: u32) -> PyResult<Vec<i64>> {
-        let entry = |expert| {
-            let is_owned = self.0.owner(expert)? == rank;
-            Ok(if is_owned { self.0.local_index(expert)?.into() } else { i64::from(core::ABSENT) })
-        };
-        (first..last).map(entry).collect::<Result<_, core::Error>>().map_err(to_py_err)
-    }
-
     /// `owner(e)` for each element of an array, flattened; the Python layer gives it its shape back.
     fn _owner_of<'py>(&self, experts: &Bound<'py, PyAny>) -> Tensor<'py> {
         each("experts", "expert", self.0.num_experts(), experts, |ids, out| match ids {

@@ -3,7 +3,7 @@
 //! A plan is a function of its arguments alone. `make determinism` runs this once as it is built for any CPU, once for this
 //! one with everything that it can do, and each with one thread and with three, and compares what they print.
 
-use expert_placement::{Error, Loads, Options, Placement, Policy, Topology, rebalance};
+use expert_placement::{Error, Loads, Migration, Options, Placement, Policy, Topology, plan_migration, rebalance};
 
 /// Numbers that look random and are the same everywhere.
 struct Numbers(u64);
@@ -19,6 +19,13 @@ impl Numbers {
     fn loads(&mut self, windows: usize, layers: usize, experts: usize) -> Result<Loads, Error> {
         Loads::new(windows, layers, experts, (0..windows * layers * experts).map(|_| self.next()).collect())
     }
+}
+
+/// A hash of all moves, and of when they are read and written.
+fn digest(plan: &Migration) -> u64 {
+    let moves = plan.moves().iter().flat_map(|one| [one.layer, one.expert, one.source, one.destination]);
+    let numbers = moves.chain(plan.batches().iter().copied()).chain(plan.write_batches().iter().copied());
+    numbers.fold(0xcbf2_9ce4_8422_2325, |hash, number| (hash ^ u64::from(number)).wrapping_mul(0x100_0000_01b3))
 }
 
 fn main() -> Result<(), Error> {
@@ -39,9 +46,15 @@ fn main() -> Result<(), Error> {
         let later = numbers.loads(1, 6, experts)?;
         let mut again = options;
         again.previous = Some(&plan);
-        show("again", &rebalance(&later, slots, &topology, &again)?);
+        let next = rebalance(&later, slots, &topology, &again)?;
+        show("again", &next);
+        println!("{ranks} x {slots} the way there: {:016x}", digest(&plan_migration(&plan, &next)?));
         again.max_moves = Some(20);
         show("twenty moves", &rebalance(&later, slots, &topology, &again)?);
+        let speeds = (0..ranks).map(|rank| if rank % 3 == 0 { 0.75 } else { 1.25 }).collect();
+        let active = (0..ranks).map(|rank| rank != 1).collect();
+        let uneven = Topology::new(ranks, nodes)?.with_speeds(speeds)?.with_active(active)?;
+        show("uneven ranks", &rebalance(&loads, slots, &uneven, &options)?);
         if slots % u64::from(ranks) == 0 {
             options.policy = Policy::Deepseek;
             show("deepseek", &rebalance(&loads, slots, &topology, &options)?);
