@@ -281,19 +281,24 @@ impl Placement {
     /// Writes the slots of each expert in each layer, ascending and padded with -1; `out` has length L * E * `width`.
     ///
     /// # Errors
-    /// A `width` below [`Self::most_replicas`], or `out` of another length.
+    /// A `width` below [`Self::most_replicas`], `out` of another length, or too little memory.
     pub fn write_logical_to_physical(&self, width: u32, out: &mut [i32]) -> Result<(), Error> {
         self.check_width(i128::from(width))?;
         expect_length(out, self.area(self.num_experts).saturating_mul(u64::from(width)))?;
         out.fill(ABSENT);
         let (width, experts) = (to_usize(width), to_usize(self.num_experts));
+        // How many of each expert's slots of the layer are written.
+        let mut written: Vec<usize> = with_room(experts)?;
         for (layer, lists) in out.chunks_mut((width * experts).max(1)).enumerate() {
+            written.clear();
+            written.resize(experts, 0);
             for (slot, &entry) in (0..).zip(self.row(layer)) {
                 let Ok(expert) = usize::try_from(entry) else { continue };
-                let free = lists.get_mut(expert * width..(expert + 1) * width).unwrap_or_default();
-                if let Some(place) = free.iter_mut().find(|place| **place == ABSENT) {
-                    *place = slot;
+                let Some(place) = written.get_mut(expert) else { continue };
+                if let Some(free) = lists.get_mut(expert * width + *place) {
+                    *free = slot;
                 }
+                *place += 1;
             }
         }
         Ok(())

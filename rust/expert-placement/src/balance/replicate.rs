@@ -4,6 +4,9 @@
 //! the largest replica smaller. Ties go to the lower expert. No expert gets more replicas than there are ranks to hold
 //! them apart.
 
+use std::cmp::Reverse;
+use std::collections::BinaryHeap;
+
 use super::shape::Shape;
 use super::tournament::{OUT, Tournament, descending};
 
@@ -71,16 +74,11 @@ pub(crate) fn replicate(weights: &[f64], shape: &Shape, work: &mut Workspace, co
     work.tournament.fill(weights.iter().map(|weight| descending(*weight)));
     let mut left = extra;
     while left > 0 && work.tournament.least() != OUT {
-        let mut expert = work.tournament.winner();
+        let expert = work.tournament.winner();
         if weights[expert] == 0.0 {
-            // Nothing is left to share: fewest replicas first, so that no unused expert hoards the room.
-            let Some(fewest) = (0..counts.len()).min_by_key(|expert| counts[*expert]) else { return };
-            expert = fewest;
+            return share_out(left, &mut work.spare, counts);
         }
         if counts[expert] >= work.spare.most {
-            if weights[expert] == 0.0 {
-                return;
-            }
             work.tournament.set(expert, OUT);
             continue;
         }
@@ -88,6 +86,20 @@ pub(crate) fn replicate(weights: &[f64], shape: &Shape, work: &mut Workspace, co
         counts[expert] += 1;
         left -= 1;
         work.tournament.set(expert, descending(weights[expert] / f64::from(counts[expert])));
+    }
+}
+
+/// Replicas where nothing is left to share: fewest replicas first, so that no unused expert hoards the room.
+fn share_out(left: usize, spare: &mut Spare, counts: &mut [u32]) {
+    let mut fewest: BinaryHeap<_> =
+        counts.iter().zip(0_usize..).map(|(count, expert)| Reverse((*count, expert))).collect();
+    for _ in 0..left {
+        let Some(Reverse((count, expert))) = fewest.pop().filter(|Reverse((count, _))| *count < spare.most) else {
+            return;
+        };
+        spare.take(count);
+        counts[expert] += 1;
+        fewest.push(Reverse((count + 1, expert)));
     }
 }
 
