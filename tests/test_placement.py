@@ -318,3 +318,46 @@ def test_tables_of_another_shape_are_refused_by_name(
 ) -> None:
     with pytest.raises(error, match=message):
         call()
+
+
+@pytest.mark.parametrize(
+    ("call", "kind", "message"),
+    [
+        (lambda: Placement.load(""), ValueError, "path is empty, expected a placement that expert_placement saved"),
+        (
+            lambda: Placement.from_physical_to_logical(None, 2, Topology(2)),
+            TypeError,
+            "physical_to_logical must be an array or a sequence, got `NoneType`",
+        ),
+        (
+            lambda: Placement.from_physical_to_logical("01", 2, Topology(2)),
+            TypeError,
+            "physical_to_logical must be an array or a sequence, got `str`",
+        ),
+        (
+            lambda: Placement.from_physical_to_logical(torch.tensor([[0, 1]]).to_sparse(), 2, Topology(2)),
+            TypeError,
+            "physical_to_logical must be a dense tensor whose values are known: its layout is torch.sparse_coo",
+        ),
+        (
+            lambda: Placement.from_physical_to_logical([[0, 1]], 2, Topology(2)).logical_to_physical(2**63),
+            ValueError,
+            f"width={2**63} is out of range, expected 1..=2147483647",
+        ),
+        (
+            lambda: Placement.balancedness_of(float("nan"), 1),
+            ValueError,
+            "mean=NaN is out of range, expected a finite number of at least 0",
+        ),
+        (
+            lambda: Placement.balancedness_of(1, -1),
+            ValueError,
+            "largest=-1 is out of range, expected a finite number of at least 0",
+        ),
+        (lambda: Placement.balancedness_of("1", 1), TypeError, "mean must be a number, got `str`"),
+    ],
+)
+def test_what_is_no_placement_s_input_is_refused_by_its_name(call: Any, kind: type[Exception], message: str) -> None:
+    with pytest.raises(kind) as caught:
+        call()
+    assert str(caught.value) == message

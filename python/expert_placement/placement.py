@@ -94,6 +94,10 @@ class Placement(_core.Placement):
         """
         import numpy as np
 
+        if table is None or isinstance(table, (str, bytes)):
+            raise TypeError(f"physical_to_logical must be an array or a sequence, got `{type(table).__name__}`")
+        if hasattr(table, "detach"):
+            _core._expect_dense("physical_to_logical", table)
         try:
             shape = tuple(table.shape) if hasattr(table, "shape") else np.shape(table)
         except ValueError:

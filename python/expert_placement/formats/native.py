@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
@@ -15,7 +16,6 @@ from expert_placement.formats.json_object import kind, printable, read_value, sh
 from expert_placement.formats.tables import integer, integer_argument, json_rows, rows_of
 
 if TYPE_CHECKING:
-    import os
     from collections.abc import Mapping
     from typing import SupportsIndex
 
@@ -75,6 +75,8 @@ def read(cls: type[_Placement], path: str | os.PathLike[str]) -> _Placement:
         FileNotFoundError: there is no such file.
         ValueError: a file that is damaged, of another format or of an unknown version; the message names the place.
     """
+    if not os.fspath(path):
+        raise ValueError(f"path is empty, expected {_EXPECTED}")
     file = Path(path)
     name = f"`{printable(str(file))}`"
     if not file.exists():

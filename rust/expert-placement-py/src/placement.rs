@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use expert_placement as core;
 use expert_placement::limits::{NUM_EXPERTS, NUM_LAYERS, NUM_SHARED_EXPERTS};
-use pyo3::exceptions::PyRuntimeError;
+use pyo3::exceptions::{PyRuntimeError, PyValueError};
 use pyo3::prelude::*;
 use pyo3::types::PyString;
 
@@ -376,10 +376,18 @@ impl Placement {
     ///     largest: the largest time of a rank, or the sum of these.
     ///
     /// Raises:
+    ///     ValueError: a number that is negative or not finite.
     ///     TypeError: something that is no number.
     #[staticmethod]
-    fn balancedness_of(mean: f64, largest: f64) -> f64 {
-        core::LayerReport::balancedness_of(mean, largest)
+    fn balancedness_of(mean: &Bound<'_, PyAny>, largest: &Bound<'_, PyAny>) -> PyResult<f64> {
+        let time = |parameter: &str, value: &Bound<'_, PyAny>| match argument::number(parameter, value)? {
+            time if time.is_finite() && time >= 0.0 => Ok(time),
+            time => {
+                let text = format!("{parameter}={time} is out of range, expected a finite number of at least 0");
+                Err(PyValueError::new_err(text))
+            }
+        };
+        Ok(core::LayerReport::balancedness_of(time("mean", mean)?, time("largest", largest)?))
     }
 
     fn _balancedness(&self, py: Python<'_>, loads: &Bound<'_, PyAny>, windows: usize) -> PyResult<f64> {
