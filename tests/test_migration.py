@@ -134,7 +134,7 @@ def test_a_rank_out_of_service_sends_nothing() -> None:
         return Placement.from_physical_to_logical([row], num_experts=3, topology=Topology(2, **options))
 
     lost, down = one([0, 1, -1, 2, -1, -1]), one([2, 1, 0, -1, -1, -1], active=[True, False])
-    with pytest.raises(ValueError, match="slot 0 of layer 0 is to hold expert 2, which no live rank"):
+    with pytest.raises(ValueError, match="slot 0 of layer 0 is to hold expert 2, which no rank in service"):
         plan_migration(lost, down)
     # Rank 0 holds expert 0 too, and sends it to itself.
     plan = executed(one([0, 1, 2, 0, -1, -1]), one([0, 1, 2, -1, -1, -1], active=[True, False]))

@@ -629,3 +629,47 @@ def test_what_is_no_plan_s_input_is_refused_by_its_name(call: Any, kind: type[Ex
     with pytest.raises(kind) as caught:
         call()
     assert str(caught.value).startswith(message)
+
+
+def test_a_node_out_of_service_changes_nothing() -> None:
+    loads = np.random.default_rng(4).lognormal(0, 1, (4, 48))
+    active = [True] * 16 + [False] * 16
+    one_node, two_nodes = (Topology(32, nodes, slots_per_rank=4, active=active) for nodes in (1, 2))
+    assert table(rebalance(loads, 128, one_node)).tolist() == table(rebalance(loads, 128, two_nodes)).tolist()
+    start = np.pad(np.tile(np.arange(64) % 48, (4, 1)), ((0, 0), (0, 64)), constant_values=-1)
+    for budget in (5, 20, 60):
+        one, other = (
+            rebalance(
+                loads,
+                128,
+                topology,
+                previous=Placement.from_physical_to_logical(start, 48, topology),
+                max_moves=budget,
+            )
+            for topology in (one_node, two_nodes)
+        )
+        assert table(one).tolist() == table(other).tolist()
+
+
+def test_a_gain_of_nothing_asks_for_nothing() -> None:
+    rng = np.random.default_rng(6)
+    loads = rng.lognormal(0, 1, (6, 32))
+    old = rebalance(rng.lognormal(0, 1, (6, 32)), 48, Topology(8))
+    for budget in (2, 6, 20):
+        one = rebalance(loads, 48, Topology(8), previous=old, max_moves=budget)
+        assert rebalance(loads, 48, Topology(8), previous=old, max_moves=budget, min_gain=0.0) == one
+
+
+def test_every_move_brings_the_gain_that_is_asked_for() -> None:
+    rng = np.random.default_rng(7)
+    loads = rng.lognormal(0, 1, (6, 32))
+    old = rebalance(rng.lognormal(0, 1, (6, 32)), 48, Topology(8))
+    means = sum(report.mean for report in old.report(loads))
+    before = sum(largest(old, loads))
+    bought = []
+    for gain in (0.001, 0.01, 0.05, 10.0):
+        plan = rebalance(loads, 48, Topology(8), previous=old, min_gain=gain)
+        bought.append(moves(old, plan))
+        assert before - sum(largest(plan, loads)) >= bought[-1] * gain * means * (1 - 1e-9)
+    assert bought == sorted(bought, reverse=True)
+    assert bought[0] > 0 == bought[-1]

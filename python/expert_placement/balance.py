@@ -43,8 +43,8 @@ def rebalance(
             limit the result is as balanced as one from nothing, with as few moves as are found.
         max_moves: how many experts may come to a rank that did not hold them, over all layers; 0 gives `previous`
             back. They are spent where they lower the busiest ranks' times most.
-        min_gain: what a move must bring at least, as balancedness: the sum of the busiest ranks' times that it saves,
-            over the sum of the mean ones.
+        min_gain: what a move must bring at least: the sum of the busiest ranks' times that it saves, over the sum of
+            the mean ones, so that 0.01 is a hundredth of the time that all layers took if they were perfectly balanced.
         max_off_node: which part of each layer's load may be served off the groups' homes, in 0.0..=1.0; needs groups
             that the nodes divide. 0.15 without other word, or more where the slots of a node's active ranks leave homes
             too little room. With `max_moves` or `min_gain` moves never lift it above the limit, or above what it was.

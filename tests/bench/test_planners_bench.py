@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 SMALL = planners.Sizes(
+    restarts=2,
     layers=2,
     experts=16,
     sigmas=(0.6,),

@@ -244,7 +244,7 @@ def test_an_expert_that_no_rank_in_service_holds_is_one_line(
     topology = Topology(4, 2, active=[True, True, False, True])
     placement([0, 1, 2, 3, -1, -1, 4, 5], num_experts=6, topology=topology).save(lost)
     assert shell.refused("migrate", files[0], lost) == (
-        "slot 6 of layer 0 is to hold expert 4, which no live rank of the old placement holds"
+        "slot 6 of layer 0 is to hold expert 4, which no rank in service in the new placement holds in the old one"
     )
 
 

@@ -76,7 +76,7 @@ PREVIOUS = typer.Option(
     None, "--previous", help="The placement to start from. It tells ranks and slots, too.", metavar="FILE"
 )
 MAX_MOVES = typer.Option(None, "--max-moves", help="Experts that may come to a rank, in all layers.", metavar="N")
-MIN_GAIN = typer.Option(None, "--min-gain", help="Balancedness that a move must bring at least.", metavar="X")
+MIN_GAIN = typer.Option(None, "--min-gain", help="What a move must save at least, of the mean times.", metavar="X")
 MAX_OFF_NODE = typer.Option(
     None, "--max-off-node", help="Part of the load that may be served off the groups' nodes, 0 to 1.", metavar="X"
 )

@@ -5,7 +5,7 @@ use std::num::NonZeroU64;
 use expert_placement as core;
 use pyo3::prelude::*;
 
-use crate::placement::{options_from, read_loads};
+use crate::placement::{interruptible, options_from, read_loads};
 use crate::topology::Topology;
 use crate::{argument, to_py_err};
 
@@ -34,20 +34,12 @@ pub(crate) fn _capacity(
     let topology = Topology::from_argument(topology)?;
     let options = options_from(shape.2, policy, num_groups, max_off_node, num_threads)?;
     let loads = read_loads(loads, shape.0, shape.1, shape.2)?;
-    let found = py.detach(|| core::capacity(&loads, slots.into(), &topology, &options));
+    let found = interruptible(py, |stop| {
+        let mut options = options;
+        options.stop = Some(stop);
+        core::capacity(&loads, slots.into(), &topology, &options)
+    })?;
     found.map(|found| row(&found)).map_err(to_py_err)
-}
-
-/// Why a search ends early.
-enum Stop {
-    Refused(core::Error),
-    Raised(PyErr),
-}
-
-impl From<core::Error> for Stop {
-    fn from(error: core::Error) -> Self {
-        Self::Refused(error)
-    }
 }
 
 /// The least number of slots that is balanced enough.
@@ -74,11 +66,10 @@ pub(crate) fn _least_slots(
     search.max_slots = argument::optional_natural("max_slots", max_slots, 0..=u32::MAX)?.map(u64::from);
     let step = step.map(|step| argument::bounded("step", step, 1..=u32::MAX)).transpose()?;
     search.step = step.and_then(|step| NonZeroU64::new(step.into()));
-    #[expect(clippy::redundant_closure_for_method_calls, reason = "the method is of one lifetime, the closure of all")]
-    let looked = |_: &core::Capacity| Python::attach(|py| py.check_signals()).map_err(Stop::Raised);
-    match py.detach(|| core::least_slots(&loads, wanted, search, &topology, &options, looked)) {
-        Ok(found) => Ok(row(&found)),
-        Err(Stop::Refused(error)) => Err(to_py_err(error)),
-        Err(Stop::Raised(error)) => Err(error),
-    }
+    let found = interruptible(py, |stop| {
+        let mut options = options;
+        options.stop = Some(stop);
+        core::least_slots(&loads, wanted, search, &topology, &options, |_: &core::Capacity| Ok::<_, core::Error>(()))
+    })?;
+    found.map(|found| row(&found)).map_err(to_py_err)
 }

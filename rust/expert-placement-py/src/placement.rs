@@ -498,7 +498,7 @@ const LONG_WORK: usize = 1 << 15;
 const PATIENCE: Duration = Duration::from_millis(50);
 
 /// Works in a thread of its own, and looks for signals here: Ctrl-C, or another signal whose handler raises, ends it.
-fn interruptible<T: Send>(py: Python<'_>, work: impl FnOnce(&AtomicBool) -> T + Send) -> PyResult<T> {
+pub(crate) fn interruptible<T: Send>(py: Python<'_>, work: impl FnOnce(&AtomicBool) -> T + Send) -> PyResult<T> {
     let is_stopped = AtomicBool::new(false);
     let stop = &is_stopped;
     py.detach(|| {

@@ -135,7 +135,8 @@ impl fmt::Display for Refusal {
             }
             Self::NoSource { layer, expert, slot } => write!(
                 f,
-                "slot {slot} of layer {layer} is to hold expert {expert}, which no live rank of the old placement holds",
+                "slot {slot} of layer {layer} is to hold expert {expert}, which no rank in service in the new placement holds \
+                 in the old one",
             ),
         }
     }

@@ -95,7 +95,7 @@ pub struct Options<'a> {
     pub previous: Option<&'a Placement>,
     /// How many experts may come to a rank that did not hold them, in the whole model; as many as it takes without it.
     pub max_moves: Option<u64>,
-    /// How much balancedness a move must bring at least: the busiest ranks' times that it saves, over the sum of means.
+    /// What a move must bring at least: the busiest ranks' times that it saves, over the sum of the mean times.
     pub min_gain: Option<f64>,
     /// Which part of a layer's load may be served off the home nodes of its groups, in `0.0 ..= 1.0`.
     ///
@@ -257,7 +257,7 @@ fn choose(layers: &[Warm], job: &Job<'_>, options: &Options<'_>) -> Result<Vec<u
     }
     let offers: Vec<Vec<Offer>> =
         layers.iter().map(|warm| warm.way.worthwhile(warm.limit.max(warm.was_off_node))).collect();
-    let chosen = warm::spend(&offers, budget, options.min_gain.map(|gain| gain * means));
+    let chosen = warm::spend(&offers, budget, options.min_gain.filter(|gain| *gain > 0.0).map(|gain| gain * means));
     // Back to the places among all offers.
     let place = |(layer, index): (usize, usize)| {
         let wanted = offers[layer][index];

@@ -183,7 +183,11 @@ pub(crate) fn may_replace(old: u32, new: u32, bin: usize, weights: &[f64], shape
     }
     let node = shape.bins[bin].node;
     let Some(homes) = &shape.homes else {
-        let fewest = |expert| (0..shape.num_nodes).map(|node| state.on_node(expert, node, shape)).min().unwrap_or(0);
+        // Of the nodes that have a rank for one more.
+        let fewest = |expert| {
+            let nodes = (0..shape.num_nodes).map(|node| (state.on_node(expert, node, shape), shape.bins_of_node[node]));
+            nodes.filter(|(held, bins)| held < bins).map(|(held, _)| held).min().unwrap_or(0)
+        };
         let most = |expert| (0..shape.num_nodes).map(|node| state.on_node(expert, node, shape)).max().unwrap_or(0);
         return state.on_node(new, node, shape) == fewest(new)
             && (old == NONE || state.on_node(old, node, shape) == most(old));

@@ -32,6 +32,8 @@ pub(crate) struct Shape {
     pub(crate) largest_speed: f64,
     pub(crate) is_even_speed: bool,
     pub(crate) num_nodes: usize,
+    /// How many usable ranks each node has.
+    pub(crate) bins_of_node: Vec<usize>,
     /// Where the experts of one layer are at home, if it matters.
     pub(crate) homes: Option<Homes>,
 }
@@ -58,8 +60,13 @@ impl Shape {
     }
 
     fn of(bins: Vec<Bin>, num_slots: usize, num_nodes: usize, active_speed: f64) -> Self {
+        let mut bins_of_node = vec![0; num_nodes];
+        for bin in &bins {
+            bins_of_node[bin.node] += 1;
+        }
         Self {
             active_speed,
+            bins_of_node,
             room: bins.iter().map(|bin| bin.room).sum(),
             num_slots,
             total_speed: bins.iter().map(|bin| bin.speed).sum(),
