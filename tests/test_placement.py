@@ -325,7 +325,7 @@ def test_tables_of_another_shape_are_refused_by_name(
     [
         (lambda: Placement.load(""), ValueError, "path is empty, expected a placement that expert_placement saved"),
         (
-            lambda: Placement.from_physical_to_logical(None, 2, Topology(2)),
+            lambda: Placement.from_physical_to_logical(None, 2, Topology(2)),  # type: ignore[arg-type]
             TypeError,
             "physical_to_logical must be an array or a sequence, got `NoneType`",
         ),
@@ -354,7 +354,7 @@ def test_tables_of_another_shape_are_refused_by_name(
             ValueError,
             "largest=-1 is out of range, expected a finite number of at least 0",
         ),
-        (lambda: Placement.balancedness_of("1", 1), TypeError, "mean must be a number, got `str`"),
+        (lambda: Placement.balancedness_of("1", 1), TypeError, "mean must be a number, got `str`"),  # type: ignore[arg-type]
     ],
 )
 def test_what_is_no_placement_s_input_is_refused_by_its_name(call: Any, kind: type[Exception], message: str) -> None:
