@@ -67,7 +67,9 @@ determinism: ## Compare plans of builds for any CPU and for this one, with one t
 	RUSTFLAGS="-C target-cpu=native" cargo build --quiet --locked --release -p expert-placement --example plan_digests \
 		--target-dir target/native
 	@for threads in 1 3; do \
-		for build in target target/native; do $$build/release/examples/plan_digests $$threads > $$build/digests-$$threads; done; \
+		for build in target target/native; do \
+			$$build/release/examples/plan_digests $$threads > $$build/digests-$$threads || exit 1; \
+		done; \
 	done
 	cmp target/digests-1 target/native/digests-1
 	cmp target/digests-1 target/digests-3
