@@ -58,3 +58,12 @@ def test_what_can_not_be_reached_is_refused_with_the_best() -> None:
             least_slots(one, **{"balancedness": 0.9, "topology": Topology(4), **options})  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="num_slots=3 leaves room for 3 experts"):
         capacity_curve(one, [4, 3], Topology(4))
+
+
+def test_what_are_no_numbers_of_slots_or_speeds_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"^num_slots is empty, expected one number of slots or more$"):
+        capacity_curve([[1, 2]], [], Topology(2))
+    with pytest.raises(TypeError, match=r"^num_slots must be an iterable of ints, got `dict`$"):
+        capacity_curve([[1, 2]], {2: 1}, Topology(2))
+    with pytest.raises(TypeError, match=r"^speeds must be a sequence of numbers, got `dict`$"):
+        Topology(2, speeds={1: 2, 3: 4})

@@ -44,7 +44,7 @@ def capacity_curve(
     Args:
         loads: `[L, E]`, or `[W, L, E]` for W windows.
         num_slots: numbers of physical slots of a layer, P, each at least E, in any order.
-        topology: the ranks, without slots of their own.
+        topology: the ranks; with slots of their own they allow no other number.
         policy: which rule plans, as for `rebalance`.
         num_groups: groups of experts that routing chooses among, G.
         max_off_node: as for `rebalance`.
@@ -55,14 +55,15 @@ def capacity_curve(
         One point for each number of slots, in their order.
 
     Raises:
-        ValueError: what `rebalance` refuses.
+        ValueError: no number of slots, and what `rebalance` refuses.
         TypeError: what `rebalance` refuses, and numbers of slots that are no iterable of ints.
     """
     bits, shape, _ = as_bits(loads)
-    try:
-        numbers = iter(num_slots)
-    except TypeError:
-        raise TypeError(f"num_slots must be an iterable of ints, got `{type(num_slots).__name__}`") from None
+    if not hasattr(num_slots, "__iter__") or hasattr(num_slots, "keys"):
+        raise TypeError(f"num_slots must be an iterable of ints, got `{type(num_slots).__name__}`")
+    numbers = list(num_slots)
+    if not numbers:
+        raise ValueError("num_slots is empty, expected one number of slots or more")
     points = []
     for slots in numbers:
         row = _core._capacity(bits, shape, slots, topology, policy, num_groups, max_off_node, num_threads)

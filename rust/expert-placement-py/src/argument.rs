@@ -231,6 +231,10 @@ pub(crate) fn number(parameter: &str, value: &Bound<'_, PyAny>) -> PyResult<f64>
 /// The numbers of a sequence or an array, as floats.
 pub(crate) fn numbers(parameter: &str, values: &Bound<'_, PyAny>) -> PyResult<Vec<f64>> {
     let refuse = |value: &Bound<'_, PyAny>| wrong_type(parameter, "a sequence of numbers", value);
+    // The keys of a mapping are no numbers of anything.
+    if values.hasattr("keys")? {
+        return Err(refuse(values));
+    }
     let mut numbers = Vec::new();
     for value in values.try_iter().map_err(|_| refuse(values))? {
         numbers.push(number(parameter, &value?)?);
