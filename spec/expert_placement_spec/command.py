@@ -127,7 +127,7 @@ def parse_range(parameter: str, text: str, least: int) -> range:
     """`0..=128` as a range that ends with 128.
 
     Raises:
-        ValueError: another form, or bounds outside `least ..= 2**31 - 1`.
+        ValueError: another form, or bounds outside `least ..= LARGEST`.
     """
     first, dots, last = text.partition("..=")
     what = f"{parameter}=`{shown(text, 100)}`"

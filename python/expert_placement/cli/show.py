@@ -203,8 +203,8 @@ def _fields(view: _View) -> dict[str, object]:
         "strategy": p.strategy,
         "is_uniform": p.is_uniform,
         "min_redundant_experts": p.min_redundant_experts,
-        # Without experts every rank count is legal.
         "nearest_legal_ranks": p.nearest_legal_ranks,
+        # Without experts every rank count is legal.
         "legal_ranks": Partition.legal_ranks(p.num_experts) if p.num_experts else None,
         "counts": map(p.count, range(p.num_ranks)),
         "starts": map(p.start, range(p.num_ranks)),

@@ -468,8 +468,8 @@ impl Integers {
         let offset = usize::try_from(tensor.byte_offset).unwrap_or(0);
         let data = tensor.data.cast_const();
         // SAFETY: `check` saw contiguous memory on the CPU of one of the two types; its owner keeps it alive, and the
-        // offset leads to its first element. That nobody writes meanwhile is the caller's part of the protocol, which
-        // `owner_of` and the readers state.
+        // offset leads to its first element. That nobody writes meanwhile is the caller's part of the protocol, as
+        // `owner_of` states.
         unsafe {
             if tensor.dtype.bits == INT32.bits {
                 copied(data.byte_add(offset).cast(), self.len()).map(Elements::Int32)

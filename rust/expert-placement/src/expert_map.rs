@@ -80,8 +80,8 @@ impl ExpertMap {
     /// Reads the index map of length E + 1 whose last entry is -1.
     ///
     /// # Errors
-    /// `num_experts` out of range, a map of another length, another last entry, a rest that is not an index map, or too little
-    /// memory. The error names the representation that the map is instead, as for [`ExpertMap::from_index_map`].
+    /// `num_experts` out of range, a map of another length, another last entry, a rest that is not an index map, or too
+    /// little memory. The error names the representation that the map is instead, as for [`ExpertMap::from_index_map`].
     pub fn from_index_map_with_sentinel(map: &[i32], num_experts: u32) -> Result<Self, Error> {
         let num_experts = NUM_EXPERTS.check(i128::from(num_experts))?;
         let owned =
@@ -92,8 +92,8 @@ impl ExpertMap {
     /// Reads the 0/1 mask of length E + S + 1 with 1 for each shared expert and a trailing 0.
     ///
     /// # Errors
-    /// `num_experts` or E + S out of range, a mask of another length, an entry other than 0 or 1, another tail, or too little memory.
-    /// The error names the representation that the mask is instead, as for [`ExpertMap::from_index_map`].
+    /// `num_experts` or E + S out of range, a mask of another length, an entry other than 0 or 1, another tail, or too
+    /// little memory. The error names the representation that the mask is instead, as for [`ExpertMap::from_index_map`].
     pub fn from_mask(mask: &[i32], num_experts: u32, num_shared_experts: u32) -> Result<Self, Error> {
         let num_experts = NUM_EXPERTS.check(i128::from(num_experts))?;
         length_with_shared(num_experts, num_shared_experts)?;

@@ -54,9 +54,15 @@ pub(super) fn singles(weights: &[f64], out: &mut Vec<f32>) {
     let is_within = weights.iter().sum::<f64>() <= MOST && (largest >= LEAST || largest == 0.0);
     // The largest load becomes one in 0.5 .. 1; what has no exponent of its own is small enough for the most that is allowed.
     let exponent = ((largest.to_bits() >> 52) & 0x7ff) as i32 - 1022;
-    let scale = if is_within { 1.0 } else { f64::powi(2.0, (-exponent).min(1000)) };
+    let scale = if is_within { 1.0 } else { power_of_two((-exponent).min(1000)) };
     out.clear();
     out.extend(weights.iter().map(|weight| (*weight * scale) as f32));
+}
+
+/// 2^`exponent`, from its bits, since the precision of `powi` is the platform's; loads add up to at most 1e301, so that
+/// the exponent is in -1002 ..= 1000.
+const fn power_of_two(exponent: i32) -> f64 {
+    f64::from_bits(((1023 + exponent) as u64) << 52)
 }
 
 /// Memory that one layer after the other uses.

@@ -422,7 +422,8 @@ fn in_threads<W: Default + Send, T: Send>(
 ) -> Result<(), Error> {
     let layers = table.len() / width;
     let is_stopped = || options.stop.is_some_and(|stop| stop.load(Ordering::Relaxed));
-    // More threads than processors bring nothing.
+    // More threads than processors bring nothing; two share the layers even of one, so that the result with threads is
+    // the one that is tested wherever it runs.
     let processors = std::thread::available_parallelism().map_or(1, std::num::NonZeroUsize::get);
     let num_threads = options.num_threads.min(layers).min(processors.max(2));
     if num_threads <= 1 {

@@ -384,13 +384,6 @@ impl Workspace {
         let mut way = warm::walk(&self.weights, target, shape, &mut self.warm, &mut self.state, time);
         let aligned = align(&ideal, &start, shape);
         let mut ideal_time = time(&aligned);
-        let mut by_windows = Way::default();
-        if job.loads.num_windows() > 1 {
-            self.state.clone_from(&start);
-            let Self { windows: work, warm, state, .. } = self;
-            by_windows = windows::walk(job.loads, layer, ideal_time, shape, &warm.residents, work, state);
-            way.offers.append(&mut by_windows.offers);
-        }
         if (0..self.weights.len() as i32).all(|expert| untouched.contains(&expert)) {
             let time = self.time_of(job, layer, &untouched);
             way.offers.insert(0, Offer { course: Course::Untouched, moves: 0, time, off_node: was_off_node });
@@ -400,6 +393,13 @@ impl Workspace {
         } else {
             ideal_time = self.time_of(job, layer, &row);
             stay_in_place(shape, before, &mut row);
+        }
+        let mut by_windows = Way::default();
+        if job.loads.num_windows() > 1 {
+            self.state.clone_from(&start);
+            let Self { windows: work, warm, state, .. } = self;
+            by_windows = windows::walk(job.loads, layer, ideal_time, shape, &warm.residents, work, state);
+            way.offers.append(&mut by_windows.offers);
         }
         let of_rank = |bin: &Bin| {
             let slots = bin.start..bin.start + bin.slots;

@@ -101,8 +101,7 @@ impl Workspace {
 
     /// The shares of an item in all windows.
     fn shares_of(&self, item: u32) -> &[f64] {
-        let first = if item == NONE { self.shares.len() - self.windows } else { item as usize * self.windows };
-        &self.shares[first..first + self.windows]
+        shares_at(&self.shares, self.windows, item)
     }
 
     /// The exchange that lowers the sum of the busiest ranks' times most for its price: with the rank without which it
@@ -124,8 +123,7 @@ impl Workspace {
         self.busiest.resize(windows, [(0.0, usize::MAX); 3]);
         for (index, bin) in shape.bins.iter().enumerate() {
             for &item in state.items_of(index) {
-                let first = if item == NONE { self.shares.len() - windows } else { item as usize * windows };
-                let shares = &self.shares[first..first + windows];
+                let shares = shares_at(&self.shares, windows, item);
                 for (load, share) in self.loads[index * windows..][..windows].iter_mut().zip(shares) {
                     *load += share;
                 }
@@ -204,4 +202,10 @@ impl Workspace {
         self.trials = trials;
         found
     }
+}
+
+/// The shares of an item in all windows, of a table with a last row for none.
+fn shares_at(shares: &[f64], windows: usize, item: u32) -> &[f64] {
+    let first = if item == NONE { shares.len() - windows } else { item as usize * windows };
+    &shares[first..first + windows]
 }
