@@ -7,21 +7,16 @@ an error is raised while the function is traced, and reaches the caller as torch
 from __future__ import annotations
 
 import itertools
-import operator
-from typing import TYPE_CHECKING, Any, SupportsIndex, TypeAlias
+from typing import SupportsIndex, TypeAlias
 
 import torch
 from torch import Tensor
 
 from expert_placement._text import digits, excerpt
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
+from expert_placement.torch._arguments import Device, int_argument, made_on, torch_device
 
 Integers: TypeAlias = SupportsIndex | Tensor
 """One number or id, or an integer tensor of them that broadcasts against the other arguments."""
-
-Device: TypeAlias = torch.device | str | int
 
 # What the formulas work on: a number that the host knows, or int64 ones in a tensor.
 _Number: TypeAlias = int | Tensor
@@ -326,8 +321,8 @@ def _arguments(
 
 def _shape(num_experts: SupportsIndex, num_ranks: SupportsIndex, strategy: str) -> tuple[int, int]:
     """E and R where they set lengths, and so must be known to the host."""
-    experts = _count_within("num_experts", _int("num_experts", num_experts), 0)
-    ranks = _count_within("num_ranks", _int("num_ranks", num_ranks), 1)
+    experts = _count_within("num_experts", int_argument("num_experts", num_experts), 0)
+    ranks = _count_within("num_ranks", int_argument("num_ranks", num_ranks), 1)
     _check_strategy(strategy)
     return experts, ranks
 
@@ -358,7 +353,7 @@ def _count_or_tensor(parameter: str, value: Integers, minimum: int) -> _Number:
     """A count that takes part in arithmetic alone; one in a tensor is trusted, since looking would wait."""
     if isinstance(value, Tensor):
         return _integers(parameter, value)
-    return _count_within(parameter, _int(parameter, value, "an int or a tensor"), minimum)
+    return _count_within(parameter, int_argument(parameter, value, "an int or a tensor"), minimum)
 
 
 def _count_within(parameter: str, value: int, minimum: int) -> int:
@@ -368,7 +363,7 @@ def _count_within(parameter: str, value: int, minimum: int) -> int:
 
 
 def _shared(experts: int, num_shared_experts: SupportsIndex) -> int:
-    shared = _count_within("num_shared_experts", _int("num_shared_experts", num_shared_experts), 0)
+    shared = _count_within("num_shared_experts", int_argument("num_shared_experts", num_shared_experts), 0)
     if experts + shared > _MAX:
         raise ValueError(
             f"num_shared_experts={shared} is out of range, expected 0..={_MAX - experts} beside "
@@ -388,24 +383,11 @@ def _id(parameter: str, value: Integers, end: _Number) -> _Number:
     """An id: one in a tensor has a stated answer wherever it is, and an int is in range as far as that is known."""
     if isinstance(value, Tensor):
         return _integers(parameter, value)
-    number = _int(parameter, value, "an int or a tensor")
+    number = int_argument(parameter, value, "an int or a tensor")
     known = _MAX if isinstance(end, Tensor) else end
     if not 0 <= number < known:
         raise IndexError(f"{parameter}={digits(number)} is out of range, expected 0..{known}")
     return number
-
-
-def _int(parameter: str, value: object, expected: str = "an int") -> int:
-    """Anything with `__index__` but a truth value, and but a tensor, of which that would wait for the device."""
-    if isinstance(value, int) and not isinstance(value, bool):
-        return value
-    if not isinstance(value, (bool, Tensor)) and str(getattr(value, "dtype", "")) != "bool":
-        index: Any = value
-        try:
-            return operator.index(index)
-        except TypeError:
-            pass
-    raise TypeError(f"{parameter} must be {expected}, got `{type(value).__name__}`")
 
 
 def _integers(parameter: str, value: Tensor) -> Tensor:
@@ -422,14 +404,14 @@ def _integers(parameter: str, value: Tensor) -> Tensor:
 
 def _column(ids: _Number, device: Device | None) -> Tensor:
     """The ranks of maps as int64 of shape [1] or [N, 1], on the device to work on."""
-    place = _place(device)
-    return _made(lambda: _tensor(ids, place), device).unsqueeze(-1)
+    place = torch_device(device)
+    return made_on(lambda: _tensor(ids, place), device).unsqueeze(-1)
 
 
 def _up_to(length: int, device: Device | None) -> Tensor:
     """All ids below a number, on a device."""
-    place = _place(device)
-    return _made(lambda: torch.arange(length, device=place), device)
+    place = torch_device(device)
+    return made_on(lambda: torch.arange(length, device=place), device)
 
 
 def _tensor(value: _Number, device: torch.device | None) -> Tensor:
@@ -447,36 +429,3 @@ def _moved(value: _Number, device: torch.device | None) -> _Number:
 def _on(tensor: Tensor, device: torch.device | None) -> Tensor:
     """The tensor on a device. Only towards CUDA is it safe not to wait: pageable memory is staged before the return."""
     return tensor if device is None else tensor.to(device, non_blocking=device.type == "cuda")
-
-
-def _place(device: Device | None) -> torch.device | None:
-    """The device of that name."""
-    if device is None or isinstance(device, torch.device):
-        return device
-    try:
-        return torch.device(device)
-    except TypeError:
-        raise TypeError(f"device must be a torch.device, a str or an int, got `{type(device).__name__}`") from None
-    except Exception as error:
-        raise _unusable(device, error) from error
-
-
-def _made(make: Callable[[], Tensor], device: Device | None) -> Tensor:
-    """A tensor made on a device, or an error that says so where nothing can be made on it."""
-    try:
-        return make()
-    except Exception as error:
-        try:
-            torch.empty(0, device=device)
-        except Exception:
-            raise _unusable(device, error) from error
-        raise
-
-
-def _unusable(device: Device | None, reason: Exception) -> ValueError:
-    name = digits(device) if isinstance(device, int) else str(device)
-    why = excerpt(str(reason).partition("\n")[0], 240)
-    return ValueError(
-        f"device=`{excerpt(name, 240)}` cannot be used, expected one that torch has here, such as `cpu` or "
-        f"`cuda:0`: {why}"
-    )

@@ -1,0 +1,75 @@
+"""Ints and devices as arguments of everything in torch: what is taken, and how the rest is refused."""
+
+from __future__ import annotations
+
+import operator
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+import torch
+from torch import Tensor
+
+from expert_placement._text import digits, excerpt
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+Device: TypeAlias = torch.device | str | int
+
+
+def int_argument(parameter: str, value: object, expected: str = "an int") -> int:
+    """Anything with `__index__` but a truth value, and but a tensor, of which that would wait for the device."""
+    if isinstance(value, int) and not isinstance(value, bool):
+        return value
+    if not isinstance(value, (bool, Tensor)) and str(getattr(value, "dtype", "")) != "bool":
+        index: Any = value
+        try:
+            return operator.index(index)
+        except TypeError:
+            pass
+    raise TypeError(f"{parameter} must be {expected}, got `{type(value).__name__}`")
+
+
+def index_argument(parameter: str, value: object, end: int) -> int:
+    """An int in 0..end.
+
+    Raises:
+        IndexError: one out of range.
+        TypeError: something else.
+    """
+    number = int_argument(parameter, value)
+    if not 0 <= number < end:
+        raise IndexError(f"{parameter}={digits(number)} is out of range, expected 0..{end}")
+    return number
+
+
+def torch_device(device: Device | None) -> torch.device | None:
+    """The device of that name."""
+    if device is None or isinstance(device, torch.device):
+        return device
+    try:
+        return torch.device(device)
+    except TypeError:
+        raise TypeError(f"device must be a torch.device, a str or an int, got `{type(device).__name__}`") from None
+    except Exception as error:
+        raise _unusable(device, error) from error
+
+
+def made_on(make: Callable[[], Tensor], device: Device | None) -> Tensor:
+    """A tensor made on a device, or an error that says so where nothing can be made on it."""
+    try:
+        return make()
+    except Exception as error:
+        try:
+            torch.empty(0, device=device)
+        except Exception:
+            raise _unusable(device, error) from error
+        raise
+
+
+def _unusable(device: Device | None, reason: Exception) -> ValueError:
+    name = digits(device) if isinstance(device, int) else str(device)
+    why = excerpt(str(reason).partition("\n")[0], 240)
+    return ValueError(
+        f"device=`{excerpt(name, 240)}` cannot be used, expected one that torch has here, such as `cpu` or "
+        f"`cuda:0`: {why}"
+    )
