@@ -57,10 +57,12 @@ exhaustive: setup ## Check every invariant up to 1024 experts and ranks, pairs a
 		--experts 0..=1024 --ranks 1..=1024 --wide 256 --alone 64 --samples 0 \
 		--require tables --require offsets --require maps
 
-chapters: setup ## Check placements, plans and migrations by their chapters, over small domains; some two minutes
+chapters: setup ## Check placements, plans, migrations and routing by their chapters, over small domains; some two minutes
 	for chapter in placement balance migration; do \
 		$(BIN)/expert-placement check --chapter $$chapter --implementation expert_placement --domain quick \
 			--require all || exit 1; done
+	$(BIN)/expert-placement check --chapter routing --implementation expert_placement.conformance:RustRouting \
+		--implementation expert_placement.conformance:TorchRouting --domain quick --require all
 
 determinism: ## Compare plans of builds for any CPU and for this one, with one thread and with three
 	cargo build --quiet --locked --release -p expert-placement --example plan_digests

@@ -24,6 +24,7 @@ class _BuildInfo(TypedDict):
 
 __all__ = [
     "MAX_NUM_EXPERTS",
+    "MAX_ROUTED_SLOTS",
     "POLICIES",
     "STRATEGIES",
     "VERSION",
@@ -38,6 +39,10 @@ __all__ = [
     "_least_slots",
     "_plan_migration",
     "_rebalance",
+    "_route",
+    "_routing_shape",
+    "_routing_tables",
+    "_split",
     "_vllm_partition",
     "build_info",
     "with_redundant_experts",
@@ -47,6 +52,7 @@ STRATEGIES: Final[tuple[Literal["linear"], Literal["round_robin"], Literal["prop
 POLICIES: Final[tuple[Literal["balanced"], Literal["deepseek"]]]
 VERSION: Final[str]
 MAX_NUM_EXPERTS: Final[int]
+MAX_ROUTED_SLOTS: Final[int]
 
 def build_info() -> _BuildInfo: ...
 def with_redundant_experts(num_experts: int, num_redundant_experts: SupportsIndex) -> int: ...
@@ -313,3 +319,25 @@ class Int32Exporter:
         copy: bool | None = None,
     ) -> CapsuleType: ...
     def __dlpack_device__(self) -> tuple[int, int]: ...
+
+def _routing_shape(sizes: tuple[int, int, int, bool]) -> tuple[int, list[int]]: ...
+def _routing_tables(
+    placement: Placement,
+    layers: tuple[int, int],
+    sizes: tuple[int, int, int, bool],
+    sender: SupportsIndex | None,
+    weights: _Integers | None,
+) -> torch.Tensor: ...
+def _route(
+    topk_ids: torch.Tensor,
+    table: torch.Tensor,
+    sizes: tuple[int, int, int, bool],
+    top_k: int,
+    token_offset: int,
+    seed: int,
+    valid_tokens: int,
+    rank: int,
+    is_exact: bool,
+    wanted: int,
+) -> list[torch.Tensor]: ...
+def _split(placement: Placement, bits: _Integers, windows: int) -> tuple[torch.Tensor, list[float]]: ...

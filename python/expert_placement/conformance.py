@@ -1,21 +1,33 @@
-"""The torch implementation in the shape that the specification's checkers ask for.
+"""The torch implementations in the shape that the specification's checkers ask for.
 
-The checkers take any implementation by name: `expert_placement:Partition` is the compiled one, and
-`expert_placement.conformance:TorchPartition` this one.
+The checkers take any implementation by name: `expert_placement:Partition` is the compiled partition, and
+`expert_placement.conformance:TorchPartition` that of torch operations. `RustRouting`, `TorchRouting` and
+`TritonRouting` are the three of routing, and `CudaRouting` is what a GPU does without other word.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 from torch import Tensor
 
 import expert_placement.torch as implementation
+from expert_placement import _core
+from expert_placement.partition import Partition as _Partition
+from expert_placement.placement import Placement as _Placement
 from expert_placement.torch.partition import _shape
+from expert_placement.torch.routing import RoutingTables as _RoutingTables
+from expert_placement.torch.routing import route as _route
 
 if TYPE_CHECKING:
     from types import ModuleType
+
+    import numpy as np
+    import numpy.typing as npt
+    from typing_extensions import Self
+
+    from expert_placement.torch.routing import Routed
 
 
 class TorchPartition:
@@ -84,3 +96,81 @@ class TorchPartition:
 
     def _ranks(self) -> Tensor:
         return torch.arange(self.shape[1])
+
+
+class _Tables(_RoutingTables):
+    """Tables on the device of the implementation under check."""
+
+    __slots__ = ()
+    device_name: ClassVar[str] = "cpu"
+
+    def __init__(
+        self, placement: Any, *, rank: int | None = None, max_slots: int | None = None, weights: Any = None
+    ) -> None:
+        super().__init__(placement, rank=rank, device=self.device_name, max_slots=max_slots, weights=weights)
+
+    @classmethod
+    def for_sender(cls, placement: Any, rank: int) -> Self:  # type: ignore[override]
+        return super().for_sender(placement, rank, device=cls.device_name)
+
+
+class _CudaTables(_Tables):
+    __slots__ = ()
+    device_name: ClassVar[str] = "cuda"
+
+
+class _Routing:
+    """The public names, with ids and loads as numpy arrays."""
+
+    Partition = _Partition
+    Placement = _Placement
+    Topology = _core.Topology
+    RoutingTables: ClassVar[type[_Tables]] = _Tables
+    implementation: ClassVar[str | None]
+
+    @classmethod
+    def route(
+        cls,
+        topk_ids: npt.NDArray[Any],
+        tables: _RoutingTables,
+        *,
+        load: npt.NDArray[np.integer[Any]] | None = None,
+        **options: Any,
+    ) -> Routed:
+        """Routes a batch; a load is added to in place."""
+        device = tables.device
+        counters = None if load is None else torch.from_numpy(load).to(device)
+        routed = cls.call(torch.from_numpy(topk_ids).to(device), tables, load=counters, **options)
+        if load is not None and counters is not None:
+            load[:] = counters.cpu().numpy()
+        return type(routed)(*(field if field is None else field.cpu() for field in routed))
+
+    @classmethod
+    def call(cls, topk_ids: Tensor, tables: _RoutingTables, **options: Any) -> Routed:
+        """The function under check."""
+        return _route(topk_ids, tables, implementation=cls.implementation, **options)
+
+
+class RustRouting(_Routing):
+    """Routing by the compiled core."""
+
+    implementation = "rust"
+
+
+class TorchRouting(_Routing):
+    """Routing by plain torch operations."""
+
+    implementation = "torch"
+
+
+class TritonRouting(_Routing):
+    """Routing by the Triton kernels, on the CPU under Triton's interpreter."""
+
+    implementation = "triton"
+
+
+class CudaRouting(_Routing):
+    """Routing on a GPU, by what is chosen there without other word."""
+
+    RoutingTables = _CudaTables
+    implementation = None

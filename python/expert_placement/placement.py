@@ -222,6 +222,22 @@ class Placement(_core.Placement):
         checked = self._checked(loads)
         return self._off_node(checked.bits, checked.shape[0], num_groups)
 
+    def replica_weights(self, loads: LoadsLike) -> torch.Tensor:
+        """The part of its expert's load that each slot should serve: float64[L, P], what weighted routing takes.
+
+        With these parts the busiest rank of each layer is done as early as any split of the loads over the replicas
+        allows, within a part in 10^9; speeds count. The parts of an expert's slots add up to 1, and those of an expert
+        without load are equal. Where several splits are equally good, which one it is follows from the arguments alone.
+
+        Args:
+            loads: as for `rank_loads`; windows are added up.
+
+        Raises:
+            ValueError, TypeError: as for `rank_loads`.
+        """
+        checked = self._checked(loads)
+        return _core._split(self, checked.bits, checked.shape[0])[0].view(self.num_layers, self.num_slots)
+
     def report(self, loads: LoadsLike) -> list[LayerReport]:
         """For each layer how busy the busiest rank is, and how far from the best that any placement could do.
 

@@ -11,7 +11,7 @@ from expert_placement_spec.invariants import INVARIANTS, Invariant
 from expert_placement_spec.processes import Workers
 from expert_placement_spec.reference import Partition
 
-__version__ = "0.2.0"
+__version__ = "0.3.0"
 
 __all__ = [
     "CHAPTERS",

@@ -7,9 +7,12 @@ The module, or the object, has the public names of the design, whatever they are
     Partition, Placement.from_partition(partition, num_layers)
     rebalance(loads, num_slots, topology, policy, num_groups, previous, max_moves, max_off_node, num_threads)
     plan_migration(old, new, max_node_transfers, max_staged), and the attributes of what it gives
+    RoutingTables(placement, rank, max_slots, weights), .for_sender(placement, rank), and update(placement, weights)
+    route(topk_ids, tables, layer, token_offset, seed, valid_tokens, load, want, exact)
     capacity_curve(loads, num_slots, topology, policy, num_groups), least_slots(loads, balancedness, topology, ...)
 
-What is missing is reported as not offered. Tables may be lists, numpy arrays or torch tensors on the CPU.
+What is missing is reported as not offered. Tables may be lists, numpy arrays or torch tensors on the CPU. Ids to be
+routed are numpy arrays, and so is `load`, which is added to in place.
 """
 
 from __future__ import annotations

@@ -14,6 +14,9 @@ from expert_placement_spec.migration.view import MigrationCase, MigrationView
 from expert_placement_spec.placement import domain as placement
 from expert_placement_spec.placement.invariants import PLACEMENT
 from expert_placement_spec.placement.view import PlacementCase, PlacementView
+from expert_placement_spec.routing import domain as routing
+from expert_placement_spec.routing.invariants import ROUTING
+from expert_placement_spec.routing.view import RoutingCase, RoutingView
 
 if TYPE_CHECKING:
     from expert_placement_spec.law import Law
@@ -24,6 +27,7 @@ CHAPTERS = {
     "migration": Chapter(
         MIGRATION, MigrationCase, MigrationView, ("plan_migration",), migration.domains(), migration.drawn
     ),
+    "routing": Chapter(ROUTING, RoutingCase, RoutingView, ("RoutingTables", "route"), routing.domains(), routing.drawn),
 }
 
 PARTITION = "partition"

@@ -6,5 +6,16 @@ from expert_placement_spec.migration.reference import plan_migration
 from expert_placement_spec.placement.reference import Placement
 from expert_placement_spec.placement.topology import Topology
 from expert_placement_spec.reference import Partition
+from expert_placement_spec.routing.reference import RoutingTables, route
 
-__all__ = ["Partition", "Placement", "Topology", "capacity_curve", "least_slots", "plan_migration", "rebalance"]
+__all__ = [
+    "Partition",
+    "Placement",
+    "RoutingTables",
+    "Topology",
+    "capacity_curve",
+    "least_slots",
+    "plan_migration",
+    "rebalance",
+    "route",
+]

@@ -23,7 +23,7 @@ from expert_placement_spec.law import Laws
 from expert_placement_spec.migration.batches import colour, fewest_batches, split
 from expert_placement_spec.model import Placement, Topology, plan_migration, rebalance
 
-from tests.spec import broken_migrations, broken_placements, broken_plans
+from tests.spec import broken_migrations, broken_placements, broken_plans, broken_routing
 
 if TYPE_CHECKING:
     from expert_placement_spec.case_check import CaseCounterexample
@@ -33,6 +33,7 @@ BROKEN: dict[str, list[Any]] = {
     "placement": broken_placements.BROKEN,
     "balance": broken_plans.BROKEN,
     "migration": broken_migrations.BROKEN,
+    "routing": broken_routing.BROKEN,
 }
 EVERY = [pytest.param(chapter, broken, id=broken.__name__) for chapter in BROKEN for broken in BROKEN[chapter]]
 
@@ -283,7 +284,7 @@ def test_the_command_line_checks_a_chapter() -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (("--chapter", "routing"), "chapter=`routing` is unknown, expected one of partition, placement, "),
+        (("--chapter", "serving"), "chapter=`serving` is unknown, expected one of partition, placement, "),
         (("--chapter", "balance", "--domain", "huge"), "domain=`huge` is unknown, expected one of quick, small, full"),
         (("--chapter", "balance", "--wide", "3"), "chapter=`balance` has no --experts, --ranks, "),
         (("--domain", "full"), "domain=`full` is for the chapters placement, balance, migration, "),

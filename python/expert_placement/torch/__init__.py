@@ -4,6 +4,9 @@ Everything here runs where the arguments are, never waits for the device, and ca
 `torch.compile(fullgraph=True, dynamic=True)` or captured in a CUDA graph. That rules out looking at the values of a
 tensor, so an id *in a tensor* that is out of range is not an error but has a stated answer: a count of 0, and -1 for
 everything else. Ids and counts given as Python ints are checked as everywhere, as far as their range is no tensor's.
+
+`route` and its tables take the router's top-k ids to slots, counts and offsets; these use the compiled core on the CPU,
+Triton on CUDA, and plain operations elsewhere.
 """
 
 from expert_placement.torch.partition import (
@@ -21,8 +24,11 @@ from expert_placement.torch.partition import (
     partition_starts,
     start,
 )
+from expert_placement.torch.routing import Routed, RoutingTables, route
 
 __all__ = [
+    "Routed",
+    "RoutingTables",
     "count",
     "expert_map",
     "expert_map_with_sentinel",
@@ -35,5 +41,6 @@ __all__ = [
     "partition_offsets",
     "partition_owners",
     "partition_starts",
+    "route",
     "start",
 ]

@@ -11,6 +11,7 @@ mod expert_map;
 mod migration;
 mod partition;
 mod placement;
+mod routing;
 mod tensor;
 mod topology;
 mod vllm;
@@ -35,6 +36,8 @@ mod _core {
     use crate::partition::Partition;
     #[pymodule_export]
     use crate::placement::{_rebalance, Placement};
+    #[pymodule_export]
+    use crate::routing::{_route, _routing_shape, _routing_tables, _split};
     #[pymodule_export]
     use crate::tensor::_expect_dense;
     #[pymodule_export]
@@ -69,6 +72,10 @@ mod _core {
     /// The largest legal `num_experts` and `num_ranks`.
     #[pymodule_export]
     const MAX_NUM_EXPERTS: u32 = expert_placement::limits::NUM_EXPERTS.max();
+
+    /// The most slots that a routing table has room for.
+    #[pymodule_export]
+    const MAX_ROUTED_SLOTS: u32 = expert_placement::limits::NUM_ROUTED_SLOTS.max();
 
     /// E + n: how many experts are divided where n redundant ones are added to a model's own.
     #[pyfunction]

@@ -414,22 +414,20 @@ impl Placement {
 type Report = (f64, f64, u32, f64, &'static str, f64, f64);
 
 impl Placement {
-    fn loads(&self, bits: &Bound<'_, PyAny>, windows: usize) -> PyResult<core::Loads> {
+    pub(crate) fn loads(&self, bits: &Bound<'_, PyAny>, windows: usize) -> PyResult<core::Loads> {
         let experts = usize::try_from(self.0.num_experts()).unwrap_or(usize::MAX);
         read_loads(bits, windows, self.0.num_layers(), experts)
     }
 }
 
-/// Loads from the bits of a float64 array, which DLPack's integers carry as they are.
+/// Loads from the bits of a float64 array.
 pub(crate) fn read_loads(
     bits: &Bound<'_, PyAny>,
     windows: usize,
     layers: usize,
     experts: usize,
 ) -> PyResult<core::Loads> {
-    let elements = tensor::integers("loads", bits)?.to_elements()?;
-    let values = elements.iter().map(|bits| f64::from_ne_bytes(bits.to_ne_bytes())).collect();
-    core::Loads::new(windows, layers, experts, values).map_err(to_py_err)
+    core::Loads::new(windows, layers, experts, tensor::floats("loads", bits)?).map_err(to_py_err)
 }
 
 /// The options that every plan has.

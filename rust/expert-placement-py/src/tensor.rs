@@ -33,17 +33,26 @@ pub(crate) fn filled<'py>(
     device: Option<&Bound<'py, PyAny>>,
     fill: impl FnOnce(&mut [i32]) -> Result<(), expert_placement::Error> + Send,
 ) -> PyResult<Bound<'py, PyAny>> {
-    let hand_over = HAND_OVER.get_or_try_init(py, || HandOver::find(py))?;
     let mut buffer = Int32Buffer::zeroed(length)?;
     let values = buffer.as_mut_slice();
-    if values.len() < DETACH_FROM { fill(values) } else { py.detach(|| fill(values)) }.map_err(to_py_err)?;
-    let tensor = match hand_over {
-        HandOver::ExchangeApi(api) => api.tensor(py, buffer)?,
-        HandOver::Protocol(from_dlpack) => from_dlpack.bind(py).call1((Int32Exporter::new(buffer),))?,
-    };
+    working(py, values.len(), || fill(values)).map_err(to_py_err)?;
+    let tensor = handed_over(py, buffer)?;
     match device {
         None => Ok(tensor),
         Some(device) => move_to(&tensor, device),
+    }
+}
+
+/// Runs what fills so many elements, without the interpreter where that takes long enough.
+pub(crate) fn working<T: Send>(py: Python<'_>, length: usize, work: impl FnOnce() -> T + Send) -> T {
+    if length < DETACH_FROM { work() } else { py.detach(work) }
+}
+
+/// Memory as a tensor of shape `[length]`, which owns it.
+pub(crate) fn handed_over(py: Python<'_>, buffer: Int32Buffer) -> PyResult<Bound<'_, PyAny>> {
+    match HAND_OVER.get_or_try_init(py, || HandOver::find(py))? {
+        HandOver::ExchangeApi(api) => api.tensor(py, buffer),
+        HandOver::Protocol(from_dlpack) => from_dlpack.bind(py).call1((Int32Exporter::new(buffer),)),
     }
 }
 
@@ -117,6 +126,12 @@ pub(crate) fn integers(parameter: &str, value: &Bound<'_, PyAny>) -> PyResult<In
     integers_or(parameter, value, &|text, position| {
         PyValueError::new_err(format!("{parameter} holds {text} at position {position}, expected integers of 64 bits"))
     })
+}
+
+/// Floats from the bits of a float64 array, which DLPack's integers carry as they are.
+pub(crate) fn floats(parameter: &str, bits: &Bound<'_, PyAny>) -> PyResult<Vec<f64>> {
+    let elements = integers(parameter, bits)?.to_elements()?;
+    Ok(elements.iter().map(|bits| f64::from_ne_bytes(bits.to_ne_bytes())).collect())
 }
 
 /// As `integers`, of one dimension.

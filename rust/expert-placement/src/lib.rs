@@ -118,6 +118,8 @@ mod refusal;
 #[cfg(feature = "placement")]
 mod report;
 #[cfg(feature = "placement")]
+mod routing;
+#[cfg(feature = "placement")]
 mod topology;
 
 #[cfg(test)]
@@ -147,5 +149,7 @@ pub use partition::{Experts, Partition, Strategy};
 pub use placement::{EMPTY, Placement};
 #[cfg(feature = "placement")]
 pub use report::{Bound, LayerReport};
+#[cfg(feature = "placement")]
+pub use routing::{Batch, ExpertId, Router, RoutingShape, Split, UNROUTED};
 #[cfg(feature = "placement")]
 pub use topology::Topology;

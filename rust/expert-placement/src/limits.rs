@@ -46,6 +46,17 @@ pub const MAX_TOTAL_LOAD: f64 = 1e301;
 /// Number of slots of one rank.
 pub const SLOTS_PER_RANK: Limit = Limit::new("slots_per_rank", 0, INT32_MAX);
 
+/// Number of experts of a routing table, whose entry holds two numbers of 16 bits.
+pub const NUM_ROUTED_EXPERTS: Limit = Limit::new("num_experts", 0, MOST_ROUTED);
+/// Number of slots that a routing table has room for.
+pub const NUM_ROUTED_SLOTS: Limit = Limit::new("max_slots", 0, MOST_ROUTED);
+/// Number of ranks of a routing table.
+pub const NUM_ROUTED_RANKS: Limit = Limit::new("num_ranks", 1, MOST_ROUTED);
+/// Number of ids that are routed in one call, T * k: places of theirs are `int32`, also those a block beyond.
+pub const NUM_ROUTED_IDS: Limit = Limit::new("topk_ids.numel()", 0, 1 << 30);
+
+const MOST_ROUTED: u32 = 0xFFFF;
+
 impl Limit {
     const fn new(parameter: &'static str, min: u32, max: u32) -> Self {
         Self { parameter, min, max }

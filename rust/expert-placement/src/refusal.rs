@@ -67,6 +67,12 @@ pub(crate) enum Refusal {
     Unsupported { policy: &'static str, needs: &'static str },
     /// An argument that means nothing without another.
     Needs { parameter: &'static str, needs: &'static str },
+    /// An argument that another leaves no use for.
+    Excludes { parameter: &'static str, other: &'static str },
+    /// A placement of more slots than a routing table has room for.
+    Capacity { num_slots: u64, max_slots: u32 },
+    /// An expert whose replicas have no weight, or an infinite one.
+    NoWeight { layer: usize, expert: u32 },
     /// Two arguments that must agree.
     Mismatch { left: &'static str, right: &'static str, what: &'static str, left_value: u64, right_value: u64 },
     /// A balancedness that no number of slots reaches, and the most that was; both as bits.
@@ -108,6 +114,17 @@ impl fmt::Display for Refusal {
                 write!(f, "{num_experts} (next multiple of {num_ranks} ranks: {multiple})")
             }
             Self::Needs { parameter, needs } => write!(f, "{parameter} needs {needs}"),
+            Self::Excludes { parameter, other } => write!(f, "{parameter} can not be had together with {other}"),
+            Self::Capacity { num_slots, max_slots } => write!(
+                f,
+                "the placement has num_slots={num_slots}, expected at most {max_slots}: tables made with \
+                 max_slots={num_slots} would do"
+            ),
+            Self::NoWeight { layer, expert } => write!(
+                f,
+                "weights of expert {expert} in layer {layer} add up to no number above 0, so that none of its replicas \
+                 can be chosen"
+            ),
             Self::NotDivisible { parameter, value, by, divisor } => write!(
                 f,
                 "{parameter}={value} does not divide by {by}={divisor} (next multiple: {})",

@@ -68,7 +68,7 @@ impl LayerReport {
 }
 
 impl Placement {
-    fn expect_loads(&self, loads: &Loads) -> Result<(), Error> {
+    pub(crate) fn expect_loads(&self, loads: &Loads) -> Result<(), Error> {
         let number = |value: usize| u64::try_from(value).unwrap_or(u64::MAX);
         let pairs = [
             ("num_layers", loads.num_layers(), self.num_layers()),

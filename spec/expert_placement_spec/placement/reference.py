@@ -15,6 +15,7 @@ from expert_placement_spec.balance import homes, measure
 from expert_placement_spec.placement.loads import checked_loads, summed_windows
 from expert_placement_spec.placement.topology import Topology
 from expert_placement_spec.reference import MAX
+from expert_placement_spec.routing import weights
 
 if TYPE_CHECKING:
     from expert_placement_spec.reference import Partition
@@ -167,6 +168,14 @@ class Placement:
             raise ValueError(f"num_experts={self.num_experts} does not divide by num_groups={num_groups}")
         return [
             homes.off_node(row, layer, self.offsets, self.topology, num_groups)
+            for row, layer in zip(self.table, summed_windows(windows), strict=True)
+        ]
+
+    def replica_weights(self, loads: Any) -> list[list[float]]:
+        """The part of its expert's load that each slot should serve: [L, P]; windows are added up."""
+        windows = checked_loads(loads, self.num_experts, self.num_layers)
+        return [
+            weights.replica_weights(row, layer, self.offsets, self.topology)
             for row, layer in zip(self.table, summed_windows(windows), strict=True)
         ]
 

@@ -1,0 +1,238 @@
+"""`route`: arguments checked, and given to an implementation. SPEC.md, "Routing"."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple, SupportsIndex
+
+import torch
+from torch import Tensor
+
+from expert_placement._text import digits, excerpt
+from expert_placement.torch._arguments import int_argument
+from expert_placement.torch.routing import operators, reference, rust
+from expert_placement.torch.routing.request import BITS, LOCAL_SLOTS, OUTPUTS, SLOTS, Request
+from expert_placement.torch.routing.tables import RoutingTables
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+
+class Routed(NamedTuple):
+    """What of a batch was asked for, int32 on the device of the ids; None for what was not.
+
+    T tokens have k ids each, in P slots, the capacity of the tables, on R ranks.
+    """
+
+    slots: Tensor | None = None
+    """`[T, k]`: the physical slot of each id; -1 where it is no expert, or its token is padding."""
+    local_slots: Tensor | None = None
+    """`[T, k]`: the same as a local slot on the rank of the tables; -1 also where another rank has it."""
+    slot_counts: Tensor | None = None
+    """`[P]`: how many ids each slot serves."""
+    slot_offsets: Tensor | None = None
+    """`[P + 1]`: where the ids of each slot begin in the order of slots; last the number of those that are served."""
+    rank_counts: Tensor | None = None
+    """`[R]`: how many ids each rank serves: the `input_split_sizes` of an uneven all-to-all."""
+    rank_offsets: Tensor | None = None
+    """`[R + 1]`: where the ids of each rank begin in the order of slots."""
+    order: Tensor | None = None
+    """`[T * k]`: the flat places of all ids in the order of their slots, equal ones as in the batch, unserved ids last.
+
+    `topk_ids.flatten()[order[slot_offsets[s]:slot_offsets[s + 1]]]` are those that slot s serves.
+    """
+    positions: Tensor | None = None
+    """`[T, k]`: where each id comes in that order: the inverse permutation."""
+
+
+_PLAIN = (("slots",), 1)
+_INTEGERS = (torch.int32, torch.int64)
+
+
+def route(
+    topk_ids: Tensor,
+    tables: RoutingTables,
+    *,
+    layer: SupportsIndex | None = None,
+    token_offset: SupportsIndex | Tensor = 0,
+    seed: SupportsIndex | Tensor = 0,
+    valid_tokens: SupportsIndex | Tensor | None = None,
+    load: Tensor | None = None,
+    want: Iterable[str] = ("slots",),
+    exact: bool = False,
+    implementation: str | None = None,
+) -> Routed:
+    """Which physical slot serves each of the router's top-k ids, and what a dispatch needs to know of it.
+
+    The replica that serves an id is chosen by a hash of the expert, the token's number and the seed: a pure function,
+    the same on every rank, that uses the replicas of an expert equally often over any tokens that were not chosen
+    against it. With weighted tables it is chosen in proportion to the weights; with tables for a sender, among the
+    nearest. Nothing waits for the device.
+
+    Args:
+        topk_ids: int32 or int64 `[T, k]`, at most 2**30, of any strides, on the device of the tables. -1 stands for no
+            expert; so does any other id outside 0..E, which is never looked up.
+        tables: from a placement or a partition.
+        layer: the layer, which the tables have. Not needed where they have but one.
+        token_offset: the number of the first token, the others being numbered on from it, in 0..2**63: for tokens that
+            several ranks see the same on all of them. Its value modulo 2**32 counts. An int, or an int32 or int64
+            tensor of one element on the device, whose value may change between replays of a CUDA graph.
+        seed: another seed is another choice; likewise.
+        valid_tokens: how many tokens are not padding, in 0..=T, or such a tensor: all from there on are -1, and are
+            not counted.
+        load: int32 or int64 `[P]`, P the capacity of the tables, contiguous and on the device: what each slot serves
+            is added to it in place.
+        want: the fields of `Routed` that are wanted; what is not costs nothing.
+        exact: use the replicas of each expert equally often in this batch, or some once more: its ids go to its
+            replicas in turn, in the order of the batch. The same on all ranks that see the same batch.
+        implementation: `"rust"` (on the CPU, and the default there), `"triton"` (on CUDA, and the default there) or
+            `"torch"`, plain operations on any device. All give the same answer.
+
+    Raises:
+        ValueError: a wrong shape or device, a number out of range, an unknown field or implementation, local slots of
+            tables without a rank, or `exact` with weighted tables.
+        IndexError: a layer that the tables do not have.
+        TypeError: another dtype, or an argument of another type.
+
+    Example:
+        >>> from expert_placement import Placement, Topology
+        >>> placement = Placement.from_physical_to_logical([[0, 1, 2, 0]], num_experts=3, topology=Topology(2))
+        >>> routed = route(torch.tensor([[1, 2], [2, -1]]), RoutingTables(placement), want=("slots", "rank_counts"))
+        >>> routed.slots.tolist(), routed.rank_counts.tolist()
+        ([[1, 2], [2, -1]], [1, 2])
+    """
+    table = tables.row(layer) if isinstance(tables, RoutingTables) else _no_tables(tables)
+    names, wanted = _PLAIN if want is _DEFAULT else _wanted(want)
+    _check_ids(topk_ids, tables)
+    request = Request(
+        topk_ids,
+        table,
+        tables.sizes,
+        token_offset if token_offset is _ZERO else _number("token_offset", token_offset, table),
+        seed if seed is _ZERO else _number("seed", seed, table),
+        topk_ids.shape[0] if valid_tokens is None else _valid_tokens(valid_tokens, topk_ids, table),
+        tables.rank or 0,
+        exact if exact is False else _exact(exact, tables),
+        wanted,
+        load if load is None else _load(load, tables),
+    )
+    if wanted & LOCAL_SLOTS and tables.rank is None:
+        raise ValueError("want=`local_slots` needs tables with a rank: RoutingTables(..., rank=...)")
+    run = operators.run if implementation is None else _implementation(implementation, topk_ids)
+    answers = run(request)
+    return Routed(answers[0]) if wanted == SLOTS else Routed(**dict(zip(names, answers, strict=True)))
+
+
+# The defaults themselves, of which nothing has to be checked.
+_DEFAULT: Iterable[str] = (route.__kwdefaults__ or {})["want"]
+_ZERO: int = 0
+
+
+def _wanted(want: Iterable[str]) -> tuple[tuple[str, ...], int]:
+    """The fields in their order, and their bits."""
+    if isinstance(want, str):
+        raise TypeError(f"want must be a sequence of names, got `str`: did you mean want=({excerpt(want)!r},)?")
+    asked = set(want)
+    unknown = asked - set(OUTPUTS)
+    if unknown:
+        name = sorted(map(str, unknown))[0]
+        expected = ", ".join(f"`{field}`" for field in OUTPUTS)
+        raise ValueError(f"want=`{excerpt(name)}` is unknown, expected some of {expected}")
+    names = tuple(name for name in OUTPUTS if name in asked)
+    return names, sum(bit for name, bit in zip(OUTPUTS, BITS, strict=True) if name in asked)
+
+
+def _no_tables(tables: object) -> Tensor:
+    raise TypeError(f"tables must be a RoutingTables, got `{type(tables).__name__}`")
+
+
+def _check_ids(topk_ids: Tensor, tables: RoutingTables) -> None:
+    if not isinstance(topk_ids, Tensor):
+        raise TypeError(f"topk_ids must be a tensor, got `{type(topk_ids).__name__}`")
+    if topk_ids.dtype not in _INTEGERS:
+        raise TypeError(f"topk_ids must have dtype int32 or int64, got {_name(topk_ids)}")
+    if topk_ids.layout is not torch.strided or topk_ids.is_nested:
+        raise TypeError("topk_ids must be a dense tensor")
+    if topk_ids.dim() != 2:
+        raise ValueError(f"topk_ids has {topk_ids.dim()} dimensions, expected 2, [T, k]")
+    if topk_ids.device != tables.data.device:
+        raise ValueError(f"topk_ids is on {topk_ids.device}, expected {tables.data.device} as the tables are")
+    if topk_ids.numel() > _MOST_IDS:
+        raise ValueError(f"topk_ids.numel()={topk_ids.numel()} is out of range, expected 0..={_MOST_IDS}")
+
+
+_MOST_IDS = 2**30
+
+
+def _number(parameter: str, value: SupportsIndex | Tensor, table: Tensor) -> int | Tensor:
+    """A number of which the lower 32 bits count, or a tensor of one."""
+    if isinstance(value, Tensor):
+        return _one_element(parameter, value, table)
+    number = int_argument(parameter, value, "an int or a tensor")
+    if not 0 <= number < 2**63:
+        raise ValueError(f"{parameter}={digits(number)} is out of range, expected 0..{2**63}")
+    return number & 0xFFFF_FFFF
+
+
+def _valid_tokens(value: SupportsIndex | Tensor, topk_ids: Tensor, table: Tensor) -> int | Tensor:
+    if isinstance(value, Tensor):
+        return _one_element("valid_tokens", value, table)
+    number, tokens = int_argument("valid_tokens", value, "an int or a tensor"), topk_ids.shape[0]
+    if not 0 <= number <= tokens:
+        raise ValueError(
+            f"valid_tokens={digits(number)} is out of range, expected 0..={tokens}: there are no more tokens"
+        )
+    return number
+
+
+def _one_element(parameter: str, value: Tensor, table: Tensor) -> Tensor:
+    if value.dtype not in _INTEGERS:
+        raise TypeError(f"{parameter} must be an int or a tensor of dtype int32 or int64, got {_name(value)}")
+    if value.numel() != 1:
+        raise ValueError(f"{parameter} has {value.numel()} elements, expected 1")
+    if value.device != table.device:
+        raise ValueError(f"{parameter} is on {value.device}, expected {table.device} as the tables are")
+    return value
+
+
+def _exact(exact: object, tables: RoutingTables) -> bool:
+    if not isinstance(exact, bool):
+        raise TypeError(f"exact must be a bool, got `{type(exact).__name__}`")
+    if exact and tables.is_weighted:
+        raise ValueError("exact can not be had together with weights, which the tables have")
+    return exact
+
+
+def _load(load: Tensor, tables: RoutingTables) -> Tensor:
+    if not isinstance(load, Tensor):
+        raise TypeError(f"load must be a tensor, got `{type(load).__name__}`")
+    if load.dtype not in _INTEGERS:
+        raise TypeError(f"load must have dtype int32 or int64, got {_name(load)}")
+    if load.shape != (tables.max_slots,):
+        raise ValueError(
+            f"load has shape {list(load.shape)}, expected [{tables.max_slots}], the capacity of the tables"
+        )
+    if load.device != tables.data.device:
+        raise ValueError(f"load is on {load.device}, expected {tables.data.device} as the tables are")
+    if not load.is_contiguous():
+        raise ValueError("load must be contiguous: its elements are added to in place")
+    return load
+
+
+def _name(tensor: Tensor) -> str:
+    return str(tensor.dtype).removeprefix("torch.")
+
+
+def _implementation(name: str, topk_ids: Tensor) -> Callable[[Request], list[Tensor]]:
+    if name == "torch":
+        return reference.route
+    if name == "rust":
+        if topk_ids.device.type != "cpu":
+            raise ValueError(f"implementation=`rust` is for the CPU, and topk_ids is on {topk_ids.device}")
+        return rust.route
+    if name == "triton":
+        from expert_placement.torch.routing import launch
+
+        return launch.route
+    if not isinstance(name, str):
+        raise TypeError(f"implementation must be a str, got `{type(name).__name__}`")
+    raise ValueError(f"implementation=`{excerpt(name)}` is unknown, expected one of `torch`, `rust`, `triton`")

@@ -1,0 +1,1 @@
+"""Routing: from the router's top-k ids to slots, counts and offsets. SPEC.md, "Routing"."""

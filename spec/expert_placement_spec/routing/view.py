@@ -1,0 +1,549 @@
+"""A routed batch as the laws see it. SPEC.md, "Routing"."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from functools import cached_property, partial
+from itertools import pairwise, product
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from expert_placement_spec.answers import Lookup, as_array, field, is_table, refuses
+from expert_placement_spec.cases import Case, View
+from expert_placement_spec.placement.reference import EMPTY, Placement
+from expert_placement_spec.placement.view import made_topology
+from expert_placement_spec.routing import reference
+from expert_placement_spec.routing.reference import FIELDS, UNROUTED
+from expert_placement_spec.routing.weights import least_largest_time
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from expert_placement_spec.placement.topology import Topology
+
+MANY = 512
+"""So many tokens show whether replicas are used as they should be."""
+DEVIATIONS = 6
+"""By how many standard deviations a count may be off; of fair choices one in five hundred million is."""
+MORE_ROOM = 3
+"""Slots that tables have room for beyond those that there are, where that must not matter."""
+
+
+@dataclass(frozen=True)
+class RoutingCase(Case):
+    """One layer of a placement, and a batch of ids.
+
+    Attributes:
+        num_experts: E.
+        row: the expert of each slot, or -1.
+        topology: the ranks.
+        ids: [T, k].
+        token_offset: the number of the first token.
+        seed: which choice.
+        valid_tokens: how many tokens are not padding; all without other word.
+        exact: whether replicas are used in turn.
+        weights: the weight of each slot, where replicas are weighted.
+        load: the load of each expert, for the best weights.
+    """
+
+    num_experts: int
+    row: list[int]
+    topology: Topology
+    ids: list[list[int]]
+    token_offset: int = 0
+    seed: int = 0
+    valid_tokens: int | None = None
+    exact: bool = False
+    weights: list[float] | None = None
+    load: list[float] | None = None
+
+    @property
+    def size(self) -> tuple[Any, ...]:
+        """By which the smallest case is chosen."""
+        batch = (len(self.ids), len(self.ids[0]) if self.ids else 0)
+        shape = (len(self.row), self.num_experts, *batch, self.topology.num_ranks, self.topology.num_nodes)
+        options = (self.valid_tokens is not None, self.exact, self.weights is not None, self.load is not None)
+        numbers = (self.token_offset, self.seed, self.valid_tokens or 0, self.weights or [], self.load or [])
+        return (*shape, options, numbers, str(self.topology), self.row, self.ids)
+
+    def check(self) -> None:
+        """Raises ValueError where the definitions do not allow the case."""
+        tables = reference.RoutingTables(self.placement(), weights=self.all_weights())
+        reference.route(self.batch(), tables, **self.options())
+        if self.load is not None:
+            self.placement().replica_weights([self.load])
+
+    def placement(self) -> Placement:
+        """The placement, of the reference model."""
+        return Placement([self.row], self.num_experts, self.topology)
+
+    def all_weights(self) -> Any:
+        """The weights of the only layer as of all."""
+        return None if self.weights is None else [self.weights]
+
+    def batch(self, dtype: str = "int64") -> Any:
+        """The ids as an array."""
+        # Without tokens nothing says how many ids each has.
+        return np.array(self.ids, dtype=dtype).reshape(len(self.ids), len(self.ids[0]) if self.ids else 1)
+
+    def options(self) -> dict[str, Any]:
+        """What is said of the batch beside the layer."""
+        plain = {"token_offset": self.token_offset, "seed": self.seed, "valid_tokens": self.valid_tokens}
+        return {**plain, "exact": self.exact}
+
+
+class RoutingView(View):
+    """What an implementation makes of a batch, and what the definitions make of it."""
+
+    case: RoutingCase
+
+    def extent(self, name: str, given: dict[str, int]) -> int:  # noqa: ARG002
+        """How many values a quantifier takes: of a token, a place among its ids, an expert, a slot or a rank."""
+        return {
+            "t": len(self.case.ids),
+            "i": len(self.case.ids[0]) if self.case.ids else 0,
+            "e": self.case.num_experts,
+            "j": len(self.case.row),
+            "r": self.case.topology.num_ranks,
+        }[name]
+
+    # What the case is.
+
+    @property
+    def num_slots(self) -> int:
+        """P."""
+        return len(self.case.row)
+
+    @property
+    def num_ranks(self) -> int:
+        """R."""
+        return self.case.topology.num_ranks
+
+    @property
+    def is_exact(self) -> bool:
+        """Whether replicas are used in turn."""
+        return self.case.exact
+
+    @property
+    def is_weighted(self) -> bool:
+        """Whether replicas are weighted."""
+        return self.case.weights is not None
+
+    @property
+    def has_load(self) -> bool:
+        """Whether there is load to be split."""
+        return self.case.load is not None
+
+    @cached_property
+    def id(self) -> Lookup:
+        """The id of a token at a place."""
+        return Lookup(self.case.batch(), 2)
+
+    @cached_property
+    def is_valid(self) -> Lookup:
+        """Whether a token is no padding and its id an expert."""
+        ids = self.case.batch()
+        valid = len(ids) if self.case.valid_tokens is None else self.case.valid_tokens
+        is_token = np.arange(len(ids))[:, np.newaxis] < valid
+        return Lookup(is_token & (ids >= 0) & (ids < self.case.num_experts), 2)
+
+    @cached_property
+    def expert(self) -> Lookup:
+        """The expert of a slot, or -1."""
+        return Lookup(self.case.row, 1)
+
+    @cached_property
+    def offset(self) -> Lookup:
+        """Where the slots of a rank begin."""
+        return Lookup(self.case.placement().offsets, 1)
+
+    @cached_property
+    def stated_tables(self) -> reference.RoutingTables:
+        """The tables of the reference model."""
+        return reference.RoutingTables(self.case.placement(), rank=0, weights=self.case.all_weights())
+
+    @cached_property
+    def stated(self) -> Lookup:
+        """The slot that the rule names."""
+        return Lookup(reference.route(self.case.batch(), self.stated_tables, **self.case.options()).slots, 2)
+
+    def stated_near(self, rank: int) -> Any:
+        """The slots that the rule names where a rank sends, and how far they may be from it."""
+        tables = reference.RoutingTables.for_sender(self.case.placement(), rank)
+        return reference.route(self.case.batch(), tables, **self.case.options()).slots
+
+    # What the implementation answers.
+
+    @cached_property
+    def made(self) -> Any:
+        """The implementation's placement."""
+        return self.placement_of(self.case.row)
+
+    def placement_of(self, row: list[int]) -> Any:
+        """A placement of the implementation, of one layer."""
+        topology = made_topology(self.names, self.case.topology)
+        make = self.names.Placement.from_physical_to_logical
+        return make([list(row)], num_experts=self.case.num_experts, topology=topology)
+
+    def tables(self, **options: Any) -> Any:
+        """Tables of the implementation for the case, weighted where it is."""
+        return self.names.RoutingTables(self.made, **self._own_weights, **options)
+
+    @property
+    def _weights(self) -> dict[str, Any]:
+        return {"weights": np.array(self.case.all_weights(), dtype=np.float64)}
+
+    def route(self, tables: Any, want: Any = ("slots",), ids: Any = None, **options: Any) -> Any:
+        """The implementation's answer to the batch, or to other ids."""
+        batch = self.case.batch() if ids is None else ids
+        return self.names.route(batch, tables, layer=0, want=want, **{**self.case.options(), **options})
+
+    @cached_property
+    def answer(self) -> Any:
+        """Everything that can be asked for, as rank 0 sees it."""
+        return self.route(self.tables(rank=0), FIELDS)
+
+    def answered(self, name: str, depth: int) -> Lookup:
+        """One field of the answer."""
+        return Lookup(as_array(field(self.answer, name)), depth)
+
+    @cached_property
+    def slot(self) -> Lookup:
+        """The slot of a token's id."""
+        return self.answered("slots", 2)
+
+    @cached_property
+    def slot_alone(self) -> Lookup:
+        """The same where the token is a batch of its own, and the id alone."""
+        ids, tables = self.case.batch(), self.tables()
+        slots = np.full(ids.shape, UNROUTED)
+        for token, place in np.ndindex(*ids.shape):
+            number = (self.case.token_offset + token) % 2**63
+            options = {"token_offset": number, "valid_tokens": None}
+            own = self.route(tables, ids=ids[token : token + 1, place : place + 1], **options)
+            slots[token, place] = as_array(field(own, "slots"))[0, 0]
+        return Lookup(slots, 2)
+
+    @cached_property
+    def local(self) -> Lookup:
+        """The local slot of a token's id, on a rank."""
+        ranks = range(self.num_ranks)
+        answers = [self.route(self.tables(rank=rank), ("local_slots",)) for rank in ranks]
+        return Lookup(np.stack([as_array(field(one, "local_slots")) for one in answers]), 3)
+
+    def ranks_that_have(self, token: Any, place: Any) -> Any:
+        """How many ranks find an id to be local."""
+        return Lookup((self.local.array >= 0).sum(0), 2)(token, place)
+
+    @cached_property
+    def count(self) -> Lookup:
+        """How many ids a slot serves."""
+        return self.answered("slot_counts", 1)
+
+    @cached_property
+    def histogram(self) -> Lookup:
+        """The same, counted from the slots."""
+        slots = self.slot.array
+        return Lookup(np.bincount(slots[slots >= 0], minlength=self.num_slots), 1)
+
+    @cached_property
+    def slot_begin(self) -> Lookup:
+        """Where the ids of a slot begin."""
+        return self.answered("slot_offsets", 1)
+
+    @cached_property
+    def rank_count(self) -> Lookup:
+        """How many ids a rank serves."""
+        return self.answered("rank_counts", 1)
+
+    @cached_property
+    def rank_begin(self) -> Lookup:
+        """Where the ids of a rank begin."""
+        return self.answered("rank_offsets", 1)
+
+    def counted_on(self, rank: Any) -> Any:
+        """How many ids the slots of a rank serve."""
+        offsets, sums = self.offset.array, np.concatenate([[0], np.cumsum(self.histogram.array)])
+        return Lookup(sums[offsets[1:]] - sums[offsets[:-1]], 1)(rank)
+
+    @cached_property
+    def position(self) -> Lookup:
+        """Where an id comes in the order of slots."""
+        return self.answered("positions", 2)
+
+    @cached_property
+    def ordered(self) -> Lookup:
+        """Which id comes at a place of the order."""
+        return self.answered("order", 1)
+
+    def is_stable_order(self) -> bool:
+        """Whether the order is that of slots, unrouted ids last, and equal ones as they stand."""
+        slots = self.slot.array.flatten()
+        keys = np.where(slots < 0, self.num_slots, slots)
+        return bool(np.array_equal(self.ordered.array, np.argsort(keys, kind="stable")))
+
+    def tables_are_well_formed(self) -> bool:
+        """Whether everything is int32 of the stated shape."""
+        tokens, top_k = self.case.batch().shape
+        ids, slots, ranks = (tokens, top_k), self.num_slots, self.num_ranks
+        shapes = (ids, ids, (slots,), (slots + 1,), (ranks,), (ranks + 1,), (tokens * top_k,), ids)
+        return all(is_table(field(self.answer, name), shape) for name, shape in zip(FIELDS, shapes, strict=True))
+
+    def gives_what_is_wanted(self) -> bool:
+        """Whether each field alone is what it is among all, and what is not wanted is None."""
+        tables = self.tables(rank=0)
+        for name in FIELDS:
+            alone = self.route(tables, (name,))
+            if not np.array_equal(as_array(field(alone, name)), as_array(field(self.answer, name))):
+                return False
+            if any(field(alone, other) is not None for other in FIELDS if other != name):
+                return False
+        return True
+
+    def loads_are_added(self) -> bool:
+        """Whether loads of both widths grow by the counts, with the slots or without anything wanted."""
+        for dtype, want in product(("int32", "int64"), (("slots",), (), FIELDS)):
+            before = np.arange(self.num_slots, dtype=dtype) * 7 + 1
+            load = before.copy()
+            for _ in range(2):
+                self.route(self.tables(rank=0), want, load=load)
+            if load.dtype != before.dtype or not np.array_equal(load, before + 2 * self.histogram.array):
+                return False
+        return True
+
+    def widths_of_ids_agree(self) -> bool:
+        """Whether ids of 32 bits are routed as those of 64, and ids whose lower halves alone are experts are not."""
+        narrow = self.route(self.tables(), ids=self.case.batch("int32"))
+        beyond = self.route(self.tables(), ids=self.case.batch() % 2**32 + 2**32)
+        same = np.array_equal(as_array(field(narrow, "slots")), self.slot.array)
+        return bool(same and (as_array(field(beyond, "slots")) == UNROUTED).all())
+
+    def strides_change_nothing(self) -> bool:
+        """Whether ids that do not follow each other in memory are routed like those that do."""
+        ids = self.case.batch()
+        wide = np.full((2 * ids.shape[0], 3 * ids.shape[1]), 10**6, dtype=ids.dtype)
+        wide[::2, ::3] = ids
+        apart = self.route(self.tables(rank=0), FIELDS, ids=wide[::2, ::3])
+        return self.is_same(apart, self.answer)
+
+    def is_same(self, left: Any, right: Any) -> bool:
+        """Whether two answers are equal."""
+        return all(np.array_equal(as_array(field(left, name)), as_array(field(right, name))) for name in FIELDS)
+
+    def is_repeated(self) -> bool:
+        """Whether tables made again give the same, and those of each rank the same slots."""
+        others = (self.route(self.tables(rank=rank)) for rank in range(self.num_ranks))
+        is_same = all(np.array_equal(as_array(field(one, "slots")), self.slot.array) for one in others)
+        return is_same and self.is_same(self.route(self.tables(rank=0), FIELDS), self.answer)
+
+    @cached_property
+    def renamed(self) -> list[int]:
+        """A row in which every expert stands where the one before it stood."""
+        return [entry if entry == EMPTY else (entry + 1) % self.case.num_experts for entry in self.case.row]
+
+    def updates_like_made(self) -> bool:
+        """Whether tables that held another placement route like those made for this one."""
+        tables = self.names.RoutingTables(self.placement_of(self.renamed), rank=0, **self._own_weights)
+        self.route(tables)
+        tables.update(self.made, **self._own_weights)
+        return self.is_same(self.route(tables, FIELDS), self.answer)
+
+    @property
+    def _own_weights(self) -> dict[str, Any]:
+        """The weights of the case, which do for the renamed row too: experts are renamed with all of their slots."""
+        return {} if self.case.weights is None else self._weights
+
+    def room_changes_nothing(self) -> bool:
+        """Whether tables with room for more slots route alike, and count nothing in the slots beyond."""
+        roomy = self.route(self.tables(rank=0, max_slots=self.num_slots + MORE_ROOM), FIELDS)
+        counts, begins = (as_array(field(roomy, name)) for name in ("slot_counts", "slot_offsets"))
+        total = self.histogram.array.sum()
+        same = (
+            np.array_equal(counts, np.pad(self.count.array, (0, MORE_ROOM)))
+            and np.array_equal(begins, np.pad(self.slot_begin.array, (0, MORE_ROOM), constant_values=total))
+            and len(counts) == self.num_slots + MORE_ROOM
+        )
+        others = [name for name in FIELDS if name not in ("slot_counts", "slot_offsets")]
+        return same and all(
+            np.array_equal(as_array(field(roomy, name)), as_array(field(self.answer, name))) for name in others
+        )
+
+    @cached_property
+    def near(self) -> Lookup:
+        """The slot of a token's id where a rank sends."""
+        return Lookup(np.stack([self._sent_by(rank) for rank in range(self.num_ranks)]), 3)
+
+    def _sent_by(self, rank: int) -> Any:
+        tables = self.names.RoutingTables.for_sender(self.made, rank)
+        return as_array(field(self.route(tables), "slots"))
+
+    @cached_property
+    def stated_near_slot(self) -> Lookup:
+        """The slot that the rule names where a rank sends."""
+        return Lookup(np.stack([self.stated_near(rank) for rank in range(self.num_ranks)]), 3)
+
+    def distance(self, rank: Any, slot: Any) -> Any:
+        """How far a slot is from a rank: 0 on it, 1 on its node, 2 elsewhere; -1 for no slot."""
+        return self._distances(rank, np.where(np.asarray(slot) < 0, self.num_slots, slot))
+
+    @cached_property
+    def _distances(self) -> Lookup:
+        placement, rows = self.case.placement(), []
+        for rank in range(self.num_ranks):
+            tables = reference.RoutingTables.for_sender(placement, rank)
+            rows.append([*(tables.distance(slot) for slot in range(self.num_slots)), -1])
+        return Lookup(rows, 2)
+
+    def least_distance(self, rank: Any, expert: Any) -> Any:
+        """How far the nearest replica of an expert is from a rank."""
+        return self._least_distances(rank, expert)
+
+    @cached_property
+    def _least_distances(self) -> Lookup:
+        rows = [
+            [
+                min(self._distances(rank, slot) for slot, entry in enumerate(self.case.row) if entry == expert)
+                for expert in range(self.case.num_experts)
+            ]
+            for rank in range(self.num_ranks)
+        ]
+        return Lookup(rows, 2)
+
+    def replicas_used(self, expert: Any) -> Any:
+        """By how much the uses of an expert's replicas differ in the batch."""
+        return Lookup([self._spread(one) for one in range(self.case.num_experts)], 1)(expert)
+
+    def _spread(self, expert: int) -> int:
+        uses = [int(self.histogram(slot)) for slot, entry in enumerate(self.case.row) if entry == expert]
+        return max(uses) - min(uses)
+
+    def is_spread(self, expert: Any) -> Any:
+        """Whether an expert's replicas serve their parts of many tokens, which are every other one."""
+        return self._is_spread(expert)
+
+    @cached_property
+    def _is_spread(self) -> Lookup:
+        tables, stated = self.tables(), []
+        for expert in range(self.case.num_experts):
+            slots = [slot for slot, entry in enumerate(self.case.row) if entry == expert]
+            if len(slots) == 1:
+                stated.append(True)
+                continue
+            ids = np.full((2 * MANY, 1), UNROUTED)
+            ids[::2] = expert
+            routed = as_array(field(self.route(tables, ids=ids, valid_tokens=None), "slots")).flatten()
+            parts = [1.0 if self.case.weights is None else self.case.weights[slot] for slot in slots]
+            total = sum(parts)
+            stated.append(
+                all(is_about((routed == slot).sum(), part / total) for slot, part in zip(slots, parts, strict=True))
+            )
+        return Lookup(np.array(stated, dtype=bool), 1)
+
+    # The best weights.
+
+    @cached_property
+    def best(self) -> Any:
+        """The implementation's weights, [P]."""
+        return as_array(self.made.replica_weights(np.array([self.case.load], dtype=np.float64)))[0]
+
+    def part(self, slot: Any) -> Any:
+        """The part of its expert's load that a slot is to serve."""
+        return Lookup(self.best, 1)(slot)
+
+    def parts_of(self, expert: Any) -> Any:
+        """The sum of the parts of an expert's slots."""
+        row = np.array(self.case.row)
+        return Lookup([float(self.best[row == one].sum()) for one in range(self.case.num_experts)], 1)(expert)
+
+    @property
+    def largest_time(self) -> float:
+        """The time of the busiest rank with the implementation's weights."""
+        load, offsets = self.case.load or [], self.case.placement().offsets
+        served = [
+            0.0 if entry == EMPTY else load[entry] * part for entry, part in zip(self.case.row, self.best, strict=True)
+        ]
+        ranks = range(self.num_ranks)
+        return max(sum(served[offsets[r] : offsets[r + 1]]) / self.case.topology.speed(r) for r in ranks)
+
+    @property
+    def least_time(self) -> float:
+        """The least that it can be."""
+        return least_largest_time(
+            self.case.row, self.case.load or [], self.case.placement().offsets, self.case.topology
+        )
+
+    # What is refused.
+
+    def refuses_wrong_requests(self) -> bool:
+        """Whether numbers out of range, unknown fields, loads of another length and the like are errors."""
+        tables, tokens = self.tables(), len(self.case.ids)
+        wrong: list[tuple[type[Exception], Callable[[], Any]]] = [
+            (IndexError, partial(self._route_layer, tables, 1)),
+            (IndexError, partial(self._route_layer, tables, -1)),
+            (ValueError, partial(self.route, tables, valid_tokens=tokens + 1)),
+            (ValueError, partial(self.route, tables, valid_tokens=-1)),
+            (ValueError, partial(self.route, tables, token_offset=-1)),
+            (ValueError, partial(self.route, tables, seed=2**63)),
+            (ValueError, partial(self.route, tables, ("slots", "slot"))),
+            (ValueError, partial(self.route, tables, ("local_slots",))),
+            (ValueError, partial(self.route, tables, load=np.zeros(self.num_slots + 1, dtype=np.int64))),
+            (IndexError, partial(self.tables, rank=self.num_ranks)),
+            (IndexError, partial(self.tables, rank=-1)),
+        ]
+        if self.is_weighted:
+            wrong.append((ValueError, partial(self.route, tables, exact=True)))
+        return all(refuses(error, call) for error, call in wrong)
+
+    def _route_layer(self, tables: Any, layer: int) -> Any:
+        return self.names.route(self.case.batch(), tables, layer=layer)
+
+    def refuses_wrong_updates(self) -> bool:
+        """Whether placements that do not fit are errors that leave the tables, and one too large names its size."""
+        tables = self.tables(rank=0)
+        topology = self.case.topology
+        offsets = self.case.placement().offsets
+        slots = [end - begin for begin, end in pairwise(offsets)]
+        larger = replace(topology, slots_per_rank=[*slots[:-1], slots[-1] + 1])
+        more = Placement([[*self.case.row, EMPTY]], self.case.num_experts, larger)
+        room = self.num_slots + 1
+        one_more = replace(topology, num_ranks=self.num_ranks + 1, slots_per_rank=[*slots, 0], speeds=None, active=None)
+        other_ranks = Placement([self.case.row], self.case.num_experts, replace(one_more, num_nodes=1))
+        weights = {} if self.case.weights is None else {"weights": np.ones((1, room))}
+        own = {} if self.case.weights is None else {"weights": np.ones((1, self.num_slots))}
+        calls = [
+            partial(tables.update, self._made_of(more), **weights),
+            partial(tables.update, self._made_of(other_ranks), **own),
+            partial(tables.update, self.made, **({"weights": np.ones((1, self.num_slots))} if not own else {})),
+        ]
+        if not all(refuses(ValueError, call) for call in calls) or not self.is_same(
+            self.route(tables, FIELDS), self.answer
+        ):
+            return False
+        try:
+            calls[0]()
+        except ValueError as error:
+            return f"max_slots={room}" in str(error)
+        return False
+
+    def _made_of(self, placement: Placement) -> Any:
+        make = self.names.Placement.from_physical_to_logical
+        topology = made_topology(self.names, placement.topology)
+        return make(placement.table, num_experts=placement.num_experts, topology=topology)
+
+    def refuses_wrong_weights(self) -> bool:
+        """Whether weights that are none, those that are all 0 for an expert, and another number of them are errors."""
+        ones = np.ones((1, self.num_slots))
+        wrong = [np.ones((1, self.num_slots + 1)), np.ones((2, self.num_slots))]
+        for bad in (-1.0, np.inf, np.nan):
+            if self.num_slots:
+                wrong.append(np.where(np.arange(self.num_slots) == self.num_slots - 1, bad, ones))
+        if self.case.num_experts:
+            wrong.append(np.where(np.array(self.case.row) == 0, 0.0, ones))
+        return all(refuses(ValueError, partial(self.names.RoutingTables, self.made, weights=one)) for one in wrong)
+
+
+def is_about(count: int, part: float) -> bool:
+    """Whether a count of `MANY` fair choices is near what it should be."""
+    deviation = (MANY * part * (1 - part)) ** 0.5
+    return bool(abs(count - MANY * part) <= DEVIATIONS * deviation + 1)

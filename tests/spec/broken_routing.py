@@ -1,0 +1,424 @@
+"""Broken implementations of routing, each with the invariants that must reject it by name.
+
+Several are real: replicas chosen by the token's number, ids of 64 bits read as 32, a list of replicas that each rank
+cuts to its own and then sums up, padded tokens that are counted.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any, ClassVar
+
+import numpy as np
+from expert_placement_spec import model
+from expert_placement_spec.placement.reference import slots_of
+from expert_placement_spec.routing import reference
+from expert_placement_spec.routing.reference import FIELDS
+
+
+class BrokenRouting:
+    """The reference model under the public names, with what it answers spoilt."""
+
+    Partition = model.Partition
+    Topology = model.Topology
+    Placement: Any = model.Placement
+    RoutingTables: Any = model.RoutingTables
+    breaks: ClassVar[set[str]]
+
+    @classmethod
+    def route(cls, topk_ids: Any, tables: Any, *, want: Any = ("slots",), **options: Any) -> Any:
+        routed = model.route(topk_ids, tables, want=want, **options)
+        return cls.spoilt(routed, topk_ids, tables)
+
+    @staticmethod
+    def spoilt(routed: Any, ids: Any, tables: Any) -> Any:
+        return routed
+
+
+def changed(routed: Any, name: str, change: Any) -> Any:
+    """The answer with one field changed, where it was asked for."""
+    given = getattr(routed, name)
+    return routed if given is None else replace(routed, **{name: change(given)})
+
+
+class WideSlots(BrokenRouting):
+    """Slots of int64."""
+
+    breaks: ClassVar = {"routed_tables_are_int32_of_stated_shape"}
+
+    @staticmethod
+    def spoilt(routed: Any, ids: Any, tables: Any) -> Any:
+        return changed(routed, "slots", lambda slots: slots.astype(np.int64))
+
+
+class _ByNumber(reference.RoutingTables):
+    def choice(self, layer: int, expert: int, token: int, seed: int) -> int:
+        slots = self.replicas(layer, expert)
+        return slots[token % len(slots)]
+
+
+class ChoosesByNumber(BrokenRouting):
+    """The token's number modulo the replicas: every other token has one replica alone."""
+
+    RoutingTables = _ByNumber
+    breaks: ClassVar = {
+        "replicas_are_chosen_by_the_rule",
+        "replicas_serve_their_parts",
+        "near_replicas_are_chosen_by_the_rule",
+    }
+
+
+class _NextExpert(reference.RoutingTables):
+    def replicas(self, layer: int, expert: int) -> list[int]:
+        return super().replicas(layer, (expert + 1) % self.placement.num_experts)
+
+
+class ServesAnotherExpert(BrokenRouting):
+    """The slots of the expert after."""
+
+    RoutingTables = _NextExpert
+    breaks: ClassVar = {"slots_hold_the_expert", "senders_are_served_near"}
+
+
+class CountsPadding(BrokenRouting):
+    """Padded tokens are routed, and counted."""
+
+    breaks: ClassVar = {"other_ids_have_no_slot", "each_id_is_local_on_one_rank"}
+
+    @classmethod
+    def route(cls, topk_ids: Any, tables: Any, *, valid_tokens: Any = None, **options: Any) -> Any:
+        if valid_tokens is not None and not 0 <= valid_tokens <= len(topk_ids):
+            raise ValueError(f"valid_tokens={valid_tokens} is out of range")
+        return model.route(topk_ids, tables, **options)
+
+
+class ChoosesByPlace(BrokenRouting):
+    """A token is numbered by its place in the batch, wherever the batch begins."""
+
+    breaks: ClassVar = {"choice_is_of_expert_token_and_seed_alone"}
+
+    @classmethod
+    def route(cls, topk_ids: Any, tables: Any, *, token_offset: int = 0, **options: Any) -> Any:
+        if not 0 <= token_offset < 2**63:
+            raise ValueError(f"token_offset={token_offset} is out of range")
+        return model.route(topk_ids, tables, **options)
+
+
+class AlwaysTheFirst(BrokenRouting):
+    """In the exact variant each id goes to its expert's first replica."""
+
+    breaks: ClassVar = {"turns_are_even_within_one"}
+
+    @classmethod
+    def route(cls, topk_ids: Any, tables: Any, *, exact: bool = False, **options: Any) -> Any:
+        routed = model.route(topk_ids, tables, exact=exact, **{**options, "want": FIELDS if exact else options["want"]})
+        if not exact:
+            return routed
+        row = tables.placement.table[0]
+        first = [slots_of(row, expert)[0] for expert in range(tables.placement.num_experts)]
+        slots = np.array([[first[row[slot]] if slot >= 0 else -1 for slot in token] for token in routed.slots])
+        counts = np.bincount(slots[slots >= 0].astype(int), minlength=tables.max_slots)
+        return replace(routed, slots=slots.astype(np.int32), slot_counts=counts.astype(np.int32))
+
+
+class ForgetsTheSeed(BrokenRouting):
+    """Every call has a seed of its own."""
+
+    breaks: ClassVar = {"routing_repeats_itself"}
+    calls: ClassVar[list[int]] = [0]
+
+    @classmethod
+    def route(cls, topk_ids: Any, tables: Any, *, seed: int = 0, **options: Any) -> Any:
+        if not 0 <= seed < 2**63:
+            raise ValueError(f"seed={seed} is out of range")
+        cls.calls[0] += 1
+        return model.route(topk_ids, tables, seed=cls.calls[0], **options)
+
+
+class EveryRankHasIt(BrokenRouting):
+    """Each rank serves what it holds a replica of: with several replicas a part is counted twice."""
+
+    breaks: ClassVar = {"each_id_is_local_on_one_rank", "local_slots_are_those_of_the_rank"}
+
+    @staticmethod
+    def spoilt(routed: Any, ids: Any, tables: Any) -> Any:
+        if routed.local_slots is None:
+            return routed
+        own = tables.placement.local_experts(0, tables.rank)
+        slots = [[own.index(one) if one in own and one >= 0 else -1 for one in token] for token in ids.tolist()]
+        return replace(routed, local_slots=np.array(slots, dtype=np.int32).reshape(ids.shape))
+
+
+class LocalFromZero(BrokenRouting):
+    """Local slots as if every rank's began at 0."""
+
+    breaks: ClassVar = {"local_slots_are_those_of_the_rank"}
+
+    @staticmethod
+    def spoilt(routed: Any, ids: Any, tables: Any) -> Any:
+        if routed.local_slots is None:
+            return routed
+        begin = tables.placement.offsets[tables.rank]
+        return changed(routed, "local_slots", lambda local: np.where(local >= 0, local + begin, -1).astype(np.int32))
+
+
+class CountsOneMore(BrokenRouting):
+    """The first slot serves one id more, it says."""
+
+    breaks: ClassVar = {"slot_counts_are_a_histogram"}
+
+    @staticmethod
+    def spoilt(routed: Any, ids: Any, tables: Any) -> Any:
+        return changed(routed, "slot_counts", lambda counts: counts + (np.arange(len(counts)) == 0).astype(np.int32))
+
+
+class InclusiveOffsets(BrokenRouting):
+    """Offsets that have what they begin with."""
+
+    breaks: ClassVar = {"slot_offsets_sum_up_counts", "rank_offsets_sum_up_counts"}
+
+    @staticmethod
+    def spoilt(routed: Any, ids: Any, tables: Any) -> Any:
+        def later(offsets: Any) -> Any:
+            return np.append(offsets[1:], offsets[-1:])
+
+        return changed(changed(routed, "slot_offsets", later), "rank_offsets", later)
+
+
+class EqualRanks(BrokenRouting):
+    """Counts of ranks as if all had as many slots."""
+
+    breaks: ClassVar = {"rank_counts_are_those_of_their_slots"}
+
+    @staticmethod
+    def spoilt(routed: Any, ids: Any, tables: Any) -> Any:
+        return changed(routed, "rank_counts", lambda counts: np.full_like(counts, counts.sum() // len(counts)))
+
+
+class UnstableOrder(BrokenRouting):
+    """Ids of one slot in the reverse of their order."""
+
+    breaks: ClassVar = {"order_is_stable"}
+
+    @classmethod
+    def route(cls, topk_ids: Any, tables: Any, *, want: Any = ("slots",), **options: Any) -> Any:
+        routed = model.route(topk_ids, tables, want=FIELDS if "order" in want else want, **options)
+        if routed.order is None:
+            return routed
+        keys = np.where(routed.slots < 0, len(routed.slot_counts), routed.slots).flatten()
+        order = np.lexsort((-np.arange(keys.size), keys)).astype(np.int32)
+        return replace(routed, order=order, positions=np.argsort(order).astype(np.int32).reshape(routed.slots.shape))
+
+
+class OrderAsPositions(BrokenRouting):
+    """The order in the place of its inverse."""
+
+    breaks: ClassVar = {"positions_invert_the_order"}
+
+    @classmethod
+    def route(cls, topk_ids: Any, tables: Any, *, want: Any = ("slots",), **options: Any) -> Any:
+        wanted = {*want, "order"} if "positions" in want else want
+        routed = model.route(topk_ids, tables, want=wanted, **options)
+        if "positions" not in want:
+            return routed
+        order = routed.order.reshape(topk_ids.shape)
+        return replace(routed, positions=order, order=routed.order if "order" in want else None)
+
+
+class OverwritesTheLoad(BrokenRouting):
+    """The load is what this batch had, and not added to."""
+
+    breaks: ClassVar = {"load_is_added_in_place"}
+
+    @classmethod
+    def route(cls, topk_ids: Any, tables: Any, *, load: Any = None, **options: Any) -> Any:
+        routed = model.route(topk_ids, tables, load=load, **options)
+        if load is not None:
+            load[:] = 0
+            model.route(topk_ids, tables, load=load, **options)
+        return routed
+
+
+class GivesEverything(BrokenRouting):
+    """All fields, whatever is wanted."""
+
+    breaks: ClassVar = {"what_is_not_wanted_is_not_given"}
+
+    @classmethod
+    def route(cls, topk_ids: Any, tables: Any, *, want: Any = ("slots",), **options: Any) -> Any:
+        everything = FIELDS if tables.rank is not None else set(FIELDS) - {"local_slots"}
+        model.route(topk_ids, tables, want=want, **{**options, "load": None})
+        return model.route(topk_ids, tables, want=everything, **options)
+
+
+class LowerHalves(BrokenRouting):
+    """Ids of 64 bits by their lower halves."""
+
+    breaks: ClassVar = {"widths_of_ids_change_nothing"}
+
+    @classmethod
+    def route(cls, topk_ids: Any, tables: Any, **options: Any) -> Any:
+        return model.route(topk_ids.astype(np.int32), tables, **options)
+
+
+class IgnoresStrides(BrokenRouting):
+    """Ids as they stand in memory from the first on."""
+
+    breaks: ClassVar = {"strides_of_ids_change_nothing"}
+
+    @classmethod
+    def route(cls, topk_ids: Any, tables: Any, **options: Any) -> Any:
+        base = topk_ids if topk_ids.base is None or topk_ids.flags.c_contiguous else topk_ids.base
+        packed = base.flatten()[: topk_ids.size].reshape(topk_ids.shape)
+        return model.route(packed, tables, **options)
+
+
+class CountsSpareRoom(BrokenRouting):
+    """Unrouted ids are counted in the last slot that there is room for."""
+
+    breaks: ClassVar = {"room_for_more_slots_changes_nothing"}
+
+    @staticmethod
+    def spoilt(routed: Any, ids: Any, tables: Any) -> Any:
+        if tables.max_slots == tables.placement.num_slots:
+            return routed
+        return changed(routed, "slot_counts", lambda counts: np.append(counts[:-1], counts[-1:] + 1).astype(np.int32))
+
+
+class _Stale(reference.RoutingTables):
+    def update(self, placement: Any, *, weights: Any = None) -> None:
+        before = self.placement.table
+        super().update(placement, weights=weights)
+        # The ranks' slots are new, and the experts' old.
+        self.placement.table = before
+
+
+class KeepsTheOld(BrokenRouting):
+    """An update that leaves the slots of experts as they were."""
+
+    RoutingTables = _Stale
+    breaks: ClassVar = {"updates_equal_tables_made_anew"}
+
+
+class _Growing(reference.RoutingTables):
+    def update(self, placement: Any, *, weights: Any = None) -> None:
+        self.max_slots = max(self.max_slots, placement.num_slots)
+        super().update(placement, weights=weights)
+
+
+class GrowsInSilence(BrokenRouting):
+    """Tables that become as large as the placement."""
+
+    RoutingTables = _Growing
+    breaks: ClassVar = {"wrong_updates_are_refused"}
+
+
+class _Anywhere(reference.RoutingTables):
+    @classmethod
+    def for_sender(cls, placement: Any, rank: int) -> Any:
+        return cls(placement, rank=rank)
+
+
+class SendersChooseAnywhere(BrokenRouting):
+    """Tables for a sender that list all replicas."""
+
+    RoutingTables = _Anywhere
+    breaks: ClassVar = {"senders_are_served_near", "near_replicas_are_chosen_by_the_rule"}
+
+
+class _AnyWeights(reference.RoutingTables):
+    def _fill(self, placement: Any, weights: Any) -> None:
+        if weights is not None:
+            given = np.resize(np.nan_to_num(np.abs(np.asarray(weights, dtype=float)), posinf=1), placement.num_slots)
+            weights = [np.where(given > 0, given, 1e-300)] * placement.num_layers
+        super()._fill(placement, weights)
+
+
+class TakesAnyWeights(BrokenRouting):
+    """Weights that are none are made some."""
+
+    RoutingTables = _AnyWeights
+    breaks: ClassVar = {"wrong_weights_of_replicas_are_refused"}
+
+
+class ClampsPadding(BrokenRouting):
+    """More valid tokens than there are become all of them."""
+
+    breaks: ClassVar = {"wrong_requests_are_refused"}
+
+    @classmethod
+    def route(cls, topk_ids: Any, tables: Any, *, valid_tokens: Any = None, **options: Any) -> Any:
+        valid = None if valid_tokens is None else min(max(valid_tokens, 0), len(topk_ids))
+        return model.route(topk_ids, tables, valid_tokens=valid, **options)
+
+
+class _Halves(model.Placement):
+    def replica_weights(self, loads: Any) -> Any:
+        return [[part / 2 for part in layer] for layer in super().replica_weights(loads)]
+
+
+class HalfOfEverything(BrokenRouting):
+    """Parts of which half is missing."""
+
+    Placement = _Halves
+    breaks: ClassVar = {"parts_of_an_expert_are_one"}
+
+
+class _Everywhere(model.Placement):
+    def replica_weights(self, loads: Any) -> Any:
+        parts = super().replica_weights(loads)
+        return [
+            [1.0 if entry < 0 else part for entry, part in zip(row, layer, strict=True)]
+            for row, layer in zip(self.table, parts, strict=True)
+        ]
+
+
+class WeighsEmptySlots(BrokenRouting):
+    """Empty slots with parts."""
+
+    Placement = _Everywhere
+    breaks: ClassVar = {"parts_are_of_slots_that_serve"}
+
+
+class _Even(model.Placement):
+    def replica_weights(self, loads: Any) -> Any:
+        super().replica_weights(loads)
+        return [[0.0 if entry < 0 else 1 / row.count(entry) for entry in row] for row in self.table]
+
+
+class SplitsEvenly(BrokenRouting):
+    """Every replica of an expert the same part, whatever its rank has else to do."""
+
+    Placement = _Even
+    breaks: ClassVar = {"best_parts_make_the_busiest_rank_fastest"}
+
+
+BROKEN = [
+    WideSlots,
+    ChoosesByNumber,
+    ServesAnotherExpert,
+    CountsPadding,
+    ChoosesByPlace,
+    AlwaysTheFirst,
+    ForgetsTheSeed,
+    EveryRankHasIt,
+    LocalFromZero,
+    CountsOneMore,
+    InclusiveOffsets,
+    EqualRanks,
+    UnstableOrder,
+    OrderAsPositions,
+    OverwritesTheLoad,
+    GivesEverything,
+    LowerHalves,
+    IgnoresStrides,
+    CountsSpareRoom,
+    KeepsTheOld,
+    GrowsInSilence,
+    SendersChooseAnywhere,
+    TakesAnyWeights,
+    ClampsPadding,
+    HalfOfEverything,
+    WeighsEmptySlots,
+    SplitsEvenly,
+]

@@ -1,0 +1,536 @@
+"""Routing, of three implementations: they obey the specification and torch's own rules. SPEC.md, "Routing"."""
+
+from __future__ import annotations
+
+import copy
+import json
+import pickle
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+pytest.importorskip("torch", reason="this is the torch implementation")
+
+import numpy as np
+import torch
+from expert_placement import Partition, Placement, Topology, rebalance
+from expert_placement.torch import Routed, RoutingTables, route
+from expert_placement.torch.routing import operators
+from expert_placement.torch.routing.request import OUTPUTS, Request
+from expert_placement_spec import CHAPTERS
+from expert_placement_spec.adapter import load_model
+from expert_placement_spec.case_check import check_cases, drawn_cases, offered_laws
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.utils._python_dispatch import TorchDispatchMode
+
+ROOT = Path(__file__).parents[2]
+OLMOE = ROOT / "examples/data/olmoe-1b-7b"
+CONFORMANCE = "expert_placement.conformance"
+
+needs_cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+each_implementation = pytest.mark.parametrize("implementation", ["torch", "rust", "triton"])
+
+
+def placement_of(experts: int, slots: int, ranks: int, nodes: int = 1, layers: int = 2) -> Placement:
+    """A plan for skewed loads, so that some experts have replicas."""
+    generator = torch.Generator().manual_seed(experts + slots)
+    loads = torch.rand(layers, experts, generator=generator, dtype=torch.float64) ** 4
+    return rebalance(loads, slots, Topology(ranks, nodes))
+
+
+def ids_of(tokens: int, top_k: int, experts: int, dtype: torch.dtype = torch.int32) -> torch.Tensor:
+    """Ids of which some are no expert."""
+    generator = torch.Generator().manual_seed(tokens)
+    return torch.randint(-2, experts + 2, (tokens, top_k), generator=generator, dtype=dtype)
+
+
+def same(left: Routed, right: Routed) -> list[str]:
+    """The fields in which two answers differ."""
+    fields = zip(OUTPUTS, left, right, strict=True)
+    return [name for name, one, other in fields if not (one is other is None or is_equal(one, other))]
+
+
+def is_equal(one: torch.Tensor | None, other: torch.Tensor | None) -> bool:
+    return one is not None and other is not None and torch.equal(one, other)
+
+
+def violations(name: str, cases: list[Any]) -> list[str]:
+    chapter, model = CHAPTERS["routing"], load_model(f"{CONFORMANCE}:{name}")
+    laws = offered_laws(chapter, model)
+    assert laws == list(chapter.laws.values())
+    outcomes = check_cases(chapter, model, laws, cases)
+    return [one.counterexample.call() for one in outcomes if one.counterexample is not None]
+
+
+def quick_cases(every: int) -> list[Any]:
+    domain = CHAPTERS["routing"].domains["quick"]
+    return [case for block in domain.blocks() for case in domain.cases(block)][::every]
+
+
+# The interpreter takes a hundred times as long; the kernels themselves are looked at on a GPU.
+@pytest.mark.parametrize(
+    ("name", "every", "samples"), [("RustRouting", 1, 60), ("TorchRouting", 2, 40), ("TritonRouting", 24, 4)]
+)
+def test_each_implementation_obeys_every_law(name: str, every: int, samples: int) -> None:
+    """Domain: that of SPEC.md, "How placements are checked", in part, and random cases."""
+    if name == "TritonRouting" and torch.cuda.is_available():
+        pytest.skip("the kernels are compiled here, and not interpreted")
+    assert violations(name, quick_cases(every)) == []
+    assert violations(name, drawn_cases("routing", samples)) == []
+
+
+@pytest.mark.cuda
+@needs_cuda
+def test_the_kernels_obey_every_law_on_a_gpu() -> None:
+    """Every size compiles kernels of its own, of a second each: so these are few."""
+    cases = [case for case in quick_cases(1) if case.num_experts == 2 and len(case.row) == 4 and len(case.ids[0]) == 2]
+    assert len(cases) >= 40
+    assert violations("CudaRouting", cases) == []
+
+
+@each_implementation
+@pytest.mark.parametrize("exact", [False, True])
+@pytest.mark.parametrize("tokens", [3, 40, 150])
+def test_implementations_agree_where_one_block_does_not_do(implementation: str, exact: bool, tokens: int) -> None:
+    """Several blocks of ids, and more slots than a histogram of a power of two has."""
+    if implementation == "triton" and torch.cuda.is_available():
+        pytest.skip("the kernels are compiled here, and not interpreted")
+    tables = RoutingTables(placement_of(56, 68, 4), rank=2, max_slots=70)
+    ids = ids_of(tokens, 8, 56, torch.int64)
+    options: dict[str, Any] = {"layer": 1, "want": OUTPUTS, "exact": exact, "token_offset": 2**32 - 7, "seed": 11}
+    loads = [torch.ones(70, dtype=torch.int64) for _ in range(2)]
+    routed = route(ids, tables, load=loads[0], implementation=implementation, **options)
+    stated = route(ids, tables, load=loads[1], implementation="torch", **options)
+    assert same(routed, stated) == []
+    assert torch.equal(*loads)
+
+
+@pytest.mark.cuda
+@needs_cuda
+@pytest.mark.parametrize("exact", [False, True])
+def test_the_kernels_agree_with_plain_operations(exact: bool) -> None:
+    """Sizes at which another grain, another number of kernels or another way to launch begins; one shape of tables."""
+    tables = RoutingTables(placement_of(256, 288, 32, 4), rank=3, device="cuda")
+    for tokens in (1, 4, 32, 33, 128, 129, 256, 300, 512, 2048, 4096, 16384, 40000, 65536):
+        for dtype in (torch.int32, torch.int64):
+            ids = ids_of(tokens, 8, 256, dtype).cuda()
+            for want in (OUTPUTS, ("slots",), ("slot_offsets", "rank_counts")):
+                loads = [torch.ones(288, dtype=torch.int64, device="cuda") for _ in range(2)]
+                # Twice: the second launch goes another way.
+                for _ in range(2):
+                    options: dict[str, Any] = {"layer": 1, "want": want, "exact": exact, "seed": 5}
+                    routed = route(ids, tables, load=loads[0], **options)
+                    stated = route(ids, tables, load=loads[1], implementation="torch", **options)
+                    assert same(routed, stated) == [], (tokens, dtype)
+                    assert torch.equal(*loads)
+
+
+def test_replicas_share_recorded_ids_evenly() -> None:
+    """Ids of a batch drawn from recorded counts, over the plan for these: each replica within six deviations."""
+    batch = torch.tensor(json.loads((OLMOE / "topk_ids.json").read_text())["topk_ids"]).repeat(40, 1)
+    loads = torch.bincount(batch.flatten(), minlength=64)[None]
+    placement = rebalance(loads, 96, Topology(8))
+    counts = route(batch, RoutingTables(placement), want=("slot_counts",)).slot_counts
+    assert counts is not None
+    for expert in range(64):
+        uses = counts[placement.physical_to_logical()[0] == expert].double()
+        fair = float(loads[0, expert]) / len(uses)
+        assert (uses - fair).abs().max() <= 6 * (fair * (1 - 1 / len(uses))) ** 0.5 + 1, expert
+
+
+@pytest.mark.parametrize("stride", [2, 3, 8, 64])
+def test_no_stride_of_tokens_finds_one_replica_alone(stride: int) -> None:
+    """What defeats the token's number modulo the replicas: every so many tokens."""
+    placement = Placement.from_physical_to_logical([[0] * 8], num_experts=1, topology=Topology(8))
+    ids = torch.full((4096 * stride, 1), -1)
+    ids[::stride] = 0
+    counts = route(ids, RoutingTables(placement), want=("slot_counts",)).slot_counts
+    assert counts is not None
+    assert (counts - 512).abs().max() <= 6 * (4096 * 7 / 64) ** 0.5
+
+
+def test_parts_that_ranks_serve_add_up_to_the_whole() -> None:
+    """Every rank works out by itself what it serves; over all ranks each id is served once, by its expert."""
+    placement, ids = placement_of(32, 44, 5), ids_of(64, 4, 32)
+    served = torch.zeros_like(ids)
+    for rank in range(5):
+        local = route(ids, RoutingTables(placement, rank=rank), layer=0, want=("local_slots",)).local_slots
+        assert local is not None
+        experts = placement.local_experts(0, rank)
+        served += local >= 0
+        assert torch.equal(experts[local[local >= 0].long()], ids[local >= 0])
+    assert torch.equal(served, ((ids >= 0) & (ids < 32)).int())
+
+
+def test_partitions_route_to_their_owners() -> None:
+    partition = Partition(30, 8)
+    ids = torch.arange(30)[:, None]
+    counts = route(ids, RoutingTables(partition), want=("slots", "rank_counts"))
+    assert counts.slots is not None
+    assert torch.equal(counts.slots, ids.int())
+    assert counts.rank_counts is not None
+    assert counts.rank_counts.tolist() == partition.counts().tolist()
+
+
+# Tables.
+
+
+def test_an_update_keeps_the_address() -> None:
+    first, second = placement_of(16, 24, 4), rebalance(torch.rand(2, 16), 20, Topology(4))
+    tables = RoutingTables(first, rank=0)
+    address, row = tables.data.data_ptr(), tables.row(1)
+    tables.update(second)
+    assert tables.data.data_ptr() == address
+    assert tables.row(1) is row
+    assert (tables.num_slots, tables.max_slots) == (20, 24)
+    ids = ids_of(50, 4, 16)
+    for layer in range(2):
+        made = route(ids, RoutingTables(second, max_slots=24, rank=0), layer=layer, want=OUTPUTS)
+        assert same(route(ids, tables, layer=layer, want=OUTPUTS), made) == []
+
+
+def test_one_layer_is_updated_alone() -> None:
+    first, second = placement_of(16, 24, 4), rebalance(torch.rand(2, 16), 24, Topology(4))
+    tables = RoutingTables(first)
+    tables.update(second, layer=1)
+    ids = ids_of(50, 4, 16)
+    for layer, source in enumerate((first, second)):
+        assert torch.equal(slots(ids, tables, layer), slots(ids, RoutingTables(source), layer))
+
+
+def slots(ids: torch.Tensor, tables: RoutingTables, layer: int | None = None) -> torch.Tensor:
+    answer = route(ids, tables, layer=layer).slots
+    assert answer is not None
+    return answer
+
+
+def test_tables_of_one_layer_know_its_number() -> None:
+    placement = placement_of(16, 24, 4)
+    tables = RoutingTables(placement, layer=1)
+    assert tables.layers == range(1, 2)
+    ids = ids_of(20, 4, 16)
+    assert torch.equal(slots(ids, tables), slots(ids, RoutingTables(placement), 1))
+    assert torch.equal(slots(ids, tables, 1), slots(ids, tables))
+    with pytest.raises(IndexError, match=r"layer=0 is out of range, expected 1\.\.2 as the tables have"):
+        route(ids, tables, layer=0)
+
+
+@pytest.mark.parametrize("made_again", [copy.deepcopy, copy.copy, lambda tables: pickle.loads(pickle.dumps(tables))])
+def test_copies_of_tables_have_rows_of_their_own_content(made_again: Any) -> None:
+    tables = RoutingTables(placement_of(16, 24, 4), rank=1)
+    again = made_again(tables)
+    assert (again.rank, again.sizes, again.layers) == (tables.rank, tables.sizes, tables.layers)
+    again.update(rebalance(torch.rand(2, 16), 24, Topology(4)))
+    assert again.row(0).data_ptr() == again.data.data_ptr()
+
+
+def test_tables_are_compact() -> None:
+    """58 layers of 256 experts in 288 slots on 32 ranks: a third of a mebibyte."""
+    tables = RoutingTables(Placement.from_partition(Partition(256, 32), 58), max_slots=288)
+    assert tables.data.dtype == torch.int32
+    assert tables.data.nbytes < 360_000
+
+
+WRONG_TABLES: list[tuple[Any, type[Exception], str]] = [
+    (lambda p: RoutingTables(p.topology), TypeError, "placement must be a Placement or a Partition, got `Topology`"),
+    (lambda p: RoutingTables(p, layer=2), IndexError, "layer=2 is out of range, expected 0..2"),
+    (lambda p: RoutingTables(p, rank=4), IndexError, "rank=4 is out of range, expected 0..4"),
+    (lambda p: RoutingTables(p, rank=True), TypeError, "rank must be an int, got `bool`"),
+    (lambda p: RoutingTables(p, max_slots=23), ValueError, "max_slots=23 is out of range, expected 24..=65535"),
+    (lambda p: RoutingTables(p, max_slots=65536), ValueError, "max_slots=65536 is out of range, expected 24..=65535"),
+    (lambda p: RoutingTables(p, device="nonsense"), ValueError, "device=`nonsense` cannot be used"),
+    (lambda p: RoutingTables(p, weights=[[1.0] * 24]), ValueError, r"weights has shape \[1, 24\], expected \[2, 24\]"),
+    (lambda p: RoutingTables(p, weights=[["a"] * 24] * 2), TypeError, "weights must be"),
+    (lambda p: RoutingTables(Partition(65536, 2)), ValueError, "num_experts=65536 is out of range, expected 0..=65535"),
+    (lambda p: RoutingTables.for_sender(p, -1), IndexError, "rank=-1 is out of range, expected 0..4"),
+]
+
+
+@pytest.mark.parametrize(("make", "error", "text"), WRONG_TABLES)
+def test_wrong_tables_are_refused(make: Any, error: type[Exception], text: str) -> None:
+    with pytest.raises(error, match=text):
+        make(placement_of(16, 24, 4))
+
+
+def test_updates_that_do_not_fit_change_nothing() -> None:
+    tables = RoutingTables(placement_of(16, 24, 4))
+    before = tables.data.clone()
+    wrong: list[tuple[Any, dict[str, Any], str]] = [
+        (placement_of(16, 28, 4), {}, "max_slots=28 would do"),
+        (placement_of(16, 24, 4, layers=3), {}, "num_layers=3, expected 2"),
+        (placement_of(16, 24, 8), {}, "num_ranks"),
+        (placement_of(12, 24, 4), {}, "num_experts"),
+        (placement_of(16, 24, 4), {"weights": torch.ones(2, 24)}, "takes no weights"),
+    ]
+    for placement, options, text in wrong:
+        with pytest.raises(ValueError, match=text):
+            tables.update(placement, **options)
+    assert torch.equal(tables.data, before)
+
+
+# What is refused.
+
+IDS = ids_of(4, 2, 16)
+WRONG_CALLS: list[tuple[Any, dict[str, Any], type[Exception], str]] = [
+    ([[0, 1]], {}, TypeError, "topk_ids must be a tensor, got `list`"),
+    (IDS.float(), {}, TypeError, "topk_ids must have dtype int32 or int64, got float32"),
+    (IDS.to(torch.int16), {}, TypeError, "topk_ids must have dtype int32 or int64, got int16"),
+    (IDS.flatten(), {}, ValueError, r"topk_ids has 1 dimensions, expected 2, \[T, k\]"),
+    (IDS.to_sparse(), {}, TypeError, "topk_ids must be a dense tensor"),
+    (torch.empty(2, 2, dtype=torch.int32, device="meta"), {}, ValueError, "topk_ids is on meta, expected cpu"),
+    (torch.empty(1, 2, dtype=torch.int32).expand(2**30, 2), {}, ValueError, r"topk_ids.numel\(\)=2147483648 is out of"),
+    (IDS, {"layer": 2}, IndexError, r"layer=2 is out of range, expected 0\.\.2"),
+    (IDS, {"layer": None}, TypeError, "layer must be an int where the tables have 2 layers"),
+    (IDS, {"layer": True}, TypeError, "layer must be an int, got `bool`"),
+    (IDS, {"token_offset": -1}, ValueError, "token_offset=-1 is out of range"),
+    (IDS, {"token_offset": 1.5}, TypeError, "token_offset must be an int or a tensor, got `float`"),
+    (
+        IDS,
+        {"seed": torch.tensor(1.0)},
+        TypeError,
+        "seed must be an int or a tensor of dtype int32 or int64, got float32",
+    ),
+    (IDS, {"seed": torch.tensor([1, 2])}, ValueError, "seed has 2 elements, expected 1"),
+    (IDS, {"seed": torch.empty((), dtype=torch.int32, device="meta")}, ValueError, "seed is on meta, expected cpu"),
+    (
+        IDS,
+        {"valid_tokens": 5},
+        ValueError,
+        r"valid_tokens=5 is out of range, expected 0\.\.=4: there are no more tokens",
+    ),
+    (IDS, {"valid_tokens": -1}, ValueError, "valid_tokens=-1 is out of range"),
+    (IDS, {"want": "slots"}, TypeError, "want must be a sequence of names"),
+    (IDS, {"want": ("slots", "slot")}, ValueError, "want=`slot` is unknown, expected some of `slots`"),
+    (IDS, {"want": ("local_slots",)}, ValueError, "want=`local_slots` needs tables with a rank"),
+    (IDS, {"exact": 1}, TypeError, "exact must be a bool, got `int`"),
+    (IDS, {"implementation": "cuda"}, ValueError, "implementation=`cuda` is unknown"),
+    (IDS, {"implementation": 3}, TypeError, "implementation must be a str, got `int`"),
+    (IDS, {"load": [0] * 24}, TypeError, "load must be a tensor, got `list`"),
+    (IDS, {"load": torch.zeros(24)}, TypeError, "load must have dtype int32 or int64, got float32"),
+    (IDS, {"load": torch.zeros(23, dtype=torch.int32)}, ValueError, r"load has shape \[23\], expected \[24\]"),
+    (IDS, {"load": torch.zeros(1, dtype=torch.int32).expand(24)}, ValueError, "load must be contiguous"),
+    (IDS, {"load": torch.zeros(24, dtype=torch.int32, device="meta")}, ValueError, "load is on meta, expected cpu"),
+]
+
+
+@pytest.mark.parametrize(("ids", "options", "error", "text"), WRONG_CALLS)
+def test_wrong_calls_are_refused(ids: Any, options: dict[str, Any], error: type[Exception], text: str) -> None:
+    tables = RoutingTables(placement_of(16, 24, 4))
+    with pytest.raises(error, match=text):
+        route(ids, tables, **{"layer": 0, **options})
+
+
+def test_tables_that_are_none_are_refused() -> None:
+    with pytest.raises(TypeError, match="tables must be a RoutingTables, got `Tensor`"):
+        route(IDS, torch.zeros(3), layer=0)  # type: ignore[arg-type]
+
+
+def test_exact_and_weights_exclude_each_other() -> None:
+    placement = placement_of(16, 24, 4)
+    tables = RoutingTables(placement, weights=torch.ones(2, 24))
+    with pytest.raises(ValueError, match="exact can not be had together with weights"):
+        route(IDS, tables, layer=0, exact=True)
+
+
+# Numbers in tensors.
+
+
+@each_implementation
+def test_numbers_in_tensors_are_as_good_as_ints(implementation: str) -> None:
+    """Also negative ones, which are numbers modulo 2^32, and valid tokens of any value."""
+    if implementation == "triton" and torch.cuda.is_available():
+        pytest.skip("the kernels are compiled here, and not interpreted")
+    tables, ids = RoutingTables(placement_of(16, 24, 4)), ids_of(9, 2, 16)
+    for dtype in (torch.int32, torch.int64):
+        for offset, seed, valid in ((5, 3, 4), (-1, -2, 9), (0, 0, 0), (7, 1, 100), (7, 1, -3)):
+            given = [torch.tensor(number, dtype=dtype) for number in (offset, seed, valid)]
+            options: dict[str, Any] = {"layer": 0, "want": ("slots", "slot_counts"), "implementation": implementation}
+            names = ("token_offset", "seed", "valid_tokens")
+            numbers: dict[str, Any] = dict(zip(names, given, strict=True))
+            ints: dict[str, Any] = dict(zip(names, (offset % 2**32, seed % 2**32, min(max(valid, 0), 9)), strict=True))
+            assert same(route(ids, tables, **numbers, **options), route(ids, tables, **ints, **options)) == []
+
+
+# The operator.
+
+
+def request_of(tables: RoutingTables, ids: torch.Tensor, **options: Any) -> Request:
+    plain = Request(ids, tables.row(0), tables.sizes, 0, 0, len(ids), tables.rank or 0, False, 255, None)
+    return plain._replace(**options)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"wanted": 1},
+        {"is_exact": True},
+        {"load": torch.zeros(24, dtype=torch.int32)},
+        {"token_offset": torch.tensor(3), "seed": torch.tensor(4), "valid_tokens": torch.tensor(2)},
+    ],
+)
+def test_the_operator_keeps_the_rules_of_operators(options: dict[str, Any]) -> None:
+    tables = RoutingTables(placement_of(16, 24, 4), rank=1)
+    arguments = operators.taken_apart(request_of(tables, ids_of(6, 2, 16), **options))
+    assert set(torch.library.opcheck(operators.operator, arguments).values()) == {"SUCCESS"}
+
+
+@pytest.mark.parametrize("backend", ["eager", "aot_eager", "inductor"])
+def test_routing_compiles_whole_and_sees_updates(backend: str) -> None:
+    """One graph for all numbers of tokens, offsets and paddings; the load is added to in place."""
+    first, second = placement_of(16, 24, 4), rebalance(torch.rand(2, 16), 24, Topology(4))
+    tables = RoutingTables(first, rank=1)
+
+    def step(ids: torch.Tensor, load: torch.Tensor, number: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        routed = route(ids + 0, tables, layer=1, load=load, want=OUTPUTS, token_offset=number, valid_tokens=number)
+        return tuple(field + 1 for field in routed if field is not None)
+
+    compiled = torch.compile(step, fullgraph=True, dynamic=True, backend=backend)
+    loads = [torch.zeros(24, dtype=torch.int64) for _ in range(2)]
+    for tokens in (5, 9, 12):
+        ids, number = ids_of(tokens, 4, 16), torch.tensor(tokens - 1)
+        assert all(map(torch.equal, compiled(ids, loads[0], number), step(ids, loads[1], number)))
+        tables.update(second)
+    assert torch.equal(*loads)
+    assert loads[0].sum() > 0
+
+
+def test_modes_see_the_operator() -> None:
+    """What a mode would not see it could not trace: the direct way is for calls that nobody watches."""
+
+    class Seen(TorchDispatchMode):  # type: ignore[no-untyped-call]
+        def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+            names.append(func.name())
+            return func(*args, **(kwargs or {}))
+
+    names: list[str] = []
+    tables, ids = RoutingTables(placement_of(16, 24, 4)), ids_of(6, 2, 16)
+    with Seen():  # type: ignore[no-untyped-call]
+        seen = slots(ids, tables, 0)
+    assert "expert_placement::route" in names
+    assert torch.equal(seen, slots(ids, tables, 0))
+
+
+def test_fake_tensors_have_shapes_alone() -> None:
+    tables = RoutingTables(placement_of(16, 24, 4), rank=0)
+    with FakeTensorMode(allow_non_fake_inputs=True) as mode:
+        routed = route(mode.from_tensor(ids_of(6, 2, 16)), tables, layer=0, want=OUTPUTS)
+    shapes = [tuple(field.shape) for field in routed if field is not None]
+    assert shapes == [(6, 2), (6, 2), (24,), (25,), (4,), (5,), (12,), (6, 2)]
+
+
+def test_what_is_asked_for_is_named() -> None:
+    tables = RoutingTables(placement_of(16, 24, 4), rank=0)
+    assert Routed._fields == OUTPUTS
+    assert route(IDS, tables, layer=0, want=[]) == Routed()
+    routed = route(IDS, tables, layer=0, want={"order", "rank_counts"})
+    assert [name for name, field in zip(OUTPUTS, routed, strict=True) if field is not None] == ["rank_counts", "order"]
+
+
+@pytest.mark.cuda
+@needs_cuda
+@pytest.mark.parametrize("want", [("slots",), OUTPUTS])
+def test_replayed_graphs_see_updates_and_numbers(want: tuple[str, ...]) -> None:
+    first, second = placement_of(256, 288, 32, 4), rebalance(torch.rand(2, 256), 256, Topology(32, 4))
+    tables = RoutingTables(first, rank=1, device="cuda")
+    ids = ids_of(64, 8, 256).cuda()
+    load, number = torch.zeros(288, dtype=torch.int32, device="cuda"), torch.zeros((), dtype=torch.int64, device="cuda")
+
+    def step() -> Routed:
+        return route(ids, tables, layer=1, load=load, want=want, token_offset=number, valid_tokens=number)
+
+    step()
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        routed = step()
+        with pytest.raises(RuntimeError, match="while a CUDA graph is captured"):
+            tables.update(second)
+    for placement, tokens in ((first, 64), (second, 50), (first, 0)):
+        tables.update(placement)
+        number.fill_(tokens)
+        ids.copy_(ids_of(64, 8, 256) if tokens else torch.full((64, 8), 2**31 - 1))
+        load.zero_()
+        graph.replay()
+        captured = [None if field is None else field.clone() for field in routed]
+        counted = load.clone()
+        load.zero_()
+        assert same(Routed(*captured), step()) == []
+        assert torch.equal(counted, load)
+
+
+@pytest.mark.cuda
+@needs_cuda
+def test_routing_waits_for_no_device() -> None:
+    tables = RoutingTables(placement_of(256, 288, 32, 4), rank=1, device="cuda")
+    ids = ids_of(64, 8, 256).cuda()
+    for implementation in (None, "torch"):
+        for exact in (False, True):
+            route(ids, tables, layer=0, want=OUTPUTS, exact=exact, implementation=implementation)
+            torch.cuda.set_sync_debug_mode("error")
+            try:
+                route(ids, tables, layer=0, want=OUTPUTS, exact=exact, implementation=implementation)
+            finally:
+                torch.cuda.set_sync_debug_mode("default")
+
+
+# The best weights.
+
+
+def least_time(placement: Placement, loads: Any, layer: int) -> float:
+    """By the linear programme: parts of each expert's load on its slots, and the time of the busiest rank."""
+    optimize = pytest.importorskip("scipy.optimize", reason="scipy solves the linear programme")
+    row, offsets = placement.physical_to_logical()[layer].tolist(), placement.slot_offsets().tolist()
+    slots, ranks = len(row), placement.num_ranks
+    speeds = placement.topology.speeds or [1.0] * ranks
+    served = np.zeros((placement.num_experts, slots + 1))
+    busy = np.zeros((ranks, slots + 1))
+    for rank in range(ranks):
+        for slot in range(offsets[rank], offsets[rank + 1]):
+            if row[slot] >= 0:
+                served[row[slot], slot] = 1
+                busy[rank, slot] = 1
+        busy[rank, slots] = -speeds[rank]
+    cost = np.zeros(slots + 1)
+    cost[slots] = 1
+    solved = optimize.linprog(cost, busy, np.zeros(ranks), served, loads, method="highs")
+    assert solved.success
+    return float(solved.fun)
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_no_split_makes_the_busiest_rank_faster(seed: int) -> None:
+    """Against HiGHS, with unequal speeds and slots, experts without load, and empty slots; within a part in 10^8."""
+    random = np.random.default_rng(seed)
+    ranks, experts = int(random.integers(2, 9)), int(random.integers(3, 30))
+    slots_per_rank = random.integers(1, 8, ranks)
+    slots_per_rank[0] += experts
+    total = int(slots_per_rank.sum())
+    table = np.concatenate([np.arange(experts), random.integers(-1, experts, total - experts)])
+    random.shuffle(table)
+    topology = Topology(
+        ranks, 1, slots_per_rank.tolist(), random.uniform(0.5, 2.0, ranks).tolist() if seed % 2 else None
+    )
+    placement = Placement.from_physical_to_logical(table[None], num_experts=experts, topology=topology)
+    loads = random.pareto(1.0, (1, experts)) * (random.random((1, experts)) > 0.2)
+    weights = placement.replica_weights(loads)[0]
+    offsets, row = placement.slot_offsets().tolist(), placement.physical_to_logical()[0]
+    load = torch.where(row >= 0, torch.tensor(loads[0])[row.clamp(min=0).long()], 0.0) * weights
+    speeds = topology.speeds or [1.0] * ranks
+    largest = max(float(load[offsets[rank] : offsets[rank + 1]].sum()) / speeds[rank] for rank in range(ranks))
+    assert largest <= least_time(placement, loads[0], 0) * (1 + 1e-8) + 1e-12
+    for expert in range(experts):
+        assert float(weights[row == expert].sum()) == pytest.approx(1, abs=1e-9)
+
+
+def test_weighted_routing_serves_what_the_best_weights_say() -> None:
+    """The whole way: recorded counts, the plan for them, the best weights, and many tokens."""
+    placement = placement_of(32, 44, 4, layers=1)
+    loads = torch.rand(1, 32, dtype=torch.float64) ** 6
+    weights = placement.replica_weights(loads)
+    ids = torch.multinomial(loads[0], 200_000, replacement=True, generator=torch.Generator().manual_seed(7))[:, None]
+    counts = route(ids, RoutingTables(placement, weights=weights), want=("slot_counts", "rank_counts"))
+    assert counts.slot_counts is not None
+    row = placement.physical_to_logical()[0].long()
+    expected = (loads[0] / loads.sum() * 200_000)[row] * weights[0]
+    assert ((counts.slot_counts - expected).abs() <= 6 * expected.sqrt() + 1).all()
