@@ -6,7 +6,7 @@ finds the places of its ids from there.
 """
 
 # Arguments in capitals are known at compile time, as Triton's own are.
-# ruff: noqa: N803, N806
+# ruff: noqa: N803
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def _experts(ids, i, num_ids, row_stride, column_stride, valid_tokens, valid_poi
     """The rows of some ids, their experts, and whether they are experts of tokens that are not padding."""
     row = i // K
     is_there = i < num_ids
-    if IS_CONTIGUOUS:
+    if IS_CONTIGUOUS:  # noqa: SIM108
         at = ids + i
     else:
         at = ids + row.to(tl.int64) * row_stride + (i - row * K).to(tl.int64) * column_stride
@@ -211,7 +211,7 @@ def scan_kernel(rows, totals, num_blocks, NUM_BINS: tl.constexpr, HEIGHT: tl.con
 
 
 @triton.jit
-def _first_turn(table, expert, count, token_offset, seed, offset_pointer, seed_pointer):
+def _first_turn(expert, count, token_offset, seed, offset_pointer, seed_pointer):
     """The replica that the first id of each expert goes to."""
     token = tl.zeros_like(expert).to(tl.uint32) + _number(token_offset, offset_pointer)
     hashed = _hash(expert, token, _number(seed, seed_pointer))
@@ -268,7 +268,6 @@ def finish_kernel(
     seed,
     offset_pointer,
     seed_pointer,
-    E: tl.constexpr,
     P: tl.constexpr,
     R: tl.constexpr,
     HOMES: tl.constexpr,
@@ -299,7 +298,7 @@ def finish_kernel(
         expert = tl.where(is_used, expert, 0)
         _, count = _replicas(table, expert, is_used)
         number = tl.load(totals + expert, mask=is_used, other=0)
-        turn = _first_turn(table, expert, count, token_offset, seed, offset_pointer, seed_pointer)
+        turn = _first_turn(expert, count, token_offset, seed, offset_pointer, seed_pointer)
         least = tl.where(is_used, count, 1)
         has_more = (place - turn + least) % least < number % least
         counts = tl.where(is_used, number // least + has_more.to(tl.int32), 0)
@@ -345,6 +344,53 @@ def place_kernel(
         tl.store(order + place, i, mask=is_there)
 
 
+@triton.jit(do_not_specialize=["num_ids", "num_blocks"])
+def place_few_kernel(
+    slots,
+    rows,
+    bases,
+    table,
+    counts_out,
+    slot_offsets,
+    rank_counts,
+    rank_offsets,
+    load,
+    order,
+    positions,
+    num_ids,
+    num_blocks,
+    P: tl.constexpr,
+    R: tl.constexpr,
+    RANK_SLOTS: tl.constexpr,
+    BLOCKS: tl.constexpr,
+    WIDTH: tl.constexpr,
+    RANKS: tl.constexpr,
+    BLOCK: tl.constexpr,
+):
+    """As `place_kernel`, where blocks are so few that each sums up the counts of all itself; the first stores sums."""
+    block = tl.program_id(0)
+    of_block, bins = tl.arange(0, BLOCKS), tl.arange(0, WIDTH)
+    is_there = (of_block < num_blocks)[:, None] & (bins <= P)[None, :]
+    counts = tl.load(rows + of_block[:, None] * (P + 1) + bins[None, :], mask=is_there, other=0)
+    totals = tl.sum(counts, 0)
+    base = tl.sum(tl.where((of_block < block)[:, None], counts, 0), 0) + tl.cumsum(totals, 0) - totals
+    tl.store(bases + block * (P + 1) + bins, base, mask=bins <= P)
+    tl.debug_barrier()
+    i = block * BLOCK + tl.arange(0, BLOCK)
+    is_id = i < num_ids
+    slot = tl.load(slots + i, mask=is_id, other=-1)
+    key = tl.where(slot < 0, P, slot)
+    place = tl.load(bases + block * (P + 1) + key) + _earlier(key, BLOCK)
+    if positions is not None:
+        tl.store(positions + i, place, mask=is_id)
+    if order is not None:
+        tl.store(order + place, i, mask=is_id)
+    if block == 0:
+        _store_sums(
+            totals, table, counts_out, slot_offsets, rank_counts, rank_offsets, load, P, R, RANK_SLOTS, WIDTH, RANKS
+        )
+
+
 @triton.jit(do_not_specialize=["num_ids", "token_offset", "seed", "valid_tokens", "rank"])
 def take_turns_kernel(
     ids,
@@ -385,7 +431,7 @@ def take_turns_kernel(
     turn = tl.load(rows + block.to(tl.int64) * (E + 1) + key, mask=is_there, other=0)
     turn += _earlier(key, BLOCK)
     least = tl.where(count > 0, count, 1)
-    first = _first_turn(table, expert, count, token_offset, seed, offset_pointer, seed_pointer)
+    first = _first_turn(expert, count, token_offset, seed, offset_pointer, seed_pointer)
     slot = _in_turn(table, upper, count, first + turn, SLOTS)
     if slots is not None:
         tl.store(slots + i, slot, mask=is_there)
@@ -446,7 +492,7 @@ def whole_kernel(
     )
     upper, count = _replicas(table, expert, is_valid)
     if IS_EXACT:
-        first = _first_turn(table, expert, count, token_offset, seed, offset_pointer, seed_pointer)
+        first = _first_turn(expert, count, token_offset, seed, offset_pointer, seed_pointer)
         turn = first + _earlier(tl.where(is_valid, expert, E), BLOCK)
         slot = _in_turn(table, upper, count, turn, SLOTS)
     else:

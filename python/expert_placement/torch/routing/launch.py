@@ -24,8 +24,11 @@ if TYPE_CHECKING:
 MAX_BINS = 4096
 """So many experts, slots or ranks and one more fit a block of a kernel; beyond, `route` takes the plain operations."""
 
-FEW_BLOCKS = 16
+FEW_BLOCKS = 8
 """Up to so many blocks one block sums up their counts itself."""
+
+FEW_ROWS, MOST_COUNTS = 32, 1 << 14
+"""Up to so many blocks, of so many counts together, each block sums up those of all blocks before itself."""
 
 FEW_IDS = 256
 """Up to so many ids one block does everything that needs their order."""
@@ -59,8 +62,8 @@ def bins_of(number: int) -> Bins:
     return Bins(whole // 2, rest) if whole > 32 and rest < whole // 2 else Bins(whole, 0)
 
 
-def _power(number: int) -> int:
-    return max(32, 1 << (number - 1).bit_length()) if number > 0 else 32
+def _power(number: int, least: int = 32) -> int:
+    return max(least, 1 << max(number - 1, 0).bit_length())
 
 
 def _signed(number: int) -> int:
@@ -200,7 +203,7 @@ class _Call:
         numbers, pointers = self.numbers[:2], self.pointers[:2]
         arguments = (rows, totals, request.table, *out, request.load, num_blocks, *numbers, *pointers)
         constants = (
-            *sizes[:3],
+            *sizes[1:3],
             parts.homes,
             parts.rank_slots,
             request.is_exact,
@@ -216,7 +219,7 @@ class _Call:
         if num_blocks <= FEW_BLOCKS:
             self.finish(rows, totals, num_keys, out)
         else:
-            height, width = 128, 8
+            height, width = (128, 8) if num_blocks <= 128 else (256 if num_blocks <= 512 else 512, 4)
             self.launch("scan_kernel", -(-num_keys // width), (rows, totals, num_blocks), (num_keys, height, width), 8)
             self.finish(None, totals, num_keys, out)
 
@@ -348,12 +351,22 @@ def _with_sums(call: _Call) -> list[Tensor]:
         call.finish(None, totals, keys, sums)
         return call.picked(slots, local_slots, sums)
     slots = call.empty(*call.shape)
-    rows = call.empty(-(-call.num_ids // ORDERED), keys)
-    call.map(slots, local_slots, None, rows, Grain(ORDERED, 4, True))
-    call.sum_up(rows, keys, sums)
+    # Larger blocks where that keeps them few.
+    block = 2 * ORDERED if FEW_ROWS < call.num_ids / ORDERED <= 2 * FEW_ROWS else ORDERED
+    rows = call.empty(-(-call.num_ids // block), keys)
+    call.map(slots, local_slots, None, rows, Grain(block, 4, True))
     order, positions = call.empty_if(ask.ORDER, call.num_ids), call.empty_if(ask.POSITIONS, *call.shape)
-    arguments = (slots, rows, sums.slot_offsets, order, positions, call.num_ids)
-    call.launch("place_kernel", len(rows), arguments, (request.sizes.max_slots, ORDERED), 4)
+    blocks, (width, ranks) = _power(len(rows), 1), _widths(keys, request.sizes.num_ranks + 1)
+    if blocks <= FEW_ROWS and blocks * width <= MOST_COUNTS:
+        bases = torch.empty_like(rows)
+        arguments: tuple[object, ...] = (slots, rows, bases, request.table, *sums, request.load, order, positions)
+        sizes = (request.sizes.max_slots, request.sizes.num_ranks, parts_of(request.sizes).rank_slots)
+        constants = (*sizes, blocks, width, ranks, block)
+        call.launch("place_few_kernel", len(rows), (*arguments, call.num_ids, len(rows)), constants, 4)
+    else:
+        call.sum_up(rows, keys, sums)
+        arguments = (slots, rows, sums.slot_offsets, order, positions, call.num_ids)
+        call.launch("place_kernel", len(rows), arguments, (request.sizes.max_slots, block), 4)
     return call.picked(slots, local_slots, sums, order, positions)
 
 

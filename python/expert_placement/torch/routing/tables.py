@@ -32,7 +32,7 @@ class RoutingTables:
         layer: in 0..L for the tables of one layer; all of them without other word.
         rank: the rank whose slots are local, in 0..R, where `local_slots` will be asked for.
         device: where the tables are; the CPU without other word.
-        max_slots: slots that there is room for, P..=2**16 - 1: a later placement may have as many. P without other word.
+        max_slots: slots that there is room for, P..=2**16 - 1, which a later placement may have; P without other word.
         weights: how much of its expert each slot is to serve, `[L, P]`, in any unit; evenly without other word. What
             `Placement.replica_weights` gives makes the busiest rank as fast as can be.
 
