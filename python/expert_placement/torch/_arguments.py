@@ -1,4 +1,4 @@
-"""Ints and devices as arguments of everything in torch: what is taken, and how the rest is refused."""
+"""Ints, placements and devices as arguments of everything in torch: what is taken, and how the rest is refused."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import torch
 from torch import Tensor
 
+from expert_placement import Partition, Placement
 from expert_placement._text import digits, excerpt
 
 if TYPE_CHECKING:
@@ -40,6 +41,19 @@ def index_argument(parameter: str, value: object, end: int) -> int:
     if not 0 <= number < end:
         raise IndexError(f"{parameter}={digits(number)} is out of range, expected 0..{end}")
     return number
+
+
+def placement_argument(source: object) -> Placement:
+    """A placement; a partition is one of one layer.
+
+    Raises:
+        TypeError: something else.
+    """
+    if isinstance(source, Partition):
+        return Placement.from_partition(source)
+    if not isinstance(source, Placement):
+        raise TypeError(f"placement must be a Placement or a Partition, got `{type(source).__name__}`")
+    return source
 
 
 def torch_device(device: Device | None) -> torch.device | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -270,7 +271,7 @@ def _everything(
     order = sorted(range(ids), key=lambda place: (slots[place] == UNROUTED, slots[place]))
     answers["slot_counts"] = (counts, (tables.max_slots,))
     answers["slot_offsets"] = (begins, (tables.max_slots + 1,))
-    answers["rank_counts"] = ([end - begin for begin, end in zip(of_ranks, of_ranks[1:], strict=False)], (-1,))
+    answers["rank_counts"] = ([end - begin for begin, end in itertools.pairwise(of_ranks)], (-1,))
     answers["rank_offsets"] = (of_ranks, (-1,))
     answers["order"] = (order, (ids,))
     answers["positions"] = ([order.index(place) for place in range(ids)], shape)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -64,4 +65,4 @@ def parts(weights: Sequence[float], total: float) -> list[int]:
     for replica, weight in enumerate(weights):
         until += weight
         ends.append(everything if replica >= last else min(int(until / total * everything), everything))
-    return [end - begin for begin, end in zip(ends, ends[1:], strict=False)]
+    return [end - begin for begin, end in itertools.pairwise(ends)]

@@ -6,16 +6,24 @@ from typing import TYPE_CHECKING, Any, SupportsIndex, TypeAlias
 
 import torch
 
-from expert_placement import Partition, Placement, _core
+from expert_placement import _core
 from expert_placement._loads import float_bits
 from expert_placement._text import digits
-from expert_placement.torch._arguments import Device, index_argument, int_argument, made_on, torch_device
+from expert_placement.torch._arguments import (
+    Device,
+    index_argument,
+    int_argument,
+    made_on,
+    placement_argument,
+    torch_device,
+)
 from expert_placement.torch.routing.layout import width_of
 from expert_placement.torch.routing.request import Sizes
 
 if TYPE_CHECKING:
     from typing_extensions import Self
 
+    from expert_placement import Partition, Placement
     from expert_placement._loads import LoadsLike
 
     Source: TypeAlias = Placement | Partition
@@ -68,7 +76,7 @@ class RoutingTables:
         max_slots: SupportsIndex | None = None,
         weights: LoadsLike | None = None,
     ) -> None:
-        self._make(_placement(placement), layer, rank, None, device, max_slots, weights)
+        self._make(placement_argument(placement), layer, rank, None, device, max_slots, weights)
 
     @classmethod
     def for_sender(
@@ -97,7 +105,7 @@ class RoutingTables:
             ValueError, IndexError, TypeError: as for the class.
         """
         tables = cls.__new__(cls)
-        made = _placement(placement)
+        made = placement_argument(placement)
         sender = index_argument("rank", rank, made.num_ranks)
         tables._make(made, layer, sender, sender, device, max_slots, None)
         return tables
@@ -151,7 +159,7 @@ class RoutingTables:
             TypeError: an argument of another type.
             RuntimeError: during the capture of a CUDA graph, which would keep what is copied now.
         """
-        made = _placement(placement)
+        made = placement_argument(placement)
         layers = self._layers if layer is None else range(*self._place_and_next(layer))
         if made.num_layers <= self._layers[-1] or (len(self._layers) > 1 and made.num_layers != len(self._layers)):
             expected = f"{len(self._layers)}" if len(self._layers) > 1 else f"more than {self._layers[-1]}"
@@ -261,11 +269,3 @@ class RoutingTables:
         for name, value in state.items():
             setattr(self, name, value)
         self._rows = list(self.data)
-
-
-def _placement(source: object) -> Placement:
-    if isinstance(source, Partition):
-        return Placement.from_partition(source)
-    if not isinstance(source, Placement):
-        raise TypeError(f"placement must be a Placement or a Partition, got `{type(source).__name__}`")
-    return source

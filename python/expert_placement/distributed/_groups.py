@@ -1,0 +1,187 @@
+"""Process groups: who is in them, where their messages live, and small messages with an end to the waiting."""
+
+from __future__ import annotations
+
+import math
+import time
+from datetime import timedelta
+from typing import TYPE_CHECKING
+
+import torch
+import torch.distributed as dist
+
+from expert_placement._text import excerpt
+
+if TYPE_CHECKING:
+    from typing import TypeAlias
+
+    Group: TypeAlias = dist.ProcessGroup | None
+
+MOST_SECONDS = 86_400.0
+_SOON_SECONDS = 0.005
+
+
+def seconds_argument(name: str, value: object) -> float:
+    """A time of waiting.
+
+    Raises:
+        ValueError: one that is out of 0..=86400 seconds, or 0.
+        TypeError: no number.
+    """
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        raise TypeError(f"{name} must be a number of seconds, got `{type(value).__name__}`")
+    if not (math.isfinite(value) and 0 < value <= MOST_SECONDS):
+        raise ValueError(f"{name}={value} is out of range, expected more than 0 and at most {MOST_SECONDS:.0f} seconds")
+    return float(value)
+
+
+class Deadline:
+    """A point in time until which is waited.
+
+    Args:
+        seconds: from now on.
+    """
+
+    __slots__ = ("_end", "seconds")
+
+    def __init__(self, seconds: float) -> None:
+        self.seconds = seconds
+        self._end = time.monotonic() + seconds
+
+    def left(self) -> timedelta:
+        """What is left of it, at least a millisecond: no time at all would mean to torch to wait for ever."""
+        return timedelta(seconds=max(self._end - time.monotonic(), 0.001))
+
+
+class Members:
+    """A process group as one of its ranks sees it.
+
+    Args:
+        group: a group that this process belongs to; torch's default group without other word.
+
+    Raises:
+        ValueError: no process group, or one that this process does not belong to.
+        TypeError: something that is no group.
+    """
+
+    __slots__ = ("device", "group", "rank", "size")
+
+    def __init__(self, group: Group = None) -> None:
+        if not (dist.is_available() and dist.is_initialized()):
+            raise ValueError("group: there is no process group, expected torch.distributed.init_process_group before")
+        if group is not None and not isinstance(group, dist.ProcessGroup):
+            if isinstance(group, int):
+                # What `torch.distributed.new_group` gives a process that is not in the group.
+                raise ValueError("group: this process does not belong to it, expected a group that it is in")
+            raise TypeError(f"group must be a torch.distributed.ProcessGroup, got `{type(group).__name__}`")
+        self.group = group
+        self.rank = dist.get_rank(group)
+        if self.rank < 0:
+            raise ValueError("group: this process does not belong to it, expected a group that it is in")
+        self.size = dist.get_world_size(group)
+        self.device = _message_device(group)
+
+    def global_rank(self, rank: int) -> int:
+        """The rank in torch's default group."""
+        return rank if self.group is None else dist.get_global_rank(self.group, rank)
+
+    def exchange(self, message: bytes, deadline: Deadline) -> list[bytes]:
+        """Every rank's message, in one all-gather; all ranks give equally many bytes."""
+        mine = torch.frombuffer(bytearray(message), dtype=torch.uint8).to(self.device)
+        gathered = [torch.empty_like(mine) for _ in range(self.size)]
+        waited_for(dist.all_gather(gathered, mine, group=self.group, async_op=True), deadline, self.device)
+        rows: list[list[int]] = torch.stack(gathered).tolist()
+        return [bytes(row) for row in rows]
+
+    def sum(self, values: torch.Tensor, deadline: Deadline) -> torch.Tensor:
+        """The sum of every rank's int64 values, on the device of this rank's."""
+        summed = values.to(self.device, copy=True).contiguous()
+        waited_for(
+            dist.all_reduce(summed, op=dist.ReduceOp.SUM, group=self.group, async_op=True), deadline, self.device
+        )
+        return summed.to(values.device)
+
+    def largest(self, value: int, deadline: Deadline) -> int:
+        """The largest of every rank's int64."""
+        largest = torch.tensor([value], dtype=torch.int64, device=self.device)
+        waited_for(
+            dist.all_reduce(largest, op=dist.ReduceOp.MAX, group=self.group, async_op=True), deadline, self.device
+        )
+        return int(largest.item())
+
+    def broadcast(self, values: torch.Tensor, source: int, deadline: Deadline) -> torch.Tensor:
+        """One rank's values; the others give a tensor of that shape and dtype, whose content does not matter."""
+        sent = values.to(self.device, copy=True).contiguous()
+        root = self.global_rank(source)
+        waited_for(dist.broadcast(sent, root, group=self.group, async_op=True), deadline, self.device)
+        return sent.to(values.device)
+
+
+def waited_for(work: dist.Work | None, deadline: Deadline, device: torch.device) -> None:
+    """Waits for an operation; a device is waited for as well, since the time is limited.
+
+    Args:
+        work: what was begun; None where there was nothing to do.
+        deadline: until when.
+        device: what it runs on.
+
+    Raises:
+        RuntimeError: it failed, or was not done in time.
+    """
+    if work is None:
+        return
+    if device.type != "cpu":
+        # To wait with a limit, torch looks for NCCL's answer once a millisecond: most are there long before.
+        soon = time.perf_counter() + _SOON_SECONDS
+        while not work.is_completed() and time.perf_counter() < soon:
+            pass
+    if not work.wait(deadline.left()):
+        raise RuntimeError(f"not done within {deadline.seconds:g} s")
+
+
+def reason_of(error: BaseException, most: int = 160) -> str:
+    """What an error says, on one line."""
+    text = " ".join(str(error).split())
+    return excerpt(text, most) if text else type(error).__name__
+
+
+def holds_words(ranks: tuple[int, ...]) -> str:
+    """The verb that goes with so many ranks."""
+    return "holds" if len(ranks) == 1 else "hold"
+
+
+def rank_words(ranks: tuple[int, ...]) -> str:
+    """Ascending ranks in words, runs of them as one."""
+    return f"rank{'' if len(ranks) == 1 else 's'} {number_words(ranks)}"
+
+
+def number_words(numbers: tuple[int, ...]) -> str:
+    """Ascending numbers, runs of them as one."""
+    runs: list[tuple[int, int]] = []
+    for number in numbers:
+        if runs and runs[-1][1] == number - 1:
+            runs[-1] = (runs[-1][0], number)
+        else:
+            runs.append((number, number))
+    return ", ".join(f"{first}" if first == last else f"{first}..={last}" for first, last in runs)
+
+
+def _message_device(group: Group) -> torch.device:
+    """Where the tensors of small messages must be: the CPU wherever the group can send from there."""
+    backends = dist.get_backend_config(group)
+    if "cpu:" in backends:
+        return torch.device("cpu")
+    kind = backends.partition(":")[0] or "cuda"
+    return torch.device(kind, torch.cuda.current_device()) if kind == "cuda" else torch.device(kind)
+
+
+def transfer_device(members: Members, weights: torch.device) -> torch.device:
+    """Where weights travel from: where they are if the group can send from there, else the CPU.
+
+    Gloo is said to serve CUDA, but not for what goes from one rank to another.
+    """
+    backends = dict(pair.split(":", 1) for pair in dist.get_backend_config(members.group).split(",") if ":" in pair)
+    direct = backends.get(weights.type)
+    if direct is not None and (weights.type == "cpu" or direct != "gloo"):
+        return weights
+    return members.device
