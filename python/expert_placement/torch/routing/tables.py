@@ -51,6 +51,7 @@ class RoutingTables:
         TypeError: an argument of another type.
 
     Example:
+        >>> from expert_placement import Partition
         >>> tables = RoutingTables(Partition(6, 2), rank=1)
         >>> tables
         <RoutingTables of 6 experts in 6 of 6 slots on 2 ranks, 1 x 28 int32 on cpu>
