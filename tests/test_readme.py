@@ -52,7 +52,7 @@ def test_examples_run_and_print_what_stands_below_them() -> None:
         else:
             p = names["p"]
             assert f"({p.is_uniform}, {p.min_redundant_experts})" in code  # type: ignore[attr-defined]
-    assert printed == 2
+    assert printed == 3
 
 
 def test_commands_print_what_stands_below_them(
