@@ -24,6 +24,7 @@ class _BuildInfo(TypedDict):
 
 __all__ = [
     "MAX_NUM_EXPERTS",
+    "MAX_ROUTED_IDS",
     "MAX_ROUTED_SLOTS",
     "POLICIES",
     "STRATEGIES",
@@ -52,6 +53,7 @@ STRATEGIES: Final[tuple[Literal["linear"], Literal["round_robin"], Literal["prop
 POLICIES: Final[tuple[Literal["balanced"], Literal["deepseek"]]]
 VERSION: Final[str]
 MAX_NUM_EXPERTS: Final[int]
+MAX_ROUTED_IDS: Final[int]
 MAX_ROUTED_SLOTS: Final[int]
 
 def build_info() -> _BuildInfo: ...

@@ -226,8 +226,9 @@ class Placement(_core.Placement):
         """The part of its expert's load that each slot should serve: float64[L, P], what weighted routing takes.
 
         With these parts the busiest rank of each layer is done as early as any split of the loads over the replicas
-        allows, within a part in 10^9; speeds count. The parts of an expert's slots add up to 1, and those of an expert
-        without load are equal. Where several splits are equally good, which one it is follows from the arguments alone.
+        allows, within a part in 10^9 for speeds within a factor of 10^4 of each other. The parts of an expert's slots
+        add up to 1, and those of an expert without load are equal. Where several splits are equally good, which one it
+        is follows from the arguments alone.
 
         Args:
             loads: as for `rank_loads`; windows are added up.

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import copy
 import json
+import os
 import pickle
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -106,13 +109,74 @@ def test_implementations_agree_where_one_block_does_not_do(implementation: str, 
     assert torch.equal(*loads)
 
 
+# By how many ids another number of kernels, or of blocks in each, begins.
+BLOCKS = (20, 260, 4160, 8320)
+KINDS = ("plain", "weighted", "sender")
+
+
+def tables_of(kind: str, placement: Placement, **options: Any) -> RoutingTables:
+    if kind == "sender":
+        return RoutingTables.for_sender(placement, 1, **options)
+    weights = torch.rand(2, placement.num_slots, dtype=torch.float64) if kind == "weighted" else None
+    return RoutingTables(placement, rank=1, weights=weights, **options)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("ids", BLOCKS)
+@pytest.mark.parametrize("implementation", ["rust", "triton"])
+def test_kinds_of_tables_options_and_strides_go_together(kind: str, ids: int, implementation: str) -> None:
+    """Every path of the kernels, each with weights, a sender, padding, numbers in tensors and ids that are apart."""
+    if implementation == "triton" and torch.cuda.is_available():
+        pytest.skip("the kernels are compiled here, and not interpreted")
+    tables = tables_of(kind, placement_of(10, 16, 4, 2), max_slots=17)
+    given = ids_of(ids // 4, 8, 10, torch.int64)
+    apart = torch.stack((given, given + 3), dim=2).transpose(0, 1)[:, :, 0].transpose(0, 1)[:, ::2]
+    assert not apart.is_contiguous()
+    wants = (OUTPUTS, ("slots", "local_slots"), ("rank_offsets",))
+    for exact in (False, True) if kind != "weighted" else (False,):
+        for want in wants:
+            loads = [torch.ones(17, dtype=torch.int32) for _ in range(2)]
+            numbers: dict[str, Any] = {"token_offset": torch.tensor(-5), "valid_tokens": torch.tensor(len(apart) - 2)}
+            options: dict[str, Any] = {"layer": 1, "want": want, "exact": exact, "seed": 2**40 + 3, **numbers}
+            routed = route(apart, tables, load=loads[0], implementation=implementation, **options)
+            stated = route(apart, tables, load=loads[1], implementation="torch", **options)
+            assert same(routed, stated) == []
+            assert torch.equal(*loads)
+
+
+@each_implementation
+def test_tokens_without_ids_have_nothing(implementation: str) -> None:
+    if implementation == "triton" and torch.cuda.is_available():
+        pytest.skip("the kernels are compiled here, and not interpreted")
+    tables = RoutingTables(placement_of(10, 16, 4), rank=1)
+    for shape in ((5, 0), (0, 4), (0, 0)):
+        for exact in (False, True):
+            ids = torch.empty(shape, dtype=torch.int32)
+            routed = route(ids, tables, layer=0, want=OUTPUTS, exact=exact, implementation=implementation)
+            assert routed.slots is not None
+            assert routed.slots.shape == shape
+            assert [int(field.sum()) for field in routed if field is not None] == [0] * len(OUTPUTS)
+
+
+@pytest.mark.cuda
+@needs_cuda
+@pytest.mark.parametrize("kind", KINDS)
+def test_kinds_of_tables_go_together_on_a_gpu(kind: str) -> None:
+    tables = tables_of(kind, placement_of(256, 288, 32, 4), device="cuda")
+    for tokens in (5, 300, 700, 3000):
+        ids = ids_of(tokens, 16, 256, torch.int64).cuda()[:, ::2]
+        for exact in (False, True) if kind != "weighted" else (False,):
+            options: dict[str, Any] = {"layer": 1, "want": OUTPUTS, "exact": exact, "valid_tokens": tokens - 1}
+            assert same(route(ids, tables, **options), route(ids, tables, implementation="torch", **options)) == []
+
+
 @pytest.mark.cuda
 @needs_cuda
 @pytest.mark.parametrize("exact", [False, True])
 def test_the_kernels_agree_with_plain_operations(exact: bool) -> None:
     """Sizes at which another grain, another number of kernels or another way to launch begins; one shape of tables."""
     tables = RoutingTables(placement_of(256, 288, 32, 4), rank=3, device="cuda")
-    for tokens in (1, 4, 32, 33, 128, 129, 256, 300, 512, 2048, 4096, 16384, 40000, 65536):
+    for tokens in (1, 4, 32, 33, 128, 129, 256, 300, 512, 513, 1024, 2048, 4096, 16384, 40000, 65536):
         for dtype in (torch.int32, torch.int64):
             ids = ids_of(tokens, 8, 256, dtype).cuda()
             for want in (OUTPUTS, ("slots",), ("slot_offsets", "rank_counts")):
@@ -183,7 +247,7 @@ def test_an_update_keeps_the_address() -> None:
     tables.update(second)
     assert tables.data.data_ptr() == address
     assert tables.row(1) is row
-    assert (tables.num_slots, tables.max_slots) == (20, 24)
+    assert tables.max_slots == 24
     ids = ids_of(50, 4, 16)
     for layer in range(2):
         made = route(ids, RoutingTables(second, max_slots=24, rank=0), layer=layer, want=OUTPUTS)
@@ -242,7 +306,11 @@ WRONG_TABLES: list[tuple[Any, type[Exception], str]] = [
     (lambda p: RoutingTables(p, device="nonsense"), ValueError, "device=`nonsense` cannot be used"),
     (lambda p: RoutingTables(p, weights=[[1.0] * 24]), ValueError, r"weights has shape \[1, 24\], expected \[2, 24\]"),
     (lambda p: RoutingTables(p, weights=[["a"] * 24] * 2), TypeError, "weights must be"),
-    (lambda p: RoutingTables(Partition(65536, 2)), ValueError, "num_experts=65536 is out of range, expected 0..=65535"),
+    (
+        lambda p: RoutingTables(Partition(65536, 2)),
+        ValueError,
+        "num_slots=65536, expected at most 65535 in routing tables",
+    ),
     (lambda p: RoutingTables.for_sender(p, -1), IndexError, "rank=-1 is out of range, expected 0..4"),
 ]
 
@@ -300,7 +368,11 @@ WRONG_CALLS: list[tuple[Any, dict[str, Any], type[Exception], str]] = [
         r"valid_tokens=5 is out of range, expected 0\.\.=4: there are no more tokens",
     ),
     (IDS, {"valid_tokens": -1}, ValueError, "valid_tokens=-1 is out of range"),
-    (IDS, {"want": "slots"}, TypeError, "want must be a sequence of names"),
+    (IDS, {"want": "slots"}, TypeError, "want must be a sequence of names, got `str`"),
+    (IDS, {"want": b"slots"}, TypeError, "want must be a sequence of names, got `bytes`"),
+    (IDS, {"want": None}, TypeError, "want must be a sequence of names: "),
+    (IDS, {"want": [["slots"]]}, TypeError, "want must be a sequence of names: "),
+    (IDS, {"seed": torch.tensor([3]).to_sparse()}, TypeError, "seed must be a dense tensor"),
     (IDS, {"want": ("slots", "slot")}, ValueError, "want=`slot` is unknown, expected some of `slots`"),
     (IDS, {"want": ("local_slots",)}, ValueError, "want=`local_slots` needs tables with a rank"),
     (IDS, {"exact": 1}, TypeError, "exact must be a bool, got `int`"),
@@ -319,6 +391,30 @@ def test_wrong_calls_are_refused(ids: Any, options: dict[str, Any], error: type[
     tables = RoutingTables(placement_of(16, 24, 4))
     with pytest.raises(error, match=text):
         route(ids, tables, **{"layer": 0, **options})
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="the kernels are compiled here, and not interpreted")
+def test_tables_too_large_for_the_kernels_are_for_plain_operations() -> None:
+    tables = RoutingTables(Partition(5000, 2))
+    with pytest.raises(
+        ValueError, match=r"num_experts=5000 is out of range for implementation=`triton`, expected 0\.\.4096"
+    ):
+        route(IDS, tables, implementation="triton")
+    assert torch.equal(slots(IDS, tables), torch.where(IDS < 0, -1, IDS))
+
+
+def test_the_kernels_are_refused_on_the_cpu_unless_they_are_interpreted() -> None:
+    code = (
+        "import torch\nfrom expert_placement import Partition\n"
+        "from expert_placement.torch import RoutingTables, route\n"
+        "try: route(torch.zeros(1, 1, dtype=torch.int32), RoutingTables(Partition(2, 1)), implementation='triton')\n"
+        "except ValueError as error: print(error)"
+    )
+    environment = {name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"}
+    ran = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
+    assert ran.stdout.startswith("implementation=`triton` is for CUDA, and topk_ids is on cpu; with the environment"), (
+        ran
+    )
 
 
 def test_tables_that_are_none_are_refused() -> None:
@@ -346,6 +442,8 @@ def test_numbers_in_tensors_are_as_good_as_ints(implementation: str) -> None:
         for offset, seed, valid in ((5, 3, 4), (-1, -2, 9), (0, 0, 0), (7, 1, 100), (7, 1, -3)):
             given = [torch.tensor(number, dtype=dtype) for number in (offset, seed, valid)]
             options: dict[str, Any] = {"layer": 0, "want": ("slots", "slot_counts"), "implementation": implementation}
+            # A number is one in whatever shape.
+            given[1] = given[1].reshape(1, 1, 1)
             names = ("token_offset", "seed", "valid_tokens")
             numbers: dict[str, Any] = dict(zip(names, given, strict=True))
             ints: dict[str, Any] = dict(zip(names, (offset % 2**32, seed % 2**32, min(max(valid, 0), 9)), strict=True))
@@ -356,7 +454,8 @@ def test_numbers_in_tensors_are_as_good_as_ints(implementation: str) -> None:
 
 
 def request_of(tables: RoutingTables, ids: torch.Tensor, **options: Any) -> Request:
-    plain = Request(ids, tables.row(0), tables.sizes, 0, 0, len(ids), tables.rank or 0, False, 255, None)
+    numbers = (0, 0, len(ids))
+    plain = Request(ids, tables.row(0), tables.sizes, tables.parts, *numbers, tables.rank or 0, False, 255, None)
     return plain._replace(**options)
 
 
@@ -374,6 +473,50 @@ def test_the_operator_keeps_the_rules_of_operators(options: dict[str, Any]) -> N
     tables = RoutingTables(placement_of(16, 24, 4), rank=1)
     arguments = operators.taken_apart(request_of(tables, ids_of(6, 2, 16), **options))
     assert set(torch.library.opcheck(operators.operator, arguments).values()) == {"SUCCESS"}
+
+
+@pytest.mark.parametrize("implementation", ["torch", "rust"])
+def test_each_implementation_compiles_whole(implementation: str) -> None:
+    tables, ids = RoutingTables(placement_of(16, 24, 4), rank=1), ids_of(6, 2, 16)
+
+    def step(ids: torch.Tensor) -> Routed:
+        return route(ids, tables, layer=0, want=OUTPUTS, implementation=implementation)
+
+    assert same(torch.compile(step, fullgraph=True, backend="aot_eager")(ids), step(ids)) == []
+
+
+def test_layers_do_not_compile_one_by_one() -> None:
+    """Modules of all layers share one function: what is compiled must not depend on the layer's number."""
+    tables, ids = RoutingTables(Placement.from_partition(Partition(16, 4), 20)), ids_of(6, 2, 16)
+    compiled = torch.compile(lambda ids, layer: route(ids, tables, layer=layer).slots, fullgraph=True, backend="eager")
+    for layer in range(20):
+        assert is_equal(compiled(ids, layer), slots(ids, tables, layer))
+
+
+@pytest.mark.filterwarnings("ignore:`torch.jit.trace", "ignore::torch.jit.TracerWarning")
+def test_traces_hold_the_operator_and_not_its_answer() -> None:
+    tables, ids = RoutingTables(placement_of(16, 24, 4), layer=0), ids_of(6, 2, 16)
+    traced: Any = torch.jit.trace(lambda ids: slots(ids, tables), (ids,), check_trace=False)  # type: ignore[no-untyped-call]
+    assert torch.equal(traced(ids.flip(0)), slots(ids.flip(0), tables))
+
+
+def test_tables_made_in_inference_mode_are_updated_outside() -> None:
+    with torch.inference_mode():
+        tables = RoutingTables(placement_of(16, 24, 4))
+    second = rebalance(torch.rand(2, 16), 24, Topology(4))
+    tables.update(second)
+    with torch.inference_mode():
+        tables.update(second)
+        assert torch.equal(slots(IDS, tables, 1), slots(IDS, RoutingTables(second), 1))
+
+
+def test_attributes_of_subclasses_go_with_copies() -> None:
+    class Named(RoutingTables):
+        name = "none"
+
+    tables = Named(placement_of(16, 24, 4))
+    tables.name = "mine"
+    assert copy.deepcopy(tables).name == copy.copy(tables).name == "mine"
 
 
 @pytest.mark.parametrize("backend", ["eager", "aot_eager", "inductor"])
@@ -521,6 +664,17 @@ def test_no_split_makes_the_busiest_rank_faster(seed: int) -> None:
     assert largest <= least_time(placement, loads[0], 0) * (1 + 1e-8) + 1e-12
     for expert in range(experts):
         assert float(weights[row == expert].sum()) == pytest.approx(1, abs=1e-9)
+
+
+def test_leftovers_of_slow_ranks_and_tiny_loads_are_placed_well() -> None:
+    """Numbers so far apart that float64 leaves some load without room: it goes where it delays least."""
+    topology = Topology(2, slots_per_rank=[2, 2], speeds=[1e6, 1e-6])
+    placement = Placement.from_physical_to_logical([[0, 2, 1, 2]], num_experts=3, topology=topology)
+    weights = placement.replica_weights([[1e12, 1.0, 0.09]])[0]
+    assert float(weights[2] + weights[3] * 0.09) == pytest.approx(1.0, rel=1e-9)
+    alike = Placement.from_physical_to_logical([[0, 0]], num_experts=1, topology=Topology(2, speeds=[1.0, 3.0]))
+    assert alike.replica_weights([[1e-320]])[0].tolist() == pytest.approx([0.25, 0.75], abs=1e-3)
+    assert alike.replica_weights([[1e300]])[0].tolist() == pytest.approx([0.25, 0.75], abs=1e-12)
 
 
 def test_weighted_routing_serves_what_the_best_weights_say() -> None:

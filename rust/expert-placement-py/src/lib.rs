@@ -77,6 +77,10 @@ mod _core {
     #[pymodule_export]
     const MAX_ROUTED_SLOTS: u32 = expert_placement::limits::NUM_ROUTED_SLOTS.max();
 
+    /// The most ids that are routed at once.
+    #[pymodule_export]
+    const MAX_ROUTED_IDS: u32 = expert_placement::limits::NUM_ROUTED_IDS.max();
+
     /// E + n: how many experts are divided where n redundant ones are added to a model's own.
     #[pyfunction]
     fn with_redundant_experts(num_experts: u32, num_redundant_experts: &Bound<'_, PyAny>) -> PyResult<u32> {

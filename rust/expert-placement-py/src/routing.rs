@@ -24,7 +24,7 @@ pub(crate) fn _routing_shape(sizes: Sizes) -> PyResult<(usize, [usize; 6])> {
     Ok((shape.len(), shape.starts()))
 }
 
-/// The tables of layers of a placement, of which the first and their number are given, one after the other; weights are the bits of float64, `[L, P]`.
+/// The tables of layers of a placement, whose first and number are given, one after the other; weights are the bits of float64, `[L, P]`.
 #[pyfunction]
 pub(crate) fn _routing_tables<'py>(
     py: Python<'py>,
@@ -171,8 +171,7 @@ pub(crate) fn _route<'py>(
         return Err(pyo3::exceptions::PyTypeError::new_err("table must have dtype int32"));
     };
     let router = Router::new(shape, &table).map_err(to_py_err)?;
-    let mut batch = Batch::new(top_k);
-    (batch.token_offset, batch.seed, batch.valid_tokens) = (token_offset, seed, Some(valid_tokens));
+    let batch = Batch::new(top_k).with_token_offset(token_offset).with_seed(seed).with_valid_tokens(valid_tokens);
     let asked = Asked { ids: &ids, batch, rank, is_exact, wanted };
     let mut answers = Answers::new(&shape, ids.len(), wanted)?;
     tensor::working(py, ids.len(), || answers.fill(&router, &asked)).map_err(to_py_err)?;

@@ -316,7 +316,13 @@ pub const fn with_redundant_experts(num_experts: u32, num_redundant_experts: u32
 }
 
 pub(crate) fn expect_length(out: &[i32], expected: u64) -> Result<(), Error> {
-    if u64::try_from(out.len()) == Ok(expected) { Ok(()) } else { Err(Error::wrong_length("out", out.len(), expected)) }
+    expect_length_of("out", out, expected)
+}
+
+/// Refuses a slice of another length, by the name that it has.
+pub(crate) fn expect_length_of<T>(parameter: &'static str, slice: &[T], expected: u64) -> Result<(), Error> {
+    let length = slice.len();
+    if u64::try_from(length) == Ok(expected) { Ok(()) } else { Err(Error::wrong_length(parameter, length, expected)) }
 }
 
 /// Writes 0, 1, 2, ...

@@ -122,8 +122,8 @@ impl fmt::Display for Refusal {
             ),
             Self::NoWeight { layer, expert } => write!(
                 f,
-                "weights of expert {expert} in layer {layer} add up to no number above 0, so that none of its replicas \
-                 can be chosen"
+                "weights of expert {expert} in layer {layer} add up to no finite number above 0, so that none of its \
+                 replicas can be chosen"
             ),
             Self::NotDivisible { parameter, value, by, divisor } => write!(
                 f,

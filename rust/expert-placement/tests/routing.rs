@@ -52,9 +52,7 @@ fn table(placement: &Placement, sender: Option<u32>, weights: Option<&[f64]>) ->
 }
 
 fn batch(top_k: usize, token_offset: u64, seed: u64) -> Batch {
-    let mut batch = Batch::new(top_k);
-    (batch.token_offset, batch.seed) = (token_offset, seed);
-    batch
+    Batch::new(top_k).with_token_offset(token_offset).with_seed(seed)
 }
 
 proptest! {
@@ -184,6 +182,17 @@ fn message<T: core::fmt::Debug>(answer: Result<T, Error>) -> String {
 }
 
 #[test]
+fn tokens_without_ids_are_as_many_as_anyone_says() {
+    let placement = two_ranks();
+    let (shape, table) = table(&placement, None, None);
+    let router = Router::new(shape, &table).unwrap();
+    for valid in [0, 5] {
+        router.route::<i32>(&[], &Batch::new(0).with_valid_tokens(valid), &mut []).unwrap();
+        router.route_evenly::<i64>(&[], &Batch::new(0).with_valid_tokens(valid), &mut []).unwrap();
+    }
+}
+
+#[test]
 fn senders_have_the_nearest_replicas_alone() {
     let topology = Topology::new(4, 2).unwrap();
     // Expert 0 is on ranks 0 and 3, expert 1 on ranks 1 and 2, expert 2 on rank 3.
@@ -216,19 +225,18 @@ fn wrong_arguments_are_refused() {
     let mut slots = [0; 4];
     let ids = [0_i32, 1, 2, 0];
     assert_eq!(message(router.route(&ids, &Batch::new(3), &mut slots)), "topk_ids has length 4, expected 3");
-    assert_eq!(message(router.route(&ids, &Batch::new(2), &mut slots[..3])), "out has length 3, expected 4");
-    let mut asked = Batch::new(2);
-    asked.valid_tokens = Some(3);
+    assert_eq!(message(router.route(&ids, &Batch::new(2), &mut slots[..3])), "slots has length 3, expected 4");
+    let asked = Batch::new(2).with_valid_tokens(3);
     let text = "valid_tokens=3 is out of range, expected 0..=2: there are no more tokens";
     assert_eq!(message(router.route(&ids, &asked, &mut slots)), text);
     assert!(router.localise(2, &ids, &mut slots).unwrap_err().is_no_such_id());
     assert_eq!(
         message(Router::sum_up(&[1, -1], &mut [0; 3])),
-        "topk_ids.numel()=-1 is out of range, expected 0..=1073741824"
+        "counts[1]=-1 is out of range, expected 0..=1073741823: no more ids are routed at once"
     );
     assert_eq!(
         message(Router::new(shape, &table[1..])),
-        format!("out has length {}, expected {}", shape.len() - 1, shape.len())
+        format!("table has length {}, expected {}", shape.len() - 1, shape.len())
     );
     let text = "num_ranks=0 is out of range, expected 1..=65535";
     assert_eq!(message(RoutingShape::new(1, 1, 0, false)), text);
@@ -246,12 +254,13 @@ fn wrong_arguments_are_refused() {
     let other = RoutingShape::new(4, 4, 2, false).unwrap();
     assert!(write(0, &other, None, None).contains("num_experts"));
     let weighted = RoutingShape::new(3, 4, 2, true).unwrap();
-    assert_eq!(write(0, &weighted, None, None), "a shape for weights needs weights");
-    assert_eq!(write(0, &shape, None, Some(&[1.0; 4])), "weights needs a shape for weights");
+    assert_eq!(write(0, &weighted, None, None), "a weighted shape needs weights");
+    assert_eq!(write(0, &shape, None, Some(&[1.0; 4])), "weights needs a weighted shape");
     assert_eq!(write(0, &weighted, Some(0), Some(&[1.0; 4])), "weights can not be had together with sender");
     assert_eq!(write(0, &weighted, None, Some(&[1.0; 3])), "weights has length 3, expected 4");
     let text = "weights[0, 1]=-1 is out of range, expected a finite number of at least 0";
     assert_eq!(write(0, &weighted, None, Some(&[1.0, -1.0, 1.0, 1.0])), text);
-    let text = "weights of expert 1 in layer 0 add up to no number above 0, so that none of its replicas can be chosen";
+    let text =
+        "weights of expert 1 in layer 0 add up to no finite number above 0, so that none of its replicas can be chosen";
     assert_eq!(write(0, &weighted, None, Some(&[1.0, 0.0, 1.0, 1.0])), text);
 }

@@ -61,7 +61,7 @@ def turns_are_even_within_one(rt: RoutingView, e: Any) -> Any:
 
 @ROUTING.register(requires=lambda rt, e: not rt.is_exact)
 def replicas_serve_their_parts(rt: RoutingView, e: Any) -> Any:
-    """Of many tokens each replica serves its part within six standard deviations and one, whichever tokens they are."""
+    """Of every other of many tokens each replica serves its part, within six standard deviations and one."""
     return rt.is_spread(e)
 
 
@@ -155,7 +155,7 @@ def room_for_more_slots_changes_nothing(rt: RoutingView) -> Any:
 
 @ROUTING.register(needs=UPDATE)
 def updates_equal_tables_made_anew(rt: RoutingView) -> Any:
-    """Tables that held another placement, updated in place, give what tables made for this one give."""
+    """Tables that held another, larger placement, updated in place, give what tables made for this one give."""
     return rt.updates_like_made()
 
 

@@ -40,7 +40,10 @@ def buckets_of(weights: Sequence[float]) -> list[tuple[int, int]]:
     """
     if not all(0 <= weight < float("inf") for weight in weights):
         raise ValueError(f"weights={list(weights)}, expected finite numbers of at least 0")
-    total = sum(weights)
+    total = 0.0
+    # One after the other: newer Pythons make up for what `sum` loses.
+    for weight in weights:
+        total += weight
     if not 0 < total < float("inf"):
         raise ValueError(f"weights={list(weights)} add up to {total}, expected a finite number above 0")
     own = parts(weights, total)

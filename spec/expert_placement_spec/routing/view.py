@@ -337,21 +337,29 @@ class RoutingView(View):
         is_same = all(np.array_equal(as_array(field(one, "slots")), self.slot.array) for one in others)
         return is_same and self.is_same(self.route(self.tables(rank=0), FIELDS), self.answer)
 
-    @cached_property
-    def renamed(self) -> list[int]:
-        """A row in which every expert stands where the one before it stood."""
-        return [entry if entry == EMPTY else (entry + 1) % self.case.num_experts for entry in self.case.row]
+    def _with_one_more(self, row: list[int]) -> Placement:
+        """A placement of one slot more: a row with an empty slot behind it, on the last rank."""
+        slots = [end - begin for begin, end in pairwise(self.case.placement().offsets)]
+        topology = replace(self.case.topology, slots_per_rank=[*slots[:-1], slots[-1] + 1])
+        return Placement([[*row, EMPTY]], self.case.num_experts, topology)
 
     def updates_like_made(self) -> bool:
-        """Whether tables that held another placement route like those made for this one."""
-        tables = self.names.RoutingTables(self.placement_of(self.renamed), rank=0, **self._own_weights)
+        """Whether tables that held another, larger placement route like those made for this one, with as much room.
+
+        In the other one every expert stands where the one before it stood.
+        """
+        renamed = [entry if entry == EMPTY else (entry + 1) % self.case.num_experts for entry in self.case.row]
+        # Experts are renamed with all of their slots, so that none of them is without weight.
+        wider = {} if self.case.weights is None else {"weights": np.array([[*self.case.weights, 1.0]])}
+        tables = self.names.RoutingTables(self._made_of(self._with_one_more(renamed)), rank=0, **wider)
         self.route(tables)
         tables.update(self.made, **self._own_weights)
-        return self.is_same(self.route(tables, FIELDS), self.answer)
+        anew = self.tables(rank=0, max_slots=self.num_slots + 1)
+        return self.is_same(self.route(tables, FIELDS), self.route(anew, FIELDS))
 
     @property
     def _own_weights(self) -> dict[str, Any]:
-        """The weights of the case, which do for the renamed row too: experts are renamed with all of their slots."""
+        """The weights of the case."""
         return {} if self.case.weights is None else self._weights
 
     def room_changes_nothing(self) -> bool:
@@ -502,18 +510,19 @@ class RoutingView(View):
         """Whether placements that do not fit are errors that leave the tables, and one too large names its size."""
         tables = self.tables(rank=0)
         topology = self.case.topology
-        offsets = self.case.placement().offsets
-        slots = [end - begin for begin, end in pairwise(offsets)]
-        larger = replace(topology, slots_per_rank=[*slots[:-1], slots[-1] + 1])
-        more = Placement([[*self.case.row, EMPTY]], self.case.num_experts, larger)
+        slots = [end - begin for begin, end in pairwise(self.case.placement().offsets)]
+        more = self._with_one_more(self.case.row)
+        two_layers = Placement([self.case.row, self.case.row], self.case.num_experts, topology)
         room = self.num_slots + 1
         one_more = replace(topology, num_ranks=self.num_ranks + 1, slots_per_rank=[*slots, 0], speeds=None, active=None)
         other_ranks = Placement([self.case.row], self.case.num_experts, replace(one_more, num_nodes=1))
         weights = {} if self.case.weights is None else {"weights": np.ones((1, room))}
         own = {} if self.case.weights is None else {"weights": np.ones((1, self.num_slots))}
+        both = {} if self.case.weights is None else {"weights": np.ones((2, self.num_slots))}
         calls = [
             partial(tables.update, self._made_of(more), **weights),
             partial(tables.update, self._made_of(other_ranks), **own),
+            partial(tables.update, self._made_of(two_layers), **both),
             partial(tables.update, self.made, **({"weights": np.ones((1, self.num_slots))} if not own else {})),
         ]
         if not all(refuses(ValueError, call) for call in calls) or not self.is_same(

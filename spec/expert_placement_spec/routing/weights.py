@@ -11,6 +11,10 @@ if TYPE_CHECKING:
     from expert_placement_spec.placement.topology import Topology
 
 
+NEGLIGIBLE = 1e-14
+"""What rounding leaves of a load, or of a rank's room, as a part of it."""
+
+
 def least_largest_time(row: Sequence[int], load: Sequence[float], offsets: Sequence[int], topology: Topology) -> float:
     """The least time of the busiest rank, whatever parts of its expert each replica serves.
 
@@ -45,9 +49,9 @@ def replica_weights(
     time = least_largest_time(row, load, offsets, topology)
     room = [time * topology.speed(rank) for rank in range(len(offsets) - 1)]
     served = [dict.fromkeys(sorted(own), 0.0) for own in hosts]
-    none = sum(load) * 1e-13
+    capacity = list(room)
     for expert, rest in enumerate(load):
-        while rest > none and (way := _way(expert, served, room, none)) is not None:
+        while rest > load[expert] * NEGLIGIBLE and (way := _way(expert, served, room, capacity, load)) is not None:
             amount = min(rest, room[way[-1][1]], *(served[of][rank] for of, rank in _backwards(way)))
             rest -= amount
             room[way[-1][1]] -= amount
@@ -55,6 +59,12 @@ def replica_weights(
                 served[of][rank] += amount
             for of, rank in _backwards(way):
                 served[of][rank] -= amount
+        if rest > 0:
+            # What rounding has left without room: where it takes least.
+            times = {rank: (capacity[rank] - room[rank] + rest) / topology.speed(rank) for rank in served[expert]}
+            rank = min(times, key=lambda one: (times[one], one))
+            served[expert][rank] += rest
+            room[rank] -= rest
     return [_part(entry, slot, row, served, offsets) for slot, entry in enumerate(row)]
 
 
@@ -62,16 +72,18 @@ Way = list[tuple[int, int]]
 """Experts and the rank that each of them is served more by; what it takes there is taken from the next expert."""
 
 
-def _way(expert: int, served: list[dict[int, float]], room: list[float], none: float) -> Way | None:
+def _way(
+    expert: int, served: list[dict[int, float]], room: list[float], capacity: list[float], load: Sequence[float]
+) -> Way | None:
     """A shortest way from an expert to a rank with room."""
     ways: list[Way] = [[(expert, rank)] for rank in served[expert]]
     seen = set(served[expert])
     for way in ways:
         rank = way[-1][1]
-        if room[rank] > none:
+        if room[rank] > capacity[rank] * NEGLIGIBLE:
             return way
         for other, own in enumerate(served):
-            if own.get(rank, 0.0) > none:
+            if own.get(rank, 0.0) > load[other] * NEGLIGIBLE:
                 for beyond in own:
                     if beyond not in seen:
                         seen.add(beyond)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, NamedTuple, SupportsIndex
 import torch
 from torch import Tensor
 
+from expert_placement import _core
 from expert_placement._text import digits, excerpt
 from expert_placement.torch._arguments import int_argument
 from expert_placement.torch.routing import operators, reference, rust
@@ -75,21 +76,26 @@ def route(
         layer: the layer, which the tables have. Not needed where they have but one.
         token_offset: the number of the first token, the others being numbered on from it, in 0..2**63: for tokens that
             several ranks see the same on all of them. Its value modulo 2**32 counts. An int, or an int32 or int64
-            tensor of one element on the device, whose value may change between replays of a CUDA graph.
-        seed: another seed is another choice; likewise.
-        valid_tokens: how many tokens are not padding, in 0..=T, or such a tensor: all from there on are -1, and are
-            not counted.
-        load: int32 or int64 `[P]`, P the capacity of the tables, contiguous and on the device: what each slot serves
-            is added to it in place.
-        want: the fields of `Routed` that are wanted; what is not costs nothing.
+            tensor of one element on the device, whose value may change between replays of a CUDA graph, and of which
+            negative numbers are taken modulo 2**32, too.
+        seed: another seed is another choice; likewise. With the same seed a token's number has the same choice in every
+            call: where numbers begin at 0 in every step and layer, give a counter of these, so that the luck of a few
+            tokens is not the same each time.
+        valid_tokens: how many tokens are not padding, in 0..=T, or such a tensor, of any value: tokens of that number
+            on are -1, and are not counted.
+        load: int32 or int64 `[P]`, P the capacity of the tables, contiguous, on the device and no memory of the ids:
+            what each slot serves is added to it in place. On CUDA several streams may add to the same one.
+        want: the fields of `Routed` that are wanted; what is not costs nothing. On CUDA the order of many ids takes
+            memory for P + 1 int32 for every 128 of them beside the answers, as long as the call runs.
         exact: use the replicas of each expert equally often in this batch, or some once more: its ids go to its
             replicas in turn, in the order of the batch. The same on all ranks that see the same batch.
-        implementation: `"rust"` (on the CPU, and the default there), `"triton"` (on CUDA, and the default there) or
-            `"torch"`, plain operations on any device. All give the same answer.
+        implementation: `"rust"` (on the CPU, and the default there), `"triton"` (on CUDA, and the default there for
+            tables of fewer than 4096 experts, slots and ranks; its kernels are compiled when they are first needed, in
+            about a second each) or `"torch"`, plain operations on any device. All give the same answer.
 
     Raises:
-        ValueError: a wrong shape or device, a number out of range, an unknown field or implementation, local slots of
-            tables without a rank, or `exact` with weighted tables.
+        ValueError: a wrong shape or device, a number out of range, an unknown field or implementation, or one that is
+            not for the device or the tables, local slots of tables without a rank, or `exact` with weighted tables.
         IndexError: a layer that the tables do not have.
         TypeError: another dtype, or an argument of another type.
 
@@ -107,6 +113,7 @@ def route(
         topk_ids,
         table,
         tables.sizes,
+        tables.parts,
         token_offset if token_offset is _ZERO else _number("token_offset", token_offset, table),
         seed if seed is _ZERO else _number("seed", seed, table),
         topk_ids.shape[0] if valid_tokens is None else _valid_tokens(valid_tokens, topk_ids, table),
@@ -117,7 +124,7 @@ def route(
     )
     if wanted & LOCAL_SLOTS and tables.rank is None:
         raise ValueError("want=`local_slots` needs tables with a rank: RoutingTables(..., rank=...)")
-    run = operators.run if implementation is None else _implementation(implementation, topk_ids)
+    run = operators.run if implementation is None else _implementation(implementation, topk_ids, tables)
     answers = run(request)
     return Routed(answers[0]) if wanted == SLOTS else Routed(**dict(zip(names, answers, strict=True)))
 
@@ -129,9 +136,12 @@ _ZERO: int = 0
 
 def _wanted(want: Iterable[str]) -> tuple[tuple[str, ...], int]:
     """The fields in their order, and their bits."""
-    if isinstance(want, str):
-        raise TypeError(f"want must be a sequence of names, got `str`: did you mean want=({excerpt(want)!r},)?")
-    asked = set(want)
+    if isinstance(want, (str, bytes)):
+        raise TypeError(f"want must be a sequence of names, got `{type(want).__name__}`")
+    try:
+        asked = set(want)
+    except TypeError as error:
+        raise TypeError(f"want must be a sequence of names: {error}") from None
     unknown = asked - set(OUTPUTS)
     if unknown:
         name = sorted(map(str, unknown))[0]
@@ -160,7 +170,7 @@ def _check_ids(topk_ids: Tensor, tables: RoutingTables) -> None:
         raise ValueError(f"topk_ids.numel()={topk_ids.numel()} is out of range, expected 0..={_MOST_IDS}")
 
 
-_MOST_IDS = 2**30
+_MOST_IDS = _core.MAX_ROUTED_IDS
 
 
 def _number(parameter: str, value: SupportsIndex | Tensor, table: Tensor) -> int | Tensor:
@@ -191,7 +201,10 @@ def _one_element(parameter: str, value: Tensor, table: Tensor) -> Tensor:
         raise ValueError(f"{parameter} has {value.numel()} elements, expected 1")
     if value.device != table.device:
         raise ValueError(f"{parameter} is on {value.device}, expected {table.device} as the tables are")
-    return value
+    if value.layout is not torch.strided:
+        raise TypeError(f"{parameter} must be a dense tensor, got the layout {value.layout}")
+    # A number whatever its shape is: of more dimensions it would broadcast the answer to them.
+    return value if value.dim() == 0 else value.reshape(())
 
 
 def _exact(exact: object, tables: RoutingTables) -> bool:
@@ -207,6 +220,8 @@ def _load(load: Tensor, tables: RoutingTables) -> Tensor:
         raise TypeError(f"load must be a tensor, got `{type(load).__name__}`")
     if load.dtype not in _INTEGERS:
         raise TypeError(f"load must have dtype int32 or int64, got {_name(load)}")
+    if load.layout is not torch.strided or load.is_nested:
+        raise TypeError("load must be a dense tensor")
     if load.shape != (tables.max_slots,):
         raise ValueError(
             f"load has shape {list(load.shape)}, expected [{tables.max_slots}], the capacity of the tables"
@@ -222,17 +237,38 @@ def _name(tensor: Tensor) -> str:
     return str(tensor.dtype).removeprefix("torch.")
 
 
-def _implementation(name: str, topk_ids: Tensor) -> Callable[[Request], list[Tensor]]:
+def _implementation(name: str, topk_ids: Tensor, tables: RoutingTables) -> Callable[[Request], list[Tensor]]:
+    if not isinstance(name, str):
+        raise TypeError(f"implementation must be a str, got `{type(name).__name__}`")
     if name == "torch":
         return reference.route
     if name == "rust":
         if topk_ids.device.type != "cpu":
             raise ValueError(f"implementation=`rust` is for the CPU, and topk_ids is on {topk_ids.device}")
-        return rust.route
-    if name == "triton":
-        from expert_placement.torch.routing import launch
+        # What is traced is the operator, which is this one there.
+        return operators.run if torch.compiler.is_compiling() else rust.route
+    if name != "triton":
+        raise ValueError(f"implementation=`{excerpt(name)}` is unknown, expected one of `torch`, `rust`, `triton`")
+    if topk_ids.is_cuda and torch.compiler.is_compiling():
+        return operators.run
+    return _kernels(topk_ids, tables)
 
-        return launch.route
-    if not isinstance(name, str):
-        raise TypeError(f"implementation must be a str, got `{type(name).__name__}`")
-    raise ValueError(f"implementation=`{excerpt(name)}` is unknown, expected one of `torch`, `rust`, `triton`")
+
+def _kernels(topk_ids: Tensor, tables: RoutingTables) -> Callable[[Request], list[Tensor]]:
+    """The kernels, where they can be run."""
+    launch = operators.kernels()
+    if launch is None:
+        raise ValueError("implementation=`triton` needs Triton 3.4 or later, which is not here")
+    if not topk_ids.is_cuda and not launch.is_interpreted():
+        raise ValueError(
+            f"implementation=`triton` is for CUDA, and topk_ids is on {topk_ids.device}; with the environment variable "
+            "TRITON_INTERPRET=1 it is interpreted on the CPU"
+        )
+    for field, number in zip(("num_experts", "max_slots", "num_ranks"), tables.sizes[:3], strict=True):
+        if number >= launch.MAX_BINS:
+            raise ValueError(
+                f"{field}={number} is out of range for implementation=`triton`, expected 0..{launch.MAX_BINS}: larger "
+                "tables are for `torch`"
+            )
+    route: Callable[[Request], list[Tensor]] = launch.route_fast
+    return route

@@ -111,7 +111,9 @@ def _add_counts(counters, key, is_there, NUM_BINS, FIRST, SECOND):
         )
 
 
-@triton.jit(do_not_specialize=["num_ids", "token_offset", "seed", "valid_tokens", "rank"])
+@triton.jit(
+    do_not_specialize=["num_ids", "row_stride", "column_stride", "token_offset", "seed", "valid_tokens", "rank"]
+)
 def map_kernel(
     ids,
     table,
@@ -168,7 +170,7 @@ def map_kernel(
         _store_counts(rows + block.to(tl.int64) * (P + 1), key, is_there, P + 1, FIRST, SECOND)
 
 
-@triton.jit(do_not_specialize=["num_ids", "valid_tokens"])
+@triton.jit(do_not_specialize=["num_ids", "row_stride", "column_stride", "valid_tokens"])
 def count_experts_kernel(
     ids,
     rows,
@@ -238,8 +240,9 @@ def _store_sums(
     if counts_out is not None:
         tl.store(counts_out + slot, counts, mask=slot < P)
     if load is not None:
-        sums = tl.load(load + slot, mask=slot < P, other=0) + counts
-        tl.store(load + slot, sums, mask=slot < P)
+        # Other streams may add to it at the same time.
+        to = load.dtype.element_ty
+        tl.atomic_add(load + slot, counts.to(to), mask=(slot < P) & (counts > 0), sem="relaxed")
     if slot_offsets is not None:
         tl.store(slot_offsets + slot, tl.cumsum(counts, 0) - counts, mask=slot <= P)
     if rank_offsets is not None:
@@ -285,6 +288,7 @@ def finish_kernel(
         for block in range(num_blocks):
             at = rows + block * NUM_BINS + bins
             counts = tl.load(at, mask=bins < NUM_BINS, other=0)
+            tl.debug_barrier()
             tl.store(at, before, mask=bins < NUM_BINS)
             before += counts
         tl.store(totals + bins, before, mask=bins < NUM_BINS)
@@ -391,7 +395,9 @@ def place_few_kernel(
         )
 
 
-@triton.jit(do_not_specialize=["num_ids", "token_offset", "seed", "valid_tokens", "rank"])
+@triton.jit(
+    do_not_specialize=["num_ids", "row_stride", "column_stride", "token_offset", "seed", "valid_tokens", "rank"]
+)
 def take_turns_kernel(
     ids,
     table,
@@ -446,7 +452,9 @@ def take_turns_kernel(
             tl.store(order + place, i, mask=is_there)
 
 
-@triton.jit(do_not_specialize=["num_ids", "token_offset", "seed", "valid_tokens", "rank"])
+@triton.jit(
+    do_not_specialize=["num_ids", "row_stride", "column_stride", "token_offset", "seed", "valid_tokens", "rank"]
+)
 def whole_kernel(
     ids,
     table,

@@ -13,7 +13,7 @@ import torch
 
 from expert_placement.torch.routing import kernels
 from expert_placement.torch.routing import request as ask
-from expert_placement.torch.routing.launcher import Launcher
+from expert_placement.torch.routing.launcher import IS_INTERPRETED, Launcher
 from expert_placement.torch.routing.layout import parts_of
 
 if TYPE_CHECKING:
@@ -96,11 +96,7 @@ ORDERED = 128
 
 
 def route(request: Request) -> list[Tensor]:
-    """What is wanted, in order; `load` is added to in place."""
-    if (answers := simply_mapped(request)) is not None:
-        return answers
-    if not fits(request.sizes):
-        raise ValueError(f"{request.sizes} is out of range for the kernels, expected each below {MAX_BINS}")
+    """What is wanted, in order, of tables that fit; `load` is added to in place."""
     num_ids = request.topk_ids.numel()
     if not num_ids:
         return _nothing(request)
@@ -109,6 +105,17 @@ def route(request: Request) -> list[Tensor]:
     if num_ids <= FEW_IDS:
         return _whole(_Call(request))
     return (_in_turns if request.is_exact else _with_sums)(_Call(request))
+
+
+def route_fast(request: Request) -> list[Tensor]:
+    """As `route`, with as little as possible done on the host in the commonest case."""
+    answers = simply_mapped(request)
+    return route(request) if answers is None else answers
+
+
+def is_interpreted() -> bool:
+    """Whether Triton interprets kernels, on the CPU."""
+    return IS_INTERPRETED
 
 
 def _nothing(request: Request) -> list[Tensor]:
@@ -198,7 +205,7 @@ class _Call:
     def finish(self, rows: Tensor | None, totals: Tensor, num_keys: int, out: _Sums) -> None:
         """Launches `finish_kernel`: with the rows of few blocks, or with totals."""
         request = self.request
-        sizes, parts = request.sizes, parts_of(request.sizes)
+        sizes, parts = request.sizes, request.parts
         num_blocks = 0 if rows is None else len(rows)
         numbers, pointers = self.numbers[:2], self.pointers[:2]
         arguments = (rows, totals, request.table, *out, request.load, num_blocks, *numbers, *pointers)
@@ -278,17 +285,18 @@ def simply_mapped(request: Request) -> list[Tensor] | None:
 
     None where the request is for something else, or for the first time.
     """
-    ids, _, sizes, offset, seed, valid, rank, is_exact, wanted, load = request
+    ids, table, sizes, _, offset, seed, valid, rank, is_exact, wanted, load = request
     if wanted != ask.SLOTS or is_exact or not (type(offset) is int and type(seed) is int and type(valid) is int):
         return None
     top_k, num_ids, addresses = ids.shape[1], ids.numel(), ids.data_ptr()
     if not num_ids or not ids.is_contiguous():
         return None
-    grain = _GRAINS[bisect_left(_MOST, num_ids)][1]
+    place = bisect_left(_MOST, num_ids)
+    grain = _GRAINS[place][1]
     if load is None:
-        key: tuple[object, ...] = (ids.dtype, top_k, sizes, None, grain.block)
+        key: tuple[object, ...] = (ids.dtype, top_k, sizes, None, place)
     else:
-        key = (ids.dtype, top_k, sizes, load.dtype, grain.block)
+        key = (ids.dtype, top_k, sizes, load.dtype, place)
         addresses |= load.data_ptr()
     launcher = _simple.get(key)
     if launcher is None:
@@ -298,7 +306,7 @@ def simply_mapped(request: Request) -> list[Tensor] | None:
         return None
     slots = torch.empty_like(ids, dtype=torch.int32)
     numbers = (num_ids, 0, 0, _signed(offset), _signed(seed), valid, rank, None, None, None)
-    launcher.start(ids, -(-num_ids // grain.block), (ids, request.table, slots, None, load, None, *numbers), addresses)
+    launcher.start(ids, -(-num_ids // grain.block), (ids, table, slots, None, load, None, *numbers), addresses)
     return [slots]
 
 
@@ -316,7 +324,7 @@ def _mapped(call: _Call) -> list[Tensor]:
 def _whole(call: _Call) -> list[Tensor]:
     """Everything for few ids: one kernel."""
     request = call.request
-    sizes, parts = request.sizes, parts_of(request.sizes)
+    sizes, parts = request.sizes, request.parts
     slots, local_slots = call.empty_if(ask.SLOTS, *call.shape), call.empty_if(ask.LOCAL_SLOTS, *call.shape)
     sums = call.sums()
     order, positions = call.empty_if(ask.ORDER, call.num_ids), call.empty_if(ask.POSITIONS, *call.shape)
@@ -360,7 +368,7 @@ def _with_sums(call: _Call) -> list[Tensor]:
     if blocks <= FEW_ROWS and blocks * width <= MOST_COUNTS:
         bases = torch.empty_like(rows)
         arguments: tuple[object, ...] = (slots, rows, bases, request.table, *sums, request.load, order, positions)
-        sizes = (request.sizes.max_slots, request.sizes.num_ranks, parts_of(request.sizes).rank_slots)
+        sizes = (request.sizes.max_slots, request.sizes.num_ranks, request.parts.rank_slots)
         constants = (*sizes, blocks, width, ranks, block)
         call.launch("place_few_kernel", len(rows), (*arguments, call.num_ids, len(rows)), constants, 4)
     else:
@@ -374,7 +382,7 @@ def _in_turns(call: _Call) -> list[Tensor]:
     """The exact variant."""
     request, sizes = call.request, call.request.sizes
     parts, keys, top_k, is_contiguous = (
-        parts_of(sizes),
+        request.parts,
         sizes.num_experts + 1,
         call.shape[1],
         call.strides is _NO_STRIDES,

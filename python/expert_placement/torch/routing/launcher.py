@@ -14,7 +14,11 @@ import triton
 if TYPE_CHECKING:
     from torch import Tensor
 
-_IS_INTERPRETED = triton.knobs.runtime.interpret if hasattr(triton, "knobs") else False
+_VERSION = tuple(int(part) for part in triton.__version__.split(".")[:2])
+# How compiled code is started is no public interface: where it was not tried, Triton's own launch does it.
+_IS_DIRECT = (3, 4) <= _VERSION < (3, 10)
+
+IS_INTERPRETED: bool = bool(triton.knobs.runtime.interpret)
 _ALIGNMENT = 16
 
 
@@ -38,7 +42,7 @@ class Launcher:
 
     def __call__(self, ids: Tensor, num_blocks: int, arguments: tuple[object, ...]) -> None:
         """Launches, with any arguments, on the device of some tensor."""
-        if _IS_INTERPRETED or not ids.is_cuda:
+        if not ids.is_cuda:
             self.function[(num_blocks,)](*arguments, *self.constants, num_warps=self.num_warps)
             return
         with torch.cuda.device(ids.device):
@@ -54,7 +58,13 @@ class Launcher:
             addresses: the bitwise or of the addresses of all tensors that may not be aligned.
         """
         device = ids.get_device()
-        if addresses % _ALIGNMENT or _IS_INTERPRETED or device < 0 or torch._C._cuda_getDevice() != device:
+        if (
+            addresses % _ALIGNMENT
+            or not _IS_DIRECT
+            or IS_INTERPRETED
+            or device < 0
+            or torch._C._cuda_getDevice() != device
+        ):
             self(ids, num_blocks, arguments)
             return
         compiled = self._compiled.get(device)

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from expert_placement.torch.routing import reference, rust
+from expert_placement.torch.routing.layout import parts_of
 from expert_placement.torch.routing.request import BITS, OUTPUTS, Request, Sizes
 
 if TYPE_CHECKING:
@@ -50,10 +51,12 @@ def _request(
     wanted: int,
     load: Tensor | None,
 ) -> Request:
+    sizes = Sizes(num_experts, max_slots, num_ranks, is_weighted)
     return Request(
         topk_ids,
         table,
-        Sizes(num_experts, max_slots, num_ranks, is_weighted),
+        sizes,
+        parts_of(sizes),
         token_offset if token_offset_tensor is None else token_offset_tensor,
         seed if seed_tensor is None else seed_tensor,
         valid_tokens if valid_tokens_tensor is None else valid_tokens_tensor,
@@ -90,7 +93,7 @@ def _nothing(topk_ids: Tensor) -> Tensor:
 
 def _for_cuda(request: Request) -> list[Tensor]:
     """By the kernels, or by plain operations where there are none or tables are too large for them."""
-    launch = _kernels()
+    launch = kernels()
     if launch is None:
         return reference.route(request)
     answers: list[Tensor] | None = launch.simply_mapped(request)
@@ -100,7 +103,7 @@ def _for_cuda(request: Request) -> list[Tensor]:
 
 
 @lru_cache(maxsize=1)
-def _kernels() -> Any:
+def kernels() -> Any:
     """The module that launches kernels, where there is a Triton that has what they need."""
     try:
         import triton.language as tl
@@ -146,4 +149,6 @@ def run(request: Request) -> list[Tensor]:
 
 def _is_watched() -> bool:
     """Whether a mode or a transform wants to see the operator."""
-    return bool(_dispatch_modes() or _function_modes() or _transforms() is not None)
+    return bool(
+        _dispatch_modes() or _function_modes() or _transforms() is not None or torch._C._get_tracing_state() is not None
+    )

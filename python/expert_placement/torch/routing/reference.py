@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, overload
 import torch
 
 from expert_placement.torch.routing import request as ask
-from expert_placement.torch.routing.layout import parts_of
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -68,7 +67,7 @@ def route(request: Request) -> list[Tensor]:
 def _slots(request: Request) -> Tensor:
     """The slot of every id, or -1."""
     ids, sizes = request.topk_ids.long(), request.sizes
-    parts = parts_of(sizes)
+    parts = request.parts
     tokens = torch.arange(ids.shape[0], device=ids.device).unsqueeze(1)
     is_valid = (ids >= 0) & (ids < sizes.num_experts) & (tokens < request.valid_tokens)
     experts = torch.where(is_valid, ids, 0)
@@ -106,7 +105,7 @@ def _occurrences(keys: Tensor, num_keys: int) -> Tensor:
 
 def _local_slots(request: Request, slots: Tensor) -> Tensor:
     """The local slot on the rank of the request, or -1."""
-    ends = request.table[parts_of(request.sizes).rank_slots + request.rank :]
+    ends = request.table[request.parts.rank_slots + request.rank :]
     begin, end = ends[0], ends[1]
     return torch.where((slots >= begin) & (slots < end), slots - begin, -1)
 
@@ -116,7 +115,7 @@ def _sums(request: Request, keys: Tensor, counts: Tensor) -> dict[int, Tensor]:
     answers = {ask.SLOT_COUNTS: counts}
     if request.wanted & (ask.SLOT_OFFSETS | ask.RANK_COUNTS | ask.RANK_OFFSETS):
         offsets = torch.nn.functional.pad(counts.cumsum(0, dtype=torch.int32), (1, 0))
-        begin = parts_of(request.sizes).rank_slots
+        begin = request.parts.rank_slots
         rank_offsets = offsets[request.table[begin : begin + request.sizes.num_ranks + 1].long()]
         answers[ask.SLOT_OFFSETS] = offsets
         answers[ask.RANK_OFFSETS] = rank_offsets

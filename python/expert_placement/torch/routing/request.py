@@ -51,6 +51,8 @@ class Request(NamedTuple):
     table: Tensor
     """int32, the routing table of one layer, contiguous."""
     sizes: Sizes
+    parts: Parts
+    """Where the parts of the table begin; they follow from the sizes."""
     token_offset: int | Tensor
     seed: int | Tensor
     valid_tokens: int | Tensor

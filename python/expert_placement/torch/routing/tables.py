@@ -17,8 +17,8 @@ from expert_placement.torch._arguments import (
     placement_argument,
     torch_device,
 )
-from expert_placement.torch.routing.layout import width_of
-from expert_placement.torch.routing.request import Sizes
+from expert_placement.torch.routing.layout import parts_of, width_of
+from expert_placement.torch.routing.request import Parts, Sizes
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -54,18 +54,18 @@ class RoutingTables:
         >>> from expert_placement import Partition
         >>> tables = RoutingTables(Partition(6, 2), rank=1)
         >>> tables
-        <RoutingTables of 6 experts in 6 of 6 slots on 2 ranks, 1 x 28 int32 on cpu>
+        <RoutingTables of 6 experts in up to 6 slots on 2 ranks, 1 x 28 int32 on cpu>
     """
 
-    __slots__ = ("__weakref__", "_layers", "_num_slots", "_rows", "_sender", "data", "rank", "sizes")
+    __slots__ = ("__weakref__", "_data", "_is_whole", "_layers", "_rows", "_sender", "parts", "rank", "sizes")
 
-    data: torch.Tensor
-    """int32, `[number of layers, width]`: every byte there is; `RoutingShape` of the crate says what stands where."""
     _rows: list[torch.Tensor]
     rank: int | None
     """Whose slots are local."""
     sizes: Sizes
     """E, the most slots, R, and whether replicas are weighted."""
+    parts: Parts
+    """Where what stands in a row of `data`."""
 
     def __init__(
         self,
@@ -121,6 +121,7 @@ class RoutingTables:
         max_slots: SupportsIndex | None,
         weights: LoadsLike | None,
     ) -> None:
+        self._is_whole = layer is None
         if layer is None:
             self._layers = range(placement.num_layers)
         else:
@@ -128,18 +129,23 @@ class RoutingTables:
             self._layers = range(only, only + 1)
         self.rank = None if rank is None else index_argument("rank", rank, placement.num_ranks)
         self._sender = sender
+        if placement.num_slots > _core.MAX_ROUTED_SLOTS:
+            most = f"{_core.MAX_ROUTED_SLOTS} in routing tables"
+            raise ValueError(f"placement has num_slots={placement.num_slots}, expected at most {most}")
         room = placement.num_slots if max_slots is None else int_argument("max_slots", max_slots)
-        if max_slots is not None and not placement.num_slots <= room <= _core.MAX_ROUTED_SLOTS:
+        if not placement.num_slots <= room <= _core.MAX_ROUTED_SLOTS:
             raise ValueError(
                 f"max_slots={digits(room)} is out of range, expected {placement.num_slots}..={_core.MAX_ROUTED_SLOTS}: "
                 f"the placement has num_slots={placement.num_slots}"
             )
         self.sizes = Sizes(placement.num_experts, room, placement.num_ranks, weights is not None)
-        self._num_slots = placement.num_slots
-        made = self._tables(placement, self._layers, weights)
         place = torch_device(device)
-        self.data = made if place is None else made_on(lambda: made.to(place), place)
-        self._rows = list(self.data)
+        # Tables outlive the mode that they are made in: a tensor of inference mode could not be updated outside of it.
+        with torch.inference_mode(False):
+            made = self._tables(placement, self._layers, weights)
+            self._data = made if place is None else made_on(lambda: made.to(place), place)
+            self._rows = list(self._data)
+        self.parts = parts_of(self.sizes)
 
     def update(
         self, placement: Source, *, layer: SupportsIndex | None = None, weights: LoadsLike | None = None
@@ -147,7 +153,8 @@ class RoutingTables:
         """Replaces the content in place; what is refused changes nothing.
 
         On CUDA the copy is ordered on the current stream: replays of graphs that are queued there after it see the new
-        placement, and those before it the old one.
+        placement, and those before it the old one. It is from pageable memory, for which the host may wait until the
+        stream has come that far. With a `layer` that one alone is replaced, and may have another number of slots.
 
         Args:
             placement: of as many layers, experts and ranks, and of at most `max_slots` slots.
@@ -162,18 +169,22 @@ class RoutingTables:
         """
         made = placement_argument(placement)
         layers = self._layers if layer is None else range(*self._place_and_next(layer))
-        if made.num_layers <= self._layers[-1] or (len(self._layers) > 1 and made.num_layers != len(self._layers)):
-            expected = f"{len(self._layers)}" if len(self._layers) > 1 else f"more than {self._layers[-1]}"
+        # Tables of one layer of several need that layer, and no other.
+        if made.num_layers != len(self._layers) if self._is_whole else made.num_layers <= self._layers[-1]:
+            expected = f"{len(self._layers)}" if self._is_whole else f"more than {self._layers[-1]}"
             raise ValueError(f"placement has num_layers={made.num_layers}, expected {expected} as the tables have")
         if (weights is not None) != self.sizes.is_weighted:
             wanted = "needs weights" if self.sizes.is_weighted else "takes no weights"
             raise ValueError(f"weights: the update {wanted}, since the tables were made so")
         tables = self._tables(made, layers, weights)
-        if self.data.is_cuda and torch.cuda.is_current_stream_capturing():
-            raise RuntimeError("tables can not be updated while a CUDA graph is captured: update between replays")
+        if self.data.is_cuda:
+            with torch.cuda.device(self.data.device):
+                if torch.cuda.is_current_stream_capturing():
+                    raise RuntimeError(
+                        "tables can not be updated while a CUDA graph is captured: update between replays"
+                    )
         first = layers.start - self._layers.start
         self.data[first : first + len(layers)].copy_(tables, non_blocking=self.data.is_cuda)
-        self._num_slots = made.num_slots
 
     def _tables(self, placement: Placement, layers: range, weights: LoadsLike | None) -> torch.Tensor:
         """The tables of some layers, on the CPU."""
@@ -198,6 +209,9 @@ class RoutingTables:
             IndexError: a layer that the tables do not have.
             TypeError: a layer that is no int, or none where the tables have several.
         """
+        if torch.compiler.is_compiling() and layer is not None:
+            # A list would tie what is compiled to the number of the layer.
+            return self._data[self._place_and_next(layer)[0] - self._layers.start]
         if layer is None:
             if len(self._rows) != 1:
                 raise TypeError(f"layer must be an int where the tables have {len(self._rows)} layers, got `NoneType`")
@@ -209,10 +223,16 @@ class RoutingTables:
 
     def _place_and_next(self, layer: SupportsIndex) -> tuple[int, int]:
         number = int_argument("layer", layer)
-        if number not in self._layers:
+        # Compared one by one, which can be traced.
+        if not self._layers.start <= number < self._layers.stop:
             expected = f"{self._layers.start}..{self._layers.stop}"
             raise IndexError(f"layer={digits(number)} is out of range, expected {expected} as the tables have")
         return number, number + 1
+
+    @property
+    def data(self) -> torch.Tensor:
+        """int32, `[number of layers, width]`: all that there is; `RoutingShape` of the crate says what stands where."""
+        return self._data
 
     @property
     def layers(self) -> range:
@@ -228,11 +248,6 @@ class RoutingTables:
     def num_experts(self) -> int:
         """E."""
         return self.sizes.num_experts
-
-    @property
-    def num_slots(self) -> int:
-        """P of the placement of the last update."""
-        return self._num_slots
 
     @property
     def max_slots(self) -> int:
@@ -257,16 +272,17 @@ class RoutingTables:
     def __repr__(self) -> str:
         rows, width = self.data.shape
         return (
-            f"<RoutingTables of {self.num_experts} experts in {self.num_slots} of {self.max_slots} slots on "
+            f"<RoutingTables of {self.num_experts} experts in up to {self.max_slots} slots on "
             f"{self.num_ranks} ranks, {rows} x {width} int32 on {self.device}>"
         )
 
-    # Rows are views: what is copied or pickled has its own.
+    # Rows are views: what is copied or pickled has its own. A subclass may have attributes, which go with it.
 
     def __getstate__(self) -> dict[str, Any]:
-        return {name: getattr(self, name) for name in RoutingTables.__slots__ if name not in ("__weakref__", "_rows")}
+        names = [name for name in RoutingTables.__slots__ if name not in ("__weakref__", "_rows")]
+        return {**{name: getattr(self, name) for name in names}, **getattr(self, "__dict__", {})}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         for name, value in state.items():
             setattr(self, name, value)
-        self._rows = list(self.data)
+        self._rows = list(self._data)

@@ -4,7 +4,7 @@ use core::ops::Range;
 
 use super::rule;
 use super::shape::RoutingShape;
-use crate::batch::{expect_length, int32};
+use crate::batch::{expect_length_of, int32};
 use crate::error::Error;
 use crate::expert_map::with_room;
 use crate::limits::NUM_ROUTED_IDS;
@@ -58,6 +58,24 @@ impl Batch {
     pub fn new(top_k: usize) -> Self {
         Self { top_k, ..Self::default() }
     }
+
+    /// The same batch with its tokens numbered from here on.
+    #[must_use]
+    pub const fn with_token_offset(self, token_offset: u64) -> Self {
+        Self { token_offset, ..self }
+    }
+
+    /// The same batch with another choice of replicas.
+    #[must_use]
+    pub const fn with_seed(self, seed: u64) -> Self {
+        Self { seed, ..self }
+    }
+
+    /// The same batch with only so many tokens that are not padding.
+    #[must_use]
+    pub const fn with_valid_tokens(self, valid_tokens: usize) -> Self {
+        Self { valid_tokens: Some(valid_tokens), ..self }
+    }
 }
 
 /// What a routing table says of an expert.
@@ -106,7 +124,7 @@ impl<'a> Router<'a> {
     /// # Errors
     /// A table of another length than the shape has.
     pub fn new(shape: RoutingShape, table: &'a [i32]) -> Result<Self, Error> {
-        expect_length(table, u64::try_from(shape.len()).unwrap_or(u64::MAX))?;
+        expect_length_of("table", table, u64::try_from(shape.len()).unwrap_or(u64::MAX))?;
         let part = |range: Range<usize>| -> &'a [i32] { table.get(range).unwrap_or_default() };
         let weighted = |range: Range<usize>| if shape.is_weighted() { part(range) } else { part(0..0) };
         Ok(Self {
@@ -126,7 +144,7 @@ impl<'a> Router<'a> {
     /// another length.
     pub fn route<I: ExpertId>(&self, ids: &[I], batch: &Batch, slots: &mut [i32]) -> Result<(), Error> {
         let valid = Self::valid_ids(ids, batch)?;
-        expect_length(slots, length(ids))?;
+        expect_length_of("slots", slots, length(ids))?;
         slots.fill(UNROUTED);
         let seed = rule::low(batch.seed);
         let mut token = rule::low(batch.token_offset);
@@ -171,7 +189,7 @@ impl<'a> Router<'a> {
     /// As for [`Router::route`]; also a table with weights, which this has no use for, or too little memory.
     pub fn route_evenly<I: ExpertId>(&self, ids: &[I], batch: &Batch, slots: &mut [i32]) -> Result<(), Error> {
         let valid = Self::valid_ids(ids, batch)?;
-        expect_length(slots, length(ids))?;
+        expect_length_of("slots", slots, length(ids))?;
         if self.shape.is_weighted() {
             return Err(Error::refused(Refusal::Excludes { parameter: "exact", other: "weights" }));
         }
@@ -206,6 +224,8 @@ impl<'a> Router<'a> {
         }
         match batch.valid_tokens {
             None => Ok(ids),
+            // Tokens without ids are as many as anyone says.
+            Some(_) if batch.top_k == 0 => Ok(ids),
             Some(valid) if valid <= tokens => Ok(ids.get(..valid * batch.top_k).unwrap_or_default()),
             Some(valid) => Err(Error::refused(Refusal::OutOfRange {
                 place: Place::of("valid_tokens"),
@@ -225,14 +245,16 @@ impl<'a> Router<'a> {
         if rank >= self.shape.num_ranks() {
             return Err(Error::no_such_rank(rank.into(), self.shape.num_ranks()));
         }
-        expect_length(local, length(slots))?;
+        expect_length_of("local", local, length(slots))?;
         let at = to_usize(rank);
         let (begin, end) = match self.rank_slots.get(at..at + 2) {
             Some([begin, end]) => (*begin, *end),
             _ => (0, 0),
         };
         for (local, &slot) in local.iter_mut().zip(slots) {
-            *local = if begin <= slot && slot < end { slot - begin } else { UNROUTED };
+            // What a damaged table says may be too far apart for any difference.
+            let own = if begin <= slot && slot < end { slot.checked_sub(begin) } else { None };
+            *local = own.unwrap_or(UNROUTED);
         }
         Ok(())
     }
@@ -243,7 +265,7 @@ impl<'a> Router<'a> {
     /// `counts` of another length, or more slots than 2^30.
     pub fn count(&self, slots: &[i32], counts: &mut [i32]) -> Result<(), Error> {
         NUM_ROUTED_IDS.check(length(slots).into())?;
-        expect_length(counts, self.shape.max_slots().into())?;
+        expect_length_of("counts", counts, self.shape.max_slots().into())?;
         counts.fill(0);
         for &slot in slots {
             if let Some(count) = usize::try_from(slot).ok().and_then(|slot| counts.get_mut(slot)) {
@@ -258,12 +280,20 @@ impl<'a> Router<'a> {
     /// # Errors
     /// `offsets` of another length, or negative counts, or counts that add up to more than 2^30.
     pub fn sum_up(counts: &[i32], offsets: &mut [i32]) -> Result<(), Error> {
-        expect_length(offsets, length(counts) + 1)?;
+        expect_length_of("offsets", offsets, length(counts) + 1)?;
         let mut sum = 0_u32;
-        for (offset, count) in offsets.iter_mut().zip(counts.iter().chain(&[0])) {
+        for (place, (offset, &count)) in offsets.iter_mut().zip(counts.iter().chain(&[0])).enumerate() {
             *offset = int32(sum);
-            let more = i128::from(sum) + i128::from(*count);
-            sum = NUM_ROUTED_IDS.check(if *count < 0 { (*count).into() } else { more })?;
+            let room = NUM_ROUTED_IDS.max() - sum;
+            sum += u32::try_from(count).ok().filter(|count| *count <= room).ok_or_else(|| {
+                Error::refused(Refusal::OutOfRange {
+                    place: Place::at("counts", place),
+                    value: count.into(),
+                    min: 0,
+                    max: room.into(),
+                    because: "no more ids are routed at once",
+                })
+            })?;
         }
         Ok(())
     }
@@ -274,8 +304,8 @@ impl<'a> Router<'a> {
     /// # Errors
     /// Slices of other lengths than P + 1 and R + 1.
     pub fn write_rank_offsets(&self, slot_offsets: &[i32], rank_offsets: &mut [i32]) -> Result<(), Error> {
-        expect_length(slot_offsets, u64::from(self.shape.max_slots()) + 1)?;
-        expect_length(rank_offsets, u64::from(self.shape.num_ranks()) + 1)?;
+        expect_length_of("slot_offsets", slot_offsets, u64::from(self.shape.max_slots()) + 1)?;
+        expect_length_of("rank_offsets", rank_offsets, u64::from(self.shape.num_ranks()) + 1)?;
         for (offset, &slot) in rank_offsets.iter_mut().zip(self.rank_slots) {
             *offset = usize::try_from(slot).ok().and_then(|slot| slot_offsets.get(slot)).copied().unwrap_or(0);
         }
@@ -286,7 +316,7 @@ impl<'a> Router<'a> {
     /// `order[i]` is which id comes `i`-th, and `positions[j]` where the `j`-th id comes.
     ///
     /// # Errors
-    /// Slices of other lengths than the slots and P + 1, or too little memory.
+    /// Slices of other lengths than the slots and P + 1, more slots than 2^30, or too little memory.
     pub fn write_order(
         &self,
         slots: &[i32],
@@ -294,9 +324,10 @@ impl<'a> Router<'a> {
         order: &mut [i32],
         positions: &mut [i32],
     ) -> Result<(), Error> {
-        expect_length(slot_offsets, u64::from(self.shape.max_slots()) + 1)?;
-        expect_length(order, length(slots))?;
-        expect_length(positions, length(slots))?;
+        NUM_ROUTED_IDS.check(length(slots).into())?;
+        expect_length_of("slot_offsets", slot_offsets, u64::from(self.shape.max_slots()) + 1)?;
+        expect_length_of("order", order, length(slots))?;
+        expect_length_of("positions", positions, length(slots))?;
         let mut next: Vec<i32> = with_room(slot_offsets.len())?;
         next.extend_from_slice(slot_offsets);
         let last = next.len() - 1;

@@ -20,12 +20,13 @@ pub struct Split {
     pub largest: Vec<f64>,
 }
 
-/// Load that is as good as none, as a part of all.
-const NEGLIGIBLE: f64 = 1e-13;
+/// What rounding leaves of a load, or of a rank's room, as a part of it.
+const NEGLIGIBLE: f64 = 1e-14;
 
 impl Placement {
     /// The parts of every expert's load that its replicas serve where the busiest rank of each layer is done as early as
-    /// can be, within a part in 10^9; windows are added up.
+    /// can be; windows are added up. It is within a part in 10^9 of that where speeds are within a factor of 10^4 of each
+    /// other, and beyond within what float64 makes of sums of so different numbers.
     ///
     /// Replicas of an expert on one rank serve equal parts of what the rank serves, and an expert without load is split
     /// evenly. Of parts equally good those are given to which the flow comes that takes experts and ranks in the order
@@ -70,7 +71,8 @@ struct Flow {
     speed: Vec<f64>,
     served: Vec<f64>,
     time: f64,
-    negligible: f64,
+    /// The largest load, by which all are divided.
+    unit: f64,
 }
 
 impl Flow {
@@ -95,18 +97,20 @@ impl Flow {
                 }
             }
         }
-        let total: f64 = load.iter().sum();
+        // Any unit will do: in this one the smallest floats are no matter.
+        let unit = load.iter().copied().fold(0.0, f64::max);
+        let load: Vec<f64> = load.iter().map(|load| if unit > 0.0 { load / unit } else { 0.0 }).collect();
         let speed = (0..ranks).map(|rank| placement.topology().speed(rank)).collect();
         Ok(Self {
             edges,
             of_expert,
             of_rank,
-            load: load.to_vec(),
-            unserved: load.to_vec(),
+            unserved: load.clone(),
+            load,
             speed,
             served: vec![0.0; ranks],
             time: 0.0,
-            negligible: total * NEGLIGIBLE,
+            unit,
         })
     }
 
@@ -116,15 +120,42 @@ impl Flow {
         // Every time is that of another set of ranks, and larger; rounding alone could keep it from growing.
         loop {
             let reached = self.augment_all();
+            let is_done = !(0..self.load.len()).any(|expert| self.is_unserved(expert));
             match self.least_time(&reached) {
-                Some(time) if time > self.time && self.is_unserved() => self.time = time,
-                _ => return,
+                Some(time) if time > self.time && !is_done => self.time = time,
+                _ => return self.serve_rest(),
             }
         }
     }
 
-    fn is_unserved(&self) -> bool {
-        self.unserved.iter().any(|rest| *rest > self.negligible)
+    fn is_unserved(&self, expert: usize) -> bool {
+        self.unserved.get(expert).zip(self.load.get(expert)).is_some_and(|(rest, load)| *rest > load * NEGLIGIBLE)
+    }
+
+    fn is_serving(&self, edge: &Edge) -> bool {
+        self.load.get(edge.expert).is_some_and(|load| edge.flow > load * NEGLIGIBLE)
+    }
+
+    /// What rounding has left without room goes to the rank that is done with it first, the lowest of equals.
+    fn serve_rest(&mut self) {
+        for expert in 0..self.load.len() {
+            let rest = self.unserved.get(expert).copied().unwrap_or(0.0);
+            if rest <= 0.0 {
+                continue;
+            }
+            let done = |edge: &Edge| {
+                let (served, speed) = (self.served.get(edge.rank), self.speed.get(edge.rank));
+                served.zip(speed).map_or(f64::INFINITY, |(served, speed)| (served + rest) / speed)
+            };
+            let edges = self.of_expert.get(expert).map(Vec::as_slice).unwrap_or_default();
+            let own = edges.iter().filter_map(|at| Some((*at, self.edges.get(*at)?)));
+            let first = own.min_by(|(_, one), (_, other)| done(one).total_cmp(&done(other))).map(|(at, _)| at);
+            let Some(edge) = first.and_then(|at| self.edges.get_mut(at)) else { continue };
+            edge.flow += rest;
+            if let Some(served) = self.served.get_mut(edge.rank) {
+                *served += rest;
+            }
+        }
     }
 
     /// The time of the ranks of a set that hold anything, where they serve all load that they alone can serve.
@@ -139,9 +170,11 @@ impl Flow {
         if speed > 0.0 { Some(load / speed) } else { None }
     }
 
+    /// What a rank can still serve; none where that is no more than rounding.
     fn room(&self, rank: usize) -> f64 {
         let capacity = self.speed.get(rank).map_or(0.0, |speed| self.time * speed);
-        capacity - self.served.get(rank).copied().unwrap_or(0.0)
+        let room = capacity - self.served.get(rank).copied().unwrap_or(0.0);
+        if room > capacity * NEGLIGIBLE { room } else { 0.0 }
     }
 
     /// Serves as much as there is room for. Returns the ranks that were reached from what stays unserved.
@@ -164,10 +197,12 @@ impl Flow {
         };
         let mut seen = vec![false; self.load.len()];
         let mut queue: std::collections::VecDeque<usize> = std::collections::VecDeque::new();
-        for (expert, rest) in self.unserved.iter().enumerate() {
-            if *rest > self.negligible {
+        for expert in 0..self.load.len() {
+            if self.is_unserved(expert) {
                 queue.push_back(expert);
-                seen.iter_mut().skip(expert).take(1).for_each(|seen| *seen = true);
+                if let Some(seen) = seen.get_mut(expert) {
+                    *seen = true;
+                }
             }
         }
         while let Some(expert) = queue.pop_front() {
@@ -182,12 +217,12 @@ impl Flow {
                     continue;
                 }
                 (*reached, *to_rank) = (true, at);
-                if self.room(edge.rank) > self.negligible {
+                if self.room(edge.rank) > 0.0 {
                     paths.end = Some(edge.rank);
                     return paths;
                 }
                 for &back in self.of_rank.get(edge.rank).map(Vec::as_slice).unwrap_or_default() {
-                    let Some(other) = self.edges.get(back).filter(|other| other.flow > self.negligible) else {
+                    let Some(other) = self.edges.get(back).filter(|other| self.is_serving(other)) else {
                         continue;
                     };
                     if let (Some(seen), Some(to_expert)) =
@@ -265,7 +300,7 @@ impl Flow {
                 edges.map(|edge| self.part(edge) * self.load.get(edge.expert).copied().unwrap_or(0.0)).sum();
             load / speed
         };
-        self.of_rank.iter().zip(&self.speed).map(time).fold(0.0, f64::max)
+        self.of_rank.iter().zip(&self.speed).map(time).fold(0.0, f64::max) * self.unit
     }
 }
 

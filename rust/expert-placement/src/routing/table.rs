@@ -44,8 +44,8 @@ impl Placement {
         let sender = sender.map(|rank| self.topology().check_rank(rank.into())).transpose()?;
         if weights.is_some() != shape.is_weighted() {
             let (parameter, needs) = match weights {
-                Some(_) => ("weights", "a shape for weights"),
-                None => ("a shape for weights", "weights"),
+                Some(_) => ("weights", "a weighted shape"),
+                None => ("a weighted shape", "weights"),
             };
             return Err(Error::refused(Refusal::Needs { parameter, needs }));
         }

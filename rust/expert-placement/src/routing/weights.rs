@@ -28,10 +28,10 @@ impl Buckets {
         let all = FULL * u64::try_from(weights.len()).ok()?;
         let mut own = Vec::with_capacity(weights.len());
         let (mut sum, mut before) = (0.0, 0);
+        let last = weights.iter().rposition(|weight| *weight > 0.0)?;
         for (place, weight) in weights.iter().enumerate() {
             sum += weight;
-            let is_last = weights.get(place + 1..).unwrap_or_default().iter().all(|weight| *weight == 0.0);
-            let until = if is_last { all } else { floor(sum / total, all) };
+            let until = if place >= last { all } else { floor(sum / total, all) };
             own.push(until - before);
             before = until;
         }
