@@ -307,3 +307,13 @@ def test_what_is_not_installed_is_named(missing: str, message: str) -> None:
     )
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, timeout=60)
     assert (result.returncode, result.stderr) == (2, f"error: {message}\n")
+
+
+def test_routing_is_checked_of_the_model_and_of_both_implementations_for_the_cpu(
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    few = ("--domain", "quick", "--samples", "8", "--processes", "1", "--require", "all")
+    assert main(["check", "--chapter", "routing", *few, "--json"]) == 0
+    conformance = "expert_placement.conformance"
+    expected = {"expert_placement_spec.model", f"{conformance}:RustRouting", f"{conformance}:TorchRouting"}
+    assert {row["implementation"] for row in json.loads(capfd.readouterr().out)["exhaustive"]} == expected

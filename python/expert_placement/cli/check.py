@@ -25,6 +25,7 @@ REFERENCE = "expert_placement_spec.reference:Partition"
 PACKAGE = "expert_placement"
 COMPILED = "expert_placement:Partition"
 TORCH = "expert_placement.conformance:TorchPartition"
+ROUTING = tuple(f"expert_placement.conformance:{name}Routing" for name in ("Rust", "Torch"))
 
 
 def command(context: typer.Context) -> None:
@@ -33,7 +34,7 @@ def command(context: typer.Context) -> None:
 
 
 def check(arguments: Sequence[str]) -> int:
-    """Checks the reference model, the compiled core and, of partitions, the torch implementation.
+    """Checks the reference model, the compiled core and, of partitions and routing, the torch implementation.
 
     The arguments may name others.
 
@@ -60,6 +61,8 @@ def check(arguments: Sequence[str]) -> int:
         cases = import_module("expert_placement_spec.cases")
         ours = {chapter: [cases.Chapter.reference, PACKAGE] for chapter in chapters.CHAPTERS}
         ours[chapters.PARTITION] = [REFERENCE, COMPILED, TORCH]
+        # The third of routing is for a GPU, or for who has time.
+        ours["routing"] = [cases.Chapter.reference, *ROUTING]
         return int(command.run_arguments(arguments, ours, "expert-placement check"))
     except ValueError as error:
         # An error of the operating system is about the output, which the program ends for by itself.
