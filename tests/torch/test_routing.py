@@ -18,7 +18,7 @@ pytest.importorskip("torch", reason="this is the torch implementation")
 import numpy as np
 import torch
 from expert_placement import Partition, Placement, Topology, rebalance
-from expert_placement.torch import Routed, RoutingTables, route
+from expert_placement.torch import Routed, RoutingTables, route, warm_up
 from expert_placement.torch.routing import operators
 from expert_placement.torch.routing.request import OUTPUTS, Request
 from expert_placement_spec import CHAPTERS
@@ -415,6 +415,49 @@ def test_the_kernels_are_refused_on_the_cpu_unless_they_are_interpreted() -> Non
     assert ran.stdout.startswith("implementation=`triton` is for CUDA, and topk_ids is on cpu; with the environment"), (
         ran
     )
+
+
+@pytest.mark.parametrize("exact", [False, True])
+@pytest.mark.parametrize("want", [("slots",), OUTPUTS])
+def test_after_a_warm_up_nothing_is_compiled(
+    want: tuple[str, ...], exact: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A launcher stands for one compiled kernel; the interpreter shows which are asked for, without compiling them."""
+    launch = operators.kernels()
+    if launch is None or torch.cuda.is_available():
+        pytest.skip("the kernels are compiled here, and not interpreted")
+    tables, load = RoutingTables(placement_of(10, 16, 4), rank=1), torch.zeros(16, dtype=torch.int32)
+    made = []
+
+    class Counted(launch.Launcher):  # type: ignore[misc, name-defined]
+        def __init__(self, *arguments: Any) -> None:
+            made.append(arguments)
+            super().__init__(*arguments)
+
+    launch._launcher.cache_clear()
+    launch._simple.clear()
+    monkeypatch.setattr(launch, "Launcher", Counted)
+
+    def ask(tokens: int) -> None:
+        ids = ids_of(tokens, 8, 10)
+        route(ids, tables, layer=0, want=want, exact=exact, load=load, implementation="triton")
+
+    for number in launch.ways(600 * 8):
+        ask(max(number // 8, 1))
+    prepared = len(made)
+    for tokens in (1, 3, 5, 9, 17, 31, 33, 60, 65, 100, 129, 200, 257, 400, 513, 600):
+        ask(tokens)
+    assert len(made) == prepared >= 3
+
+
+def test_a_warm_up_is_a_call_of_route() -> None:
+    tables = RoutingTables(placement_of(10, 16, 4), rank=1)
+    warm_up(tables, 8, 100, dtype=torch.int64, load_dtype=torch.int32, want=iter(OUTPUTS), exact=True)
+    for wrong, text in (((0, 100), "top_k=0 is out of range"), ((8, 0), "max_tokens=0 is out of range")):
+        with pytest.raises(ValueError, match=text):
+            warm_up(tables, *wrong)
+    with pytest.raises(TypeError, match="topk_ids must have dtype int32 or int64, got int16"):
+        warm_up(tables, 8, 100, dtype=torch.int16)
 
 
 def test_tables_that_are_none_are_refused() -> None:

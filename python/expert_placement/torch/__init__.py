@@ -26,7 +26,7 @@ from expert_placement.torch.partition import (
     partition_starts,
     start,
 )
-from expert_placement.torch.routing import Routed, RoutingTables, route
+from expert_placement.torch.routing import Routed, RoutingTables, route, warm_up
 
 __all__ = [
     "Routed",
@@ -45,4 +45,5 @@ __all__ = [
     "partition_starts",
     "route",
     "start",
+    "warm_up",
 ]

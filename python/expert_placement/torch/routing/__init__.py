@@ -5,7 +5,7 @@
 of one contract, and `operators` gives them to torch as one operator.
 """
 
-from expert_placement.torch.routing.call import Routed, route
+from expert_placement.torch.routing.call import Routed, route, warm_up
 from expert_placement.torch.routing.tables import RoutingTables
 
-__all__ = ["Routed", "RoutingTables", "route"]
+__all__ = ["Routed", "RoutingTables", "route", "warm_up"]

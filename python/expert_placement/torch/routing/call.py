@@ -129,6 +129,50 @@ def route(
     return Routed(answers[0]) if wanted == SLOTS else Routed(**dict(zip(names, answers, strict=True)))
 
 
+def warm_up(
+    tables: RoutingTables,
+    top_k: SupportsIndex,
+    max_tokens: SupportsIndex,
+    *,
+    dtype: torch.dtype = torch.int32,
+    load_dtype: torch.dtype | None = None,
+    want: Iterable[str] = ("slots",),
+    exact: bool = False,
+) -> None:
+    """Has everything compiled that `route` will need of these tables, so that no batch waits for it.
+
+    On CUDA that is up to some twenty kernels of about a second each, which Triton keeps on disk; elsewhere nothing.
+    Ids in memory of their own and numbers that are ints are what is prepared for.
+
+    Args:
+        tables: what will be routed through; others of the same sizes are served as well.
+        top_k: how many ids a token will have, at least 1.
+        max_tokens: how many tokens a batch will have at most, at least 1.
+        dtype: of the ids, int32 or int64.
+        load_dtype: of the load, int32 or int64; None where there will be none.
+        want: as for `route`.
+        exact: as for `route`.
+
+    Raises:
+        ValueError: a number below 1, and what `route` refuses.
+        TypeError: an argument of another type.
+    """
+    if not isinstance(tables, RoutingTables):
+        _no_tables(tables)
+    width, most = int_argument("top_k", top_k), int_argument("max_tokens", max_tokens)
+    for name, number in (("top_k", width), ("max_tokens", most)):
+        if not 1 <= number <= _MOST_IDS:
+            raise ValueError(f"{name}={digits(number)} is out of range, expected 1..={_MOST_IDS}")
+    load = None if load_dtype is None else torch.zeros(tables.max_slots, dtype=load_dtype, device=tables.device)
+    launch = operators.kernels() if tables.data.is_cuda else None
+    numbers = [1] if launch is None else launch.ways(most * width)
+    # What is asked for is iterated over once for each.
+    names = tuple(want) if not isinstance(want, (str, bytes)) else want
+    for tokens in sorted({max(number // width, 1) for number in numbers}):
+        ids = torch.full((tokens, width), -1, dtype=dtype, device=tables.device)
+        route(ids, tables, layer=tables.layers[0], load=load, want=names, exact=exact)
+
+
 # The defaults themselves, of which nothing has to be checked.
 _DEFAULT: Iterable[str] = (route.__kwdefaults__ or {})["want"]
 _ZERO: int = 0

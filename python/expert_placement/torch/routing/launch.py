@@ -95,6 +95,12 @@ ORDERED = 128
 """Ids of one block where each is compared with those of its block before it."""
 
 
+def ways(most_ids: int) -> list[int]:
+    """Numbers of ids, up to one, of which each needs kernels that no other does."""
+    powers = [1 << exponent for exponent in range(5, 20)]
+    return sorted({min(number, most_ids) for number in powers})
+
+
 def route(request: Request) -> list[Tensor]:
     """What is wanted, in order, of tables that fit; `load` is added to in place."""
     num_ids = request.topk_ids.numel()
@@ -283,7 +289,7 @@ def _widths(*numbers: int) -> tuple[int, ...]:
 def simply_mapped(request: Request) -> list[Tensor] | None:
     """The commonest case with as little as possible done on the host: slots of contiguous ids, with or without load.
 
-    None where the request is for something else, or for the first time.
+    None where the request is for something else.
     """
     ids, table, sizes, _, offset, seed, valid, rank, is_exact, wanted, load = request
     if wanted != ask.SLOTS or is_exact or not (type(offset) is int and type(seed) is int and type(valid) is int):
@@ -300,10 +306,10 @@ def simply_mapped(request: Request) -> list[Tensor] | None:
         addresses |= load.data_ptr()
     launcher = _simple.get(key)
     if launcher is None:
-        if fits(sizes):
-            constants = _map_constants(sizes, top_k, True, sizes.max_slots, grain)
-            _simple[key] = Launcher(kernels.map_kernel, constants, grain.num_warps)
-        return None
+        if not fits(sizes):
+            return None
+        constants = _map_constants(sizes, top_k, True, sizes.max_slots, grain)
+        launcher = _simple[key] = Launcher(kernels.map_kernel, constants, grain.num_warps)
     slots = torch.empty_like(ids, dtype=torch.int32)
     numbers = (num_ids, 0, 0, _signed(offset), _signed(seed), valid, rank, None, None, None)
     launcher.start(ids, -(-num_ids // grain.block), (ids, table, slots, None, load, None, *numbers), addresses)
