@@ -61,9 +61,9 @@ def train(placement: Placement, rank: int) -> Line:
     optimizers = [torch.optim.AdamW(list(parameters), lr=0.01) for parameters in (dense, layer.parameters())]
     load = torch.zeros(placement.num_slots, dtype=torch.int64)
     difference = 0.0
-    for _ in range(STEPS):
+    for step in range(STEPS):
         hidden = torch.randn(sum(TOKENS), HIDDEN, dtype=torch.float64)
-        expected, output = dense(hidden), layer(hidden.split(TOKENS)[rank], load=load)
+        expected, output = dense(hidden), layer(hidden.split(TOKENS)[rank], seed=step, load=load)
         for result in (expected, output):
             result.square().sum().backward()
         # The replicas of an expert get its whole gradient; the router is on all ranks, as in data parallel training.

@@ -13,8 +13,9 @@ pytest.importorskip("torch", reason="weights are tensors")
 
 import torch
 import torch.distributed as dist
-from expert_placement import Partition, Placement, Topology, rebalance
+from expert_placement import Partition, Placement, Topology, plan_migration, rebalance
 from expert_placement.distributed import BalanceError, Balancer, BalancerState, MovingCost, Planning
+from expert_placement.distributed._planning import Judge, Moving, differing
 from expert_placement.torch.routing import RoutingTables
 
 from tests.distributed.running import new_group, on_ranks
@@ -154,6 +155,24 @@ def test_a_balancer_follows_a_load_that_shifts(slots: list[int], separate: bool)
     assert sum(sent) == sum(received) > 0
 
 
+def followed_by_many(rank: int) -> tuple[str, int, int, int]:
+    engine = Engine(rank, [2] * 8, layers_per_step=2, control_group=new_group(), verify=True)
+    for hot in (0, 3):
+        engine.settle(skewed(hot))
+        best = rebalance(skewed(hot), 16, engine.start.topology).balancedness(skewed(hot))
+        assert engine.balancer.placement.balancedness(skewed(hot)) >= 0.98 * best
+    state = engine.balancer.state
+    assert state.failures == 0
+    return engine.balancer.placement.digest(), state.plans, state.step, state.layers_moved
+
+
+def test_eight_ranks_follow_a_load_that_shifts() -> None:
+    results = on_ranks(8, followed_by_many)
+    assert len(set(results)) == 1
+    assert results[0][1] >= 2
+    assert results[0][3] >= LAYERS
+
+
 # --- failures ---------------------------------------------------------------------------------------------------------
 
 
@@ -174,6 +193,10 @@ class Moody:
                 return 5
             if self.how == "gives another size":
                 return rebalance(loads, placement.num_slots + 2, Topology(placement.num_ranks))
+            if self.how == "gives other ranks":
+                return rebalance(loads, placement.num_slots, Topology(3, active=[True, True, False]))
+            if self.how == "exits":
+                raise SystemExit(3)
         return Planning()(loads, placement)
 
 
@@ -209,7 +232,11 @@ def failing_plan(rank: int, how: str, on_error: Any) -> Any:
     # What went wrong is not the end: the next window is planned for.
     assert engine.balancer.placement.balancedness(skewed(0)) > 0.9
     assert state.plans >= 1
-    assert any("step" in line and "rank 1: " in line for line in lines)
+    if rank == 1:
+        assert any("failed while planning: rank 1: " in line for line in lines)
+    else:
+        assert any(f"balancer of rank {rank}: given up in step" in line and "as rank 1 said" in line for line in lines)
+    assert any("a plan is thought about" in line for line in lines) == (rank == 1)
     assert any("layers are moved, balancedness" in line for line in lines) == (rank == 1)
     return failed_in, text.removeprefix("BalanceError: ")
 
@@ -221,6 +248,8 @@ def failing_plan(rank: int, how: str, on_error: Any) -> Any:
         ("raises", "rank 1: ZeroDivisionError: no luck with this plan"),
         ("sleeps", "rank 1: RuntimeError: planning is not done after 0.2 s"),
         ("gives a number", "rank 1: TypeError: planning must give a Placement, got `int`"),
+        ("exits", "rank 1: RuntimeError: planning ended with SystemExit: 3"),
+        ("gives other ranks", "rank 1: ValueError: planning gave a placement with active=[0..=1], expected [0..=2]"),
         ("gives another size", "rank 1: ValueError: planning gave a placement with num_slots=14, expected 12"),
     ],
 )
@@ -262,7 +291,9 @@ def test_a_layer_that_fails_on_one_rank_is_heard_by_all_and_moved_layers_stay() 
     results = on_ranks(3, failing_layer)
     assert all(result == results[0] for result in results)
     _, text, reasons, _ = results[0]
-    assert reasons == {2: "OSError: no room for a table"}
+    (reason,) = reasons.values()
+    assert reason.startswith("RuntimeError: layer ")
+    assert reason.endswith(" is moved, but the tables do not follow: OSError: no room for a table")
     assert "failed while moving, layers " in text
 
 
@@ -383,12 +414,64 @@ def unmade(rank: int) -> None:
     refused(ValueError, r"balanced_enough=1.5 is out of range, expected 0.0\.\.=1.0", balanced_enough=1.5)
     refused(TypeError, "planning must be a Planning or a function", planning=5)
     refused(TypeError, "cost must be a MovingCost", cost=5)
+    refused(ValueError, "max_staged=-1 is out of range", max_staged=-1)
+    refused(ValueError, "max_node_transfers=0 is out of range", max_node_transfers=0)
     refused(ValueError, "on_error=`ignore` is unknown", on_error="ignore")
     refused(
         ValueError,
         "placement differs",
         here if rank else Placement.from_physical_to_logical([3, 1, 2, 0], 4, Topology(2)),
     )
+
+
+def test_a_plan_costs_what_the_steps_take_that_carry_it_out_and_not_what_it_would_take_at_once() -> None:
+    topology = Topology(4)
+    old, new = (rebalance(skewed(hot), 12, topology) for hot in (3, 0))
+    loads = skewed(0)
+    layers = differing(old, new)
+    assert len(layers) == LAYERS
+    costs = {}
+    for layers_per_step in (1, 3, LAYERS):
+        moving = Moving(layers_per_step, None, None, (10, 20, 30, 40))
+        parts = moving.plans(old, new)
+        assert tuple(layer for part in parts for layer in part.layers) == layers
+        here, expected = old.physical_to_logical(), 0
+        for part in parts:
+            # As the balancer does it: all other layers as they are.
+            table = here.clone()
+            table[list(part.layers)] = new.physical_to_logical()[list(part.layers)]
+            before, after = (Placement.from_physical_to_logical(each, EXPERTS, topology) for each in (here, table))
+            plan = plan_migration(before, after)
+            assert plan.num_batches == part.migration.num_batches
+            sent, received = plan.traffic((10, 20, 30, 40))
+            expected += int(sent.maximum(received).amax(dim=1).sum())
+            here = table
+        costs[layers_per_step] = sum(moving.most_bytes(part) for part in parts)
+        assert costs[layers_per_step] == expected
+        # The cost that is just not paid is that of all steps.
+        for bytes_per_second, is_worth_it in ((expected * 0.99, False), (expected * 1.01, True)):
+            gain = 1 - sum(part.largest for part in new.report(loads)) / sum(part.largest for part in old.report(loads))
+            cost = MovingCost(step_seconds=1 / gain, num_steps=1, bytes_per_second=bytes_per_second)
+            proposal = Judge(lambda *_: new, 1.0, cost, moving).propose(loads.unsqueeze(0), old)
+            assert (proposal.placement == new) == is_worth_it, proposal.decision
+    assert len(set(costs.values())) > 1, "all at once costs as much: there is nothing to tell apart"
+
+
+def test_options_of_a_plan_are_refused_when_they_are_given() -> None:
+    for error, match, options in (
+        (ValueError, "policy=`best` is unknown", {"policy": "best"}),
+        (ValueError, "num_groups=0 is out of range", {"num_groups": 0}),
+        (TypeError, "num_groups must be an int", {"num_groups": 1.5}),
+        (ValueError, "max_moves=-1 is out of range", {"max_moves": -1}),
+        (ValueError, "min_gain", {"min_gain": -1.0}),
+        (ValueError, "max_off_node=2", {"max_off_node": 2}),
+        (ValueError, "num_threads=0", {"num_threads": 0}),
+        (ValueError, "policy `deepseek` needs no max_moves", {"policy": "deepseek", "max_moves": 1}),
+    ):
+        with pytest.raises(error, match=match):
+            Planning(**options)
+    Planning("deepseek", num_groups=8)
+    Planning(num_groups=8, max_moves=3, min_gain=0.01, max_off_node=0.2, num_threads=2)
 
 
 def test_arguments_that_do_not_fit_are_refused() -> None:

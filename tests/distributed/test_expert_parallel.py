@@ -18,11 +18,12 @@ pytest.importorskip("torch", reason="the layer is a torch module")
 import torch
 import torch.distributed as dist
 from expert_placement import Partition, Placement, Topology, plan_migration, rebalance
+from expert_placement.distributed import Balancer
 from expert_placement.distributed.exchange import exchange
 from expert_placement.distributed.expert_parallel import ExpertParallel
 from torch import Tensor
 
-from tests.distributed.running import on_ranks
+from tests.distributed.running import new_group, on_ranks
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -375,6 +376,75 @@ def seeds_and_loads(rank: int, prefer_near: bool) -> None:
 @pytest.mark.parametrize("prefer_near", [False, True])
 def test_the_load_is_the_histogram_of_the_experts_and_a_seed_changes_who_serves_but_not_what(prefer_near: bool) -> None:
     on_ranks(3, seeds_and_loads, prefer_near)
+
+
+def first_tokens(rank: int) -> list[int]:
+    """The slots that serve few tokens of each rank, all of them for the expert that is everywhere."""
+    placement = placed([0, 1, 2, 0] + [0] * 12, 3, 4)
+    layer = layer_of(Case("", placement, ()), Dense.drawn(3))
+    ids, mix = torch.zeros(8, 1, dtype=torch.int64), torch.ones(8, 1, dtype=torch.float64)
+    load = torch.zeros(placement.num_slots, dtype=torch.int64)
+    for step in range(2):
+        layer.apply_experts(tokens_of(Case("", placement, (8,)))[0], ids, mix, seed=step, load=load)
+    everything = added_up(load)
+    assert int(everything.sum()) == 2 * 8 * 4
+    # Of 64 ids for 14 replicas most have some; were ranks to choose alike, each would serve a multiple of 4.
+    served = everything[placement.physical_to_logical()[0] == 0]
+    assert int((served > 0).sum()) >= 12
+    assert bool((served % 4 != 0).any())
+    assert int(served.max()) <= 12
+    return [*map(int, load.tolist())]
+
+
+def test_ranks_do_not_choose_the_same_replicas_for_their_first_tokens() -> None:
+    loads = on_ranks(4, first_tokens)
+    assert len({tuple(load) for load in loads}) == 4
+
+
+def follow_loads(rank: int) -> tuple[str, int]:
+    """A balancer moves the weights of layers that are used in every step, and the outputs stay what they are."""
+    layers, experts = 2, 6
+    topology = Topology(3, slots_per_rank=[4, 3, 3])
+    start = Placement.from_physical_to_logical([[0, 1, 2, 3, 4, 5, 0, 1, 2, 3]] * layers, experts, topology)
+    dense = [Dense.drawn(experts, seed=layer) for layer in range(layers)]
+    modules = [
+        ExpertParallel.from_dense(start, *weights, 2, layer=layer, group=new_group())
+        for layer, weights in enumerate(dense)
+    ]
+    numbers = iter(range(100))
+
+    def planned(loads: Tensor, placement: Placement) -> Placement:
+        generator = torch.Generator().manual_seed(next(numbers))
+        return rebalance(torch.rand(layers, experts, generator=generator) ** 3 + 0.01, 10, topology)
+
+    balancer = Balancer(
+        start,
+        {"w13": [module.w13 for module in modules], "w2": [module.w2 for module in modules]},
+        on_layer=lambda layer, placement: modules[layer].update_placement(placement),
+        group=new_group(),
+        control_group=new_group(),
+        planning=planned,
+        interval=3,
+        timeout=20,
+    )
+    case = Case("", start, (0, 4, 8))
+    for step in range(30):
+        load = torch.zeros(layers, 10, dtype=torch.int64)
+        for layer, module in enumerate(modules):
+            hidden = tokens_of(case, seed=step)[rank]
+            with torch.no_grad():
+                output = module(hidden, seed=step, load=load[layer])
+                expected = dense[layer](hidden, case, torch.ones(len(hidden)))
+            assert_near(output, expected, f"output of layer {layer} in step {step}")
+        balancer.step(load)
+    assert balancer.state.failures == 0
+    return balancer.placement.digest(), balancer.state.plans
+
+
+def test_outputs_stay_what_they_are_while_a_balancer_moves_the_experts() -> None:
+    results = on_ranks(3, follow_loads)
+    assert len(set(results)) == 1
+    assert results[0][1] >= 3
 
 
 # Weights and placements.

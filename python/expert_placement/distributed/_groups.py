@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+import threading
 import time
+import weakref
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
@@ -14,6 +16,8 @@ from expert_placement._text import excerpt
 
 if TYPE_CHECKING:
     from typing import TypeAlias
+
+    from torch._C._distributed_c10d import Store
 
     Group: TypeAlias = dist.ProcessGroup | None
 
@@ -51,6 +55,11 @@ class Deadline:
     def left(self) -> timedelta:
         """What is left of it, at least a millisecond: no time at all would mean to torch to wait for ever."""
         return timedelta(seconds=max(self._end - time.monotonic(), 0.001))
+
+    @property
+    def is_over(self) -> bool:
+        """Whether nothing is left of it."""
+        return time.monotonic() >= self._end
 
 
 class Members:
@@ -116,6 +125,60 @@ class Members:
         waited_for(dist.broadcast(sent, root, group=self.group, async_op=True), deadline, self.device)
         return sent.to(values.device)
 
+    def decide(self, key: str, proposed: str, seconds: float) -> str | None:
+        """What the first rank that asked for this key proposed, the same for all that ask.
+
+        The group's store keeps it, which answers each rank by itself, whether others come or not.
+
+        Returns:
+            None where the store cannot be asked, or did not answer in time.
+        """
+        answers: list[str] = []
+
+        def ask() -> None:
+            try:
+                answers.append(bytes(_store(self._whole()).compare_set(key, "", proposed)).decode())
+            except Exception:
+                # Whatever a store of a rank that is gone says, it is no answer.
+                return
+
+        try:
+            # A store that hangs would be waited for as long as it was made for.
+            asking = threading.Thread(target=ask, name="expert-placement-decision", daemon=True)
+            asking.start()
+        except RuntimeError:
+            return None
+        asking.join(seconds)
+        return answers[0] if answers else None
+
+    def is_warm(self, device: torch.device) -> bool:
+        """Whether every rank took part in a collective on that kind of device, as far as this process knows."""
+        return device.type == self.device.type or self._whole() in _WARM.get(device.type, ())
+
+    def warm(self, device: torch.device, deadline: Deadline) -> None:
+        """One collective of all ranks on that device.
+
+        Of NCCL a group's first operation has to be one that all its ranks take part in.
+        """
+        number = torch.zeros(1, dtype=torch.int64, device=device)
+        waited_for(dist.all_reduce(number, group=self.group, async_op=True), deadline, device)
+        _WARM.setdefault(device.type, weakref.WeakSet()).add(self._whole())
+
+    def _whole(self) -> dist.ProcessGroup:
+        group = dist.group.WORLD if self.group is None else self.group
+        assert group is not None
+        return group
+
+
+# By kind of device the groups that were used on it.
+_WARM: dict[str, weakref.WeakSet[dist.ProcessGroup]] = {}
+
+
+def _store(group: dist.ProcessGroup) -> Store:
+    """The key-value store that a group was made with."""
+    store: Store = dist.distributed_c10d._world.pg_map[group][1]
+    return store
+
 
 def waited_for(work: dist.Work | None, deadline: Deadline, device: torch.device) -> None:
     """Waits for an operation; a device is waited for as well, since the time is limited.
@@ -143,6 +206,14 @@ def reason_of(error: BaseException, most: int = 160) -> str:
     """What an error says, on one line."""
     text = " ".join(str(error).split())
     return excerpt(text, most) if text else type(error).__name__
+
+
+def merged(said: dict[int, str]) -> str:
+    """What ranks say, those that say the same together."""
+    ranks: dict[str, tuple[int, ...]] = {}
+    for rank in sorted(said):
+        ranks[said[rank]] = (*ranks.get(said[rank], ()), rank)
+    return "; ".join(f"{rank_words(those)}: {text}" for text, those in ranks.items())
 
 
 def holds_words(ranks: tuple[int, ...]) -> str:

@@ -55,6 +55,7 @@ class Transfers:
 
     def __init__(self, weights: Weights, plan: Migration, members: Members, verify: bool) -> None:
         self.weights = LocalWeights(weights, plan.num_layers)
+        self.plan = plan
         self.members = members
         self.verify = verify
         self.device = transfer_device(members, self.weights.device)
@@ -70,6 +71,7 @@ class Transfers:
         self.buffer = torch.empty((self.num_staged, size), dtype=torch.uint8, device=self.device)
         self._free = list(range(self.num_staged))
         self._held: list[tuple[Move, list[torch.Tensor], int]] = []
+        self.torn: tuple[tuple[int, int], ...] = ()
         self.num_written = self.num_sent = self.num_received = 0
         self.bytes_sent = self.bytes_received = 0
 
@@ -112,8 +114,12 @@ class Transfers:
         return None
 
     def write(self, batch: int) -> None:
-        """Writes the staged experts whose turn it is at the end of a batch."""
+        """Writes the staged experts whose turn it is at the end of a batch.
+
+        While it does, and where it does not come to its end, `torn` has their layers and slots.
+        """
         due = [each for each in self._held if each[0].write_batch == batch]
+        self.torn = tuple((move.layer, move.destination) for move, _, _ in due)
         self._held = [each for each in self._held if each[0].write_batch != batch]
         # Inference mode, since weights may have been made in it, and are written to nowhere else.
         with torch.inference_mode():
@@ -122,6 +128,7 @@ class Transfers:
                     to.copy_(held)
                 self._free.append(place)
         self.num_written += len(due)
+        self.torn = ()
 
     def _stage(self, move: Move) -> list[torch.Tensor]:
         """Room for an expert, tensor by tensor."""
@@ -142,22 +149,27 @@ class Transfers:
     def _wait(self, operations: list[tuple[Move, dist.P2POp]], deadline: Deadline) -> None:
         if not operations:
             return
-        pending = operations[0][0]
+        moves = [move for move, _ in operations]
+        pending = moves
         try:
             works = dist.batch_isend_irecv([operation for _, operation in operations])
-            # NCCL gives one work for all of them.
-            moves = [move for move, _ in operations] if len(works) == len(operations) else [pending] * len(works)
-            for move, work in zip(moves, works, strict=True):
-                pending = move
+            for number, work in enumerate(works):
+                # NCCL gives one work for all of them, and does not say which of them it waits for.
+                if len(works) == len(moves):
+                    later = zip(moves[number + 1 :], works[number + 1 :], strict=True)
+                    pending = [moves[number], *(move for move, other in later if not other.is_completed())]
                 waited_for(work, deadline, self.device)
         except RuntimeError as error:
             raise ArrivalError(self._failed(pending, deadline, error)) from error
 
-    def _failed(self, move: Move, deadline: Deadline, error: RuntimeError) -> str:
-        is_sender = move.sender == self.members.rank
-        way = f"was not taken by rank {move.receiver}" if is_sender else f"did not arrive from rank {move.sender}"
-        within = f"within {deadline.seconds:g} s"
-        return f"expert {move.expert} of layer {move.layer} {way} {within}: {reason_of(error)}"
+    def _failed(self, pending: list[Move], deadline: Deadline, error: RuntimeError) -> str:
+        """What is not there; a rank sends and receives one expert in a batch at most."""
+        parts = []
+        for move in dict.fromkeys(pending):
+            is_sender = move.sender == self.members.rank
+            way = f"was not taken by rank {move.receiver}" if is_sender else f"did not arrive from rank {move.sender}"
+            parts.append(f"expert {move.expert} of layer {move.layer} {way}")
+        return f"{', or '.join(parts)} within {deadline.seconds:g} s: {reason_of(error)}"
 
     def _note(self, batch: int) -> None:
         for move in self.batches[batch]:

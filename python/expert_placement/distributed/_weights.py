@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Mapping, Sequence
+from itertools import pairwise
 from typing import TYPE_CHECKING, NamedTuple
 
 import torch
@@ -12,10 +13,10 @@ import torch
 from expert_placement import _core
 
 if TYPE_CHECKING:
-    from typing import TypeAlias
+    from typing import Any, TypeAlias, TypeGuard
 
-    Weight: TypeAlias = torch.Tensor | Sequence[torch.Tensor]
-    Weights: TypeAlias = torch.Tensor | Mapping[str, Weight] | Sequence[Weight]
+    Weight: TypeAlias = torch.Tensor | Sequence[torch.Tensor] | torch.nn.ParameterList
+    Weights: TypeAlias = torch.Tensor | Mapping[str, Weight] | torch.nn.ParameterDict | Sequence[Weight]
 
 _ALIGNMENT = 16
 
@@ -47,7 +48,7 @@ class LocalWeights:
     __slots__ = ("device", "layers", "num_layers", "num_local_slots", "num_tensors")
 
     def __init__(self, weights: Weights, num_layers: int) -> None:
-        named = _named(weights)
+        named = _named(weights, num_layers)
         self.num_layers = num_layers
         self.num_tensors = len(named)
         columns = [_layers(name, weight, num_layers) for name, weight in named]
@@ -64,6 +65,7 @@ class LocalWeights:
             if layer.slots.device != self.device:
                 expected = f"`{self.device}` as {every[0].name} is"
                 raise ValueError(f"{layer.name} is on `{layer.slots.device}`, expected {expected}")
+        _expect_memory_of_their_own(every)
 
     def expert(self, layer: int, slot: int) -> list[torch.Tensor]:
         """The bytes of what a local slot holds, tensor by tensor: views, of those that have any."""
@@ -96,18 +98,63 @@ class LocalWeights:
         return hashed.digest()
 
 
-def _named(weights: Weights) -> list[tuple[str, Weight]]:
+def _expect_memory_of_their_own(layers: list[Layer]) -> None:
+    """Refuses slots of different layers or tensors that share bytes; those of one are looked at by themselves."""
+    held = [layer for layer in layers if layer.num_bytes and len(layer.slots)]
+    whole = sorted(((*_span(layer), layer) for layer in held), key=lambda each: each[:2])
+    if all(left[1] <= right[0] for left, right in pairwise(whole)):
+        return
+    # Spans may cross without a byte in common, as those of two columns of a larger tensor do.
+    slots = sorted(
+        (begin, begin + layer.num_bytes, number) for number, layer in enumerate(held) for begin in _begins(layer)
+    )
+    for left, right in pairwise(slots):
+        if left[1] > right[0]:
+            first, second = (held[number].name for number in sorted((left[2], right[2])))
+            what = "has layers that share memory" if first == second else f"shares memory with {first}"
+            raise ValueError(f"{second} {what}, expected memory of its own for each slot")
+
+
+def _begins(layer: Layer) -> range:
+    """The addresses of a layer's slots."""
+    step = layer.slots.stride(0) * layer.slots.element_size()
+    first, count = layer.slots.data_ptr(), len(layer.slots)
+    return range(first, first + count * step, step) if count > 1 else range(first, first + 1)
+
+
+def _span(layer: Layer) -> tuple[int, int]:
+    """From a layer's first byte to behind its last."""
+    begins = _begins(layer)
+    return begins[0], begins[-1] + layer.num_bytes
+
+
+def _named(weights: Weights, num_layers: int) -> list[tuple[str, Weight]]:
     if isinstance(weights, torch.Tensor):
         return [("weights", weights)]
-    if isinstance(weights, Mapping):
+    if isinstance(weights, (Mapping, torch.nn.ParameterDict)):
         for name in weights:
             if not isinstance(name, str):
                 raise TypeError(f"weights has a name of the type `{type(name).__name__}`, expected `str`")
         return [(f"weights[{name!r}]", weight) for name, weight in weights.items()]
-    if isinstance(weights, Sequence) and not isinstance(weights, (str, bytes)):
+    if _is_sequence(weights):
+        _expect_one_reading(weights, num_layers)
         return [(f"weights[{index}]", weight) for index, weight in enumerate(weights)]
     expected = "a torch.Tensor, or a sequence or a mapping of them"
     raise TypeError(f"weights must be {expected}, got `{type(weights).__name__}`")
+
+
+def _is_sequence(value: object) -> TypeGuard[Sequence[Any]]:
+    return isinstance(value, (Sequence, torch.nn.ParameterList)) and not isinstance(value, (str, bytes))
+
+
+def _expect_one_reading(weights: Sequence[Weight], num_layers: int) -> None:
+    """Refuses lists of lists that could as well be those of layers as those of tensors."""
+    is_square = num_layers > 1 and len(weights) == num_layers
+    if is_square and all(_is_sequence(each) and len(each) == num_layers for each in weights):
+        raise ValueError(
+            f"weights is a list of {num_layers} lists of {num_layers}, which may be by tensor or by layer, expected a "
+            "mapping from each tensor's name to the list of its layers"
+        )
 
 
 def _layers(name: str, weight: Weight, num_layers: int) -> list[Layer]:
@@ -118,7 +165,7 @@ def _layers(name: str, weight: Weight, num_layers: int) -> list[Layer]:
             expected = f"[{num_layers}, local slots, ...]"
             raise ValueError(f"{name} has the shape {list(weight.shape)}, expected {expected}")
         return [_layer(name, weight.detach()[layer]) for layer in range(num_layers)]
-    if not isinstance(weight, Sequence) or isinstance(weight, (str, bytes)):
+    if not _is_sequence(weight):
         expected = f"a torch.Tensor or a sequence of {num_layers} of them"
         raise TypeError(f"{name} must be {expected}, got `{type(weight).__name__}`")
     if len(weight) != num_layers:

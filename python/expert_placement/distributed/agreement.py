@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import struct
 from typing import TYPE_CHECKING
 
@@ -16,10 +17,14 @@ from expert_placement.distributed._groups import (
 )
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from expert_placement.distributed._groups import Group
 
 # Whether there is a placement; the version and the hash of its digest; L, E, P and R.
 _MESSAGE = struct.Struct("<?33s4q")
+# How much is told of each other thing that has to be the same: its text, or a hash of one that is longer.
+_MOST_TEXT = 32
 _SIZES = ("num_layers", "num_experts", "num_slots", "num_ranks")
 
 
@@ -68,23 +73,54 @@ def agree(placement: Placement, group: Group = None, *, timeout: float = 60.0) -
     agreed(placement, Members(group), waiting)
 
 
-def agreed(placement: object, members: Members, seconds: float) -> Placement:
+def agreed(placement: object, members: Members, seconds: float, others: Mapping[str, str] | None = None) -> Placement:
     """What all ranks hold; a rank that holds something else than a placement takes part as well.
 
+    Args:
+        placement: what this rank holds.
+        members: the group.
+        seconds: to wait for the others.
+        others: what else has to be the same, by name; all ranks give the same names.
+
     Raises:
-        DisagreementError: as for `agree`.
+        DisagreementError: as for `agree`; or it names which of the others differs.
         TypeError: `placement` is none.
         RuntimeError: another rank did not answer in time.
     """
     message = _message(placement) if isinstance(placement, Placement) else _MESSAGE.pack(False, b"", 0, 0, 0, 0)
+    told = {name: _told(text) for name, text in (others or {}).items()}
     try:
-        answers = members.exchange(message, Deadline(seconds))
+        answers = members.exchange(message + b"".join(told.values()), Deadline(seconds))
     except RuntimeError as error:
         raise RuntimeError(f"agree: no answer from every rank within {seconds:g} s: {reason_of(error)}") from error
     if not isinstance(placement, Placement):
         raise TypeError(f"placement must be a Placement, got `{type(placement).__name__}`")
-    _compare(answers)
+    _compare([answer[: _MESSAGE.size] for answer in answers])
+    for number, name in enumerate(told):
+        at = _MESSAGE.size + number * _MOST_TEXT
+        expect_same(name, [answer[at : at + _MOST_TEXT].rstrip(b"\0").decode() for answer in answers])
     return placement
+
+
+def expect_same(name: str, said: list[str]) -> None:
+    """Raises the same error on every rank, unless all say the same.
+
+    Raises:
+        DisagreementError: it names which ranks say what.
+    """
+    ranks: dict[str, tuple[int, ...]] = {}
+    for rank, each in enumerate(said):
+        ranks[each] = (*ranks.get(each, ()), rank)
+    if len(ranks) > 1:
+        parts = "; ".join(f"{rank_words(those)} {holds_words(those)} {each}" for each, those in ranks.items())
+        raise DisagreementError(f"{name} differs between the ranks of the group, expected one: {parts}", ranks, ())
+
+
+def _told(text: str) -> bytes:
+    short = text.encode()
+    if len(short) > _MOST_TEXT:
+        short = hashlib.sha256(short).hexdigest()[:16].encode()
+    return short.ljust(_MOST_TEXT, b"\0")
 
 
 def _message(placement: Placement) -> bytes:

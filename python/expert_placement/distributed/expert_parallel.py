@@ -35,7 +35,8 @@ class ExpertParallel(nn.Module):
 
     The placement is the one source of what is where: the routing tables, the shapes of the weights and what is loaded
     into them come from it. Every rank of the group makes the layer from the same placement, and all of them call what
-    it says to be collective, with gradients recorded on all or on none.
+    it says to be collective, with gradients recorded on all or on none. For the choice among replicas a rank
+    numbers its tokens from its own rank * 2**20 on, so that ranks do not all choose alike.
 
     Args:
         placement: a `Placement`, or a `Partition`, with as many ranks as the group.
@@ -246,7 +247,9 @@ class ExpertParallel(nn.Module):
             hidden: `[T, H]`, of one dtype on all ranks.
             valid_tokens: how many tokens are not padding, in 0..=T, or a tensor of one element, int32 or int64, on the
                 device. The output of padding is 0, whatever it holds.
-            seed: another seed is another choice among replicas.
+            seed: another seed is another choice among replicas, in 0..2**63, or a tensor as for `route`. A counter of
+                the steps is advised: with one seed the tokens of equal numbers have the same choice in every step. What
+                it is may differ between ranks, since the sender alone decides.
             load: int32 or int64 `[P]`, contiguous and on the device: how many ids of this rank's tokens each slot
                 serves is added to it in place. Summed up over the ranks it is the load of the slots.
 
@@ -315,7 +318,16 @@ class ExpertParallel(nn.Module):
                 raise ValueError(f"{name} has shape {list(given.shape)}, expected [{hidden.shape[0]}, k], k for both")
         want = ("slots", "slot_counts", "rank_counts", "order", "positions")
         routed = route(
-            topk_ids, self.tables, layer=self.layer, seed=seed, valid_tokens=valid_tokens, load=load, want=want
+            topk_ids,
+            self.tables,
+            layer=self.layer,
+            # Every rank numbers its tokens from another number on, or all would choose the same replica for their first
+            # token, for their second, and so on.
+            token_offset=self.rank * _TOKENS_OF_A_RANK,
+            seed=seed,
+            valid_tokens=valid_tokens,
+            load=load,
+            want=want,
         )
         traffic = self._traffic(routed)
         rows = _rows_to_send(hidden, routed, sum(traffic.sent))
@@ -367,6 +379,10 @@ class ExpertParallel(nn.Module):
         # What goes back has the dtype of what came, under autocast too: ranks without rows know no other. And these
         # stay part of the graph, since their backward pass takes part in the exchanges.
         return torch.cat(outputs).to(rows.dtype) if outputs else rows
+
+
+# How many numbers of tokens a rank has for itself; more tokens, or more than 4096 ranks, have numbers of others, too.
+_TOKENS_OF_A_RANK = 2**20
 
 
 class _Traffic(NamedTuple):
