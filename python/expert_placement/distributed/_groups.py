@@ -180,6 +180,19 @@ def _store(group: dist.ProcessGroup) -> Store:
     return store
 
 
+def expect_ranks(members: Members, control: Members, num_ranks: int, whose: str) -> None:
+    """Refuses a group of another number of ranks than a plan or a placement has, and a control group of other ranks.
+
+    Raises:
+        ValueError: either of these.
+    """
+    if members.size != num_ranks:
+        raise ValueError(f"group has {members.size} ranks, expected {num_ranks} as the {whose} has")
+    if (control.rank, control.size) != (members.rank, members.size):
+        mine, expected = f"rank {control.rank} of {control.size}", f"{members.rank} of {members.size} as in group"
+        raise ValueError(f"control_group has this process as {mine}, expected {expected}")
+
+
 def waited_for(work: dist.Work | None, deadline: Deadline, device: torch.device) -> None:
     """Waits for an operation; a device is waited for as well, since the time is limited.
 

@@ -28,6 +28,7 @@ from expert_placement import Migration, Placement
 from expert_placement.distributed._groups import (
     Deadline,
     Members,
+    expect_ranks,
     merged,
     number_words,
     rank_words,
@@ -228,7 +229,7 @@ class Balancer:
             raise TypeError(f"placement must be a Placement, got `{type(placement).__name__}`")
         self._members = Members(group)
         self._control = self._members if control_group is None else Members(control_group)
-        _expect_ranks(placement, self._members, self._control)
+        expect_ranks(self._members, self._control, placement.num_ranks, "placement")
         self._placement = placement
         self._weights = weights
         self._tables = _followers(tables)
@@ -747,14 +748,6 @@ def _followers(tables: Iterable[Tables]) -> tuple[Tables, ...]:
         if not hasattr(each.layers, "__contains__"):
             raise TypeError(f"tables[{number}] has layers of the type `{type(each.layers).__name__}`, expected a range")
     return made
-
-
-def _expect_ranks(placement: Placement, members: Members, control: Members) -> None:
-    if members.size != placement.num_ranks:
-        raise ValueError(f"group has {members.size} ranks, expected {placement.num_ranks} as the placement has")
-    if (control.rank, control.size) != (members.rank, members.size):
-        mine, expected = f"rank {control.rank} of {control.size}", f"{members.rank} of {members.size} as in group"
-        raise ValueError(f"control_group has this process as {mine}, expected {expected}")
 
 
 def _local(weights: Weights, placement: Placement, rank: int) -> LocalWeights:

@@ -34,6 +34,7 @@ from expert_placement._text import digits
 from expert_placement.distributed._groups import (
     Deadline,
     Members,
+    expect_ranks,
     number_words,
     rank_words,
     reason_of,
@@ -326,11 +327,7 @@ def _prepared(
         return plan
     try:
         _expect_plan(plan)
-        if members.size != plan.num_ranks:
-            raise ValueError(f"group has {members.size} ranks, expected {plan.num_ranks} as the plan has")
-        if (control.rank, control.size) != (members.rank, members.size):
-            mine, expected = f"rank {control.rank} of {control.size}", f"{members.rank} of {members.size} as in group"
-            raise ValueError(f"control_group has this process as {mine}, expected {expected}")
+        expect_ranks(members, control, plan.num_ranks, "plan")
         return Transfers(weights, plan, members, verify)
     except Exception as error:
         return error

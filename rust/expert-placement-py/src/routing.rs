@@ -24,7 +24,8 @@ pub(crate) fn _routing_shape(sizes: Sizes) -> PyResult<(usize, [usize; 6])> {
     Ok((shape.len(), shape.starts()))
 }
 
-/// The tables of layers of a placement, whose first and number are given, one after the other; weights are the bits of float64, `[L, P]`.
+/// The tables of layers of a placement, whose first and number are given, one after the other; weights are the bits of
+/// float64, `[L, P]`.
 #[pyfunction]
 pub(crate) fn _routing_tables<'py>(
     py: Python<'py>,
@@ -114,8 +115,8 @@ impl Answers {
         if wants(wanted::RANK_COUNTS | wanted::RANK_OFFSETS) {
             let rank_offsets = self.rank_offsets.as_mut_slice();
             router.write_rank_offsets(offsets, rank_offsets)?;
-            for (count, ends) in self.rank_counts.as_mut_slice().iter_mut().zip(rank_offsets.windows(2)) {
-                *count = ends.iter().rev().copied().reduce(|end, begin| end - begin).unwrap_or(0);
+            if wants(wanted::RANK_COUNTS) {
+                Router::count_ranks(rank_offsets, self.rank_counts.as_mut_slice())?;
             }
         }
         if wants(wanted::ORDER | wanted::POSITIONS) {

@@ -97,6 +97,12 @@ proptest! {
         for (rank, begin) in of_ranks.iter().enumerate() {
             prop_assert_eq!(*begin, offsets[placement.slot_offsets()[rank] as usize]);
         }
+        let mut on_ranks = vec![7; layer.slots.len()];
+        Router::count_ranks(&of_ranks, &mut on_ranks).unwrap();
+        for (rank, count) in on_ranks.iter().enumerate() {
+            let own = placement.slot_offsets()[rank] as usize..placement.slot_offsets()[rank + 1] as usize;
+            prop_assert_eq!(*count, counts[own].iter().sum::<i32>());
+        }
         let mut served = 0;
         for rank in 0..layer.slots.len() as u32 {
             let mut local = vec![7; ids.len()];
@@ -234,6 +240,9 @@ fn wrong_arguments_are_refused() {
         message(Router::sum_up(&[1, -1], &mut [0; 3])),
         "counts[1]=-1 is out of range, expected 0..=1073741823: no more ids are routed at once"
     );
+    let text = "rank_offsets[2]=1 is out of range, expected 2..=2147483647: offsets ascend";
+    assert_eq!(message(Router::count_ranks(&[0, 2, 1], &mut [0; 2])), text);
+    assert_eq!(message(Router::count_ranks(&[0, 2], &mut [0; 2])), "rank_counts has length 2, expected 1");
     assert_eq!(
         message(Router::new(shape, &table[1..])),
         format!("table has length {}, expected {}", shape.len() - 1, shape.len())

@@ -200,21 +200,29 @@ def _no_tables(tables: object) -> Tensor:
 
 
 def _check_ids(topk_ids: Tensor, tables: RoutingTables) -> None:
-    if not isinstance(topk_ids, Tensor):
-        raise TypeError(f"topk_ids must be a tensor, got `{type(topk_ids).__name__}`")
-    if topk_ids.dtype not in _INTEGERS:
-        raise TypeError(f"topk_ids must have dtype int32 or int64, got {_name(topk_ids)}")
-    if topk_ids.layout is not torch.strided or topk_ids.is_nested:
-        raise TypeError("topk_ids must be a dense tensor")
+    _expect_integers("topk_ids", topk_ids)
     if topk_ids.dim() != 2:
         raise ValueError(f"topk_ids has {topk_ids.dim()} dimensions, expected 2, [T, k]")
-    if topk_ids.device != tables.data.device:
-        raise ValueError(f"topk_ids is on {topk_ids.device}, expected {tables.data.device} as the tables are")
+    _expect_there("topk_ids", topk_ids, tables.data)
     if topk_ids.numel() > _MOST_IDS:
         raise ValueError(f"topk_ids.numel()={topk_ids.numel()} is out of range, expected 0..={_MOST_IDS}")
 
 
 _MOST_IDS = _core.MAX_ROUTED_IDS
+
+
+def _expect_integers(parameter: str, value: object) -> None:
+    if not isinstance(value, Tensor):
+        raise TypeError(f"{parameter} must be a tensor, got `{type(value).__name__}`")
+    if value.dtype not in _INTEGERS:
+        raise TypeError(f"{parameter} must have dtype int32 or int64, got {_name(value)}")
+    if value.layout is not torch.strided or value.is_nested:
+        raise TypeError(f"{parameter} must be a dense tensor")
+
+
+def _expect_there(parameter: str, value: Tensor, table: Tensor) -> None:
+    if value.device != table.device:
+        raise ValueError(f"{parameter} is on {value.device}, expected {table.device} as the tables are")
 
 
 def _number(parameter: str, value: SupportsIndex | Tensor, table: Tensor) -> int | Tensor:
@@ -243,8 +251,7 @@ def _one_element(parameter: str, value: Tensor, table: Tensor) -> Tensor:
         raise TypeError(f"{parameter} must be an int or a tensor of dtype int32 or int64, got {_name(value)}")
     if value.numel() != 1:
         raise ValueError(f"{parameter} has {value.numel()} elements, expected 1")
-    if value.device != table.device:
-        raise ValueError(f"{parameter} is on {value.device}, expected {table.device} as the tables are")
+    _expect_there(parameter, value, table)
     if value.layout is not torch.strided:
         raise TypeError(f"{parameter} must be a dense tensor, got the layout {value.layout}")
     # A number whatever its shape is: of more dimensions it would broadcast the answer to them.
@@ -260,18 +267,12 @@ def _exact(exact: object, tables: RoutingTables) -> bool:
 
 
 def _load(load: Tensor, tables: RoutingTables) -> Tensor:
-    if not isinstance(load, Tensor):
-        raise TypeError(f"load must be a tensor, got `{type(load).__name__}`")
-    if load.dtype not in _INTEGERS:
-        raise TypeError(f"load must have dtype int32 or int64, got {_name(load)}")
-    if load.layout is not torch.strided or load.is_nested:
-        raise TypeError("load must be a dense tensor")
+    _expect_integers("load", load)
     if load.shape != (tables.max_slots,):
         raise ValueError(
             f"load has shape {list(load.shape)}, expected [{tables.max_slots}], the capacity of the tables"
         )
-    if load.device != tables.data.device:
-        raise ValueError(f"load is on {load.device}, expected {tables.data.device} as the tables are")
+    _expect_there("load", load, tables.data)
     if not load.is_contiguous():
         raise ValueError("load must be contiguous: its elements are added to in place")
     return load

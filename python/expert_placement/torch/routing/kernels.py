@@ -78,11 +78,24 @@ def _in_turn(table, upper, count, turn, SLOTS):
 
 
 @triton.jit
-def _store_local(local_slots, table, i, slot, is_there, rank, RANK_SLOTS):
-    begin = tl.load(table + RANK_SLOTS + rank)
-    end = tl.load(table + RANK_SLOTS + rank + 1)
-    is_local = (slot >= begin) & (slot < end)
-    tl.store(local_slots + i, tl.where(is_local, slot - begin, -1), mask=is_there)
+def _store_slots(slots, local_slots, table, i, slot, is_there, rank, RANK_SLOTS):
+    """Stores slots, and local slots on a rank, where they are wanted."""
+    if slots is not None:
+        tl.store(slots + i, slot, mask=is_there)
+    if local_slots is not None:
+        begin = tl.load(table + RANK_SLOTS + rank)
+        end = tl.load(table + RANK_SLOTS + rank + 1)
+        is_local = (slot >= begin) & (slot < end)
+        tl.store(local_slots + i, tl.where(is_local, slot - begin, -1), mask=is_there)
+
+
+@triton.jit
+def _store_places(order, positions, i, place, is_there):
+    """Stores where ids come in the order, and the order, where they are wanted."""
+    if positions is not None:
+        tl.store(positions + i, place, mask=is_there)
+    if order is not None:
+        tl.store(order + place, i, mask=is_there)
 
 
 @triton.jit
@@ -156,10 +169,7 @@ def map_kernel(
     hashed = _hash(expert, token, _number(seed, seed_pointer))
     slot = _chosen(table, upper, count, hashed, SLOTS, CUTOFFS, ALIASES, IS_WEIGHTED)
     is_there = i < num_ids
-    if slots is not None:
-        tl.store(slots + i, slot, mask=is_there)
-    if local_slots is not None:
-        _store_local(local_slots, table, i, slot, is_there, rank, RANK_SLOTS)
+    _store_slots(slots, local_slots, table, i, slot, is_there, rank, RANK_SLOTS)
     if counters is not None:
         if IS_HISTOGRAM:
             _add_counts(counters, slot, slot >= 0, P, FIRST, SECOND)
@@ -342,10 +352,7 @@ def place_kernel(
     place = tl.load(slot_offsets + key, mask=is_there, other=0)
     place += tl.load(rows + block.to(tl.int64) * (P + 1) + key, mask=is_there, other=0)
     place += _earlier(key, BLOCK)
-    if positions is not None:
-        tl.store(positions + i, place, mask=is_there)
-    if order is not None:
-        tl.store(order + place, i, mask=is_there)
+    _store_places(order, positions, i, place, is_there)
 
 
 @triton.jit(do_not_specialize=["num_ids", "num_blocks"])
@@ -385,10 +392,7 @@ def place_few_kernel(
     slot = tl.load(slots + i, mask=is_id, other=-1)
     key = tl.where(slot < 0, P, slot)
     place = tl.load(bases + block * (P + 1) + key) + _earlier(key, BLOCK)
-    if positions is not None:
-        tl.store(positions + i, place, mask=is_id)
-    if order is not None:
-        tl.store(order + place, i, mask=is_id)
+    _store_places(order, positions, i, place, is_id)
     if block == 0:
         _store_sums(
             totals, table, counts_out, slot_offsets, rank_counts, rank_offsets, load, P, R, RANK_SLOTS, WIDTH, RANKS
@@ -439,17 +443,11 @@ def take_turns_kernel(
     least = tl.where(count > 0, count, 1)
     first = _first_turn(expert, count, token_offset, seed, offset_pointer, seed_pointer)
     slot = _in_turn(table, upper, count, first + turn, SLOTS)
-    if slots is not None:
-        tl.store(slots + i, slot, mask=is_there)
-    if local_slots is not None:
-        _store_local(local_slots, table, i, slot, is_there, rank, RANK_SLOTS)
+    _store_slots(slots, local_slots, table, i, slot, is_there, rank, RANK_SLOTS)
     if slot_offsets is not None:
         place = tl.load(slot_offsets + tl.where(slot < 0, P, slot), mask=is_there, other=0)
         place += tl.where(slot < 0, turn, turn // least)
-        if positions is not None:
-            tl.store(positions + i, place, mask=is_there)
-        if order is not None:
-            tl.store(order + place, i, mask=is_there)
+        _store_places(order, positions, i, place, is_there)
 
 
 @triton.jit(
@@ -507,10 +505,7 @@ def whole_kernel(
         token = row.to(tl.uint32) + _number(token_offset, offset_pointer)
         hashed = _hash(expert, token, _number(seed, seed_pointer))
         slot = _chosen(table, upper, count, hashed, SLOTS, CUTOFFS, ALIASES, IS_WEIGHTED)
-    if slots is not None:
-        tl.store(slots + i, slot, mask=is_there)
-    if local_slots is not None:
-        _store_local(local_slots, table, i, slot, is_there, rank, RANK_SLOTS)
+    _store_slots(slots, local_slots, table, i, slot, is_there, rank, RANK_SLOTS)
     key = tl.where(slot < 0, P, slot)
     # What is beyond the last id is counted with the unrouted ones, and written nowhere.
     counts = tl.histogram(key, WIDTH)
@@ -520,7 +515,4 @@ def whole_kernel(
     if order is not None or positions is not None:
         tl.debug_barrier()
         place = tl.load(slot_offsets + key) + _earlier(key, BLOCK)
-        if positions is not None:
-            tl.store(positions + i, place, mask=is_there)
-        if order is not None:
-            tl.store(order + place, i, mask=is_there)
+        _store_places(order, positions, i, place, is_there)

@@ -312,6 +312,28 @@ impl<'a> Router<'a> {
         Ok(())
     }
 
+    /// Writes how many ids each rank serves, given where those of each begin; `rank_counts` is one shorter.
+    ///
+    /// # Errors
+    /// `rank_counts` of another length, or offsets that do not ascend from 0 on.
+    pub fn count_ranks(rank_offsets: &[i32], rank_counts: &mut [i32]) -> Result<(), Error> {
+        expect_length_of("rank_counts", rank_counts, length(rank_offsets).saturating_sub(1))?;
+        let ends = rank_offsets.iter().zip(rank_offsets.iter().skip(1));
+        for (place, (count, (&begin, &end))) in rank_counts.iter_mut().zip(ends).enumerate() {
+            if begin < 0 || end < begin {
+                return Err(Error::refused(Refusal::OutOfRange {
+                    place: Place::at("rank_offsets", place + 1),
+                    value: end.into(),
+                    min: begin.max(0).into(),
+                    max: i32::MAX.into(),
+                    because: "offsets ascend",
+                }));
+            }
+            *count = end - begin;
+        }
+        Ok(())
+    }
+
     /// Writes the places of all ids in order of their slots, equal slots in the order of the batch and unrouted ids last:
     /// `order[i]` is which id comes `i`-th, and `positions[j]` where the `j`-th id comes.
     ///
