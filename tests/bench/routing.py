@@ -58,6 +58,7 @@ ORDERED = ("slots", "slot_counts", "slot_offsets", "order")
 FOLDER = tempfile.TemporaryDirectory()
 CALLS, REPLAYS = 50, 40
 EAGER, WARM, TURN = 30, 10, 20
+OVER = 300
 
 
 @dataclass(frozen=True)
@@ -147,6 +148,19 @@ def on_host(calls: dict[str, Call], synchronize: Call) -> dict[str, list[float]]
                 call()
                 if number and place >= WARM:
                     times[name].append((time.perf_counter() - begin) * 1e6)
+    return times
+
+
+def over_and_over(call: Call, synchronize: Call) -> list[float]:
+    """Microseconds of a call on the host, where it alone is called."""
+    times = []
+    for number in range(REPLAYS + 5):
+        synchronize()
+        begin = time.perf_counter()
+        for _ in range(OVER):
+            call()
+        if number >= 5:
+            times.append((time.perf_counter() - begin) * 1e6 / OVER)
     return times
 
 
@@ -308,6 +322,8 @@ def eager_on_gpu(peers: Peers, placement: Placement, tables: RoutingTables) -> I
     }
     for who, times in on_host(calls, torch.cuda.synchronize).items():
         yield case.row("eager call on the host", who, times)
+    for who, call in calls.items():
+        yield case.row("eager call, over and over", who, over_and_over(call, torch.cuda.synchronize))
 
 
 def on_cpu() -> Iterator[Row]:

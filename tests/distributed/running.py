@@ -1,4 +1,4 @@
-"""Starts n processes with a gloo group, runs a function on each rank, and gives back what each returned.
+"""Starts n processes with a process group, runs a function on each rank, and gives back what each returned.
 
 Every wait has an end: a process that is late is killed, and its test fails with what all ranks had to say.
 """
@@ -14,6 +14,8 @@ from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import pytest
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
     from multiprocessing.connection import Connection
@@ -27,7 +29,12 @@ GROUP_SECONDS = 20.0
 
 
 def on_ranks(
-    num_ranks: int, work: Callable[..., Any], *arguments: object, timeout: float = 60.0, dying: Iterable[int] = ()
+    num_ranks: int,
+    work: Callable[..., Any],
+    *arguments: object,
+    backend: str = "gloo",
+    timeout: float = 60.0,
+    dying: Iterable[int] = (),
 ) -> list[Any]:
     """What `work(rank, *arguments)` returned on each of n ranks, which share torch's default group.
 
@@ -35,6 +42,7 @@ def on_ranks(
         num_ranks: number of processes, at least 1.
         work: a function of a module; it, its arguments and its results are pickled.
         arguments: what comes after the rank.
+        backend: of the default group; for NCCL each rank has the GPU of its number.
         timeout: seconds after which the processes are killed and the test fails.
         dying: ranks that end without a result, which is None for them.
 
@@ -46,7 +54,7 @@ def on_ranks(
         processes = []
         for rank in range(num_ranks):
             here, there = _CONTEXT.Pipe()
-            parameters = (there, f"file://{Path(folder) / 'store'}", rank, num_ranks, work, arguments)
+            parameters = (there, f"file://{Path(folder) / 'store'}", backend, rank, num_ranks, work, arguments)
             process = _CONTEXT.Process(target=_run, args=parameters, daemon=True)
             process.start()
             there.close()
@@ -69,6 +77,16 @@ def on_ranks(
     ]
     assert not wrong, "\n".join(wrong)
     return [said if is_fine else None for is_fine, said in outcomes]
+
+
+def backends(num_ranks: int) -> pytest.MarkDecorator:
+    """For tests that are the same with every backend: parameters `backend` and `device`."""
+    import torch
+
+    few = torch.cuda.device_count() < num_ranks
+    marks = (pytest.mark.cuda, pytest.mark.skipif(few, reason=f"there are no {num_ranks} CUDA devices"))
+    on_gpus = [pytest.param(backend, "cuda", marks=marks) for backend in ("nccl", "cpu:gloo,cuda:nccl")]
+    return pytest.mark.parametrize(("backend", "device"), [("gloo", "cpu"), *on_gpus])
 
 
 def new_group(ranks: list[int] | None = None) -> Any:
@@ -94,15 +112,23 @@ def _outcome(end: Connection, deadline: float) -> tuple[bool, Any]:
 
 
 def _run(
-    end: Connection, store: str, rank: int, num_ranks: int, work: Callable[..., Any], arguments: tuple[object, ...]
+    end: Connection,
+    store: str,
+    backend: str,
+    rank: int,
+    num_ranks: int,
+    work: Callable[..., Any],
+    arguments: tuple[object, ...],
 ) -> None:
     import torch
     import torch.distributed as dist
 
     torch.set_num_threads(1)
     try:
+        if "nccl" in backend:
+            torch.cuda.set_device(rank)
         dist.init_process_group(
-            "gloo", init_method=store, rank=rank, world_size=num_ranks, timeout=timedelta(seconds=GROUP_SECONDS)
+            backend, init_method=store, rank=rank, world_size=num_ranks, timeout=timedelta(seconds=GROUP_SECONDS)
         )
         result = pickle.dumps((True, work(rank, *arguments)))
     except BaseException:

@@ -40,15 +40,16 @@ class Followed:
 class Engine:
     """Weights, tables and counters of one rank, as an engine has them."""
 
-    def __init__(self, rank: int, slots: list[int], **options: Any) -> None:
+    def __init__(self, rank: int, slots: list[int], *, device: str = "cpu", **options: Any) -> None:
+        self.device = device
         topology = Topology(len(slots), slots_per_rank=slots)
         spread = Partition(EXPERTS, 1)
         row = [slot % spread.num_experts for slot in range(sum(slots))]
         self.start = Placement.from_physical_to_logical([row] * LAYERS, EXPERTS, topology)
         self.rank, self.ranks = rank, len(slots)
         self.weights = {"w": self.held(self.start, torch.bfloat16, 6), "scale": self.held(self.start, torch.float32)}
-        self.tables, self.routing = Followed(self.start), RoutingTables(self.start)
-        options = {"interval": 3, "timeout": 20, "tables": [self.tables, self.routing], **options}
+        self.tables, self.routing = Followed(self.start), RoutingTables(self.start, device=device)
+        options = {"interval": 3, "timeout": 20, "tables": [self.tables, self.routing], "device": device, **options}
         self.balancer = Balancer(self.start, self.weights, **options)
         self.phases: list[str] = []
 
@@ -56,14 +57,14 @@ class Engine:
         """What this rank's slots are to hold."""
         first, last = placement.slot_offsets().tolist()[self.rank : self.rank + 2]
         table = placement.physical_to_logical()[:, first:last] + 20 * torch.arange(LAYERS).view(-1, 1)
-        return table.view(*table.shape, *[1] * len(inner)).repeat(1, 1, *inner).to(dtype)
+        return table.view(*table.shape, *[1] * len(inner)).repeat(1, 1, *inner).to(self.device, dtype)
 
     def counted(self, loads: Tensor) -> Tensor:
         """This rank's share of an expert's load, spread over its replicas; 60 divides by all their numbers."""
         table = self.balancer.placement.physical_to_logical().long()
         counts = self.balancer.placement.replica_counts().long()
         share = 60 * loads * (self.rank + 1) // counts
-        return share.gather(1, table.clamp(min=0)) * (table >= 0)
+        return (share.gather(1, table.clamp(min=0)) * (table >= 0)).to(self.device)
 
     def step(self, loads: Tensor) -> BalancerState:
         before = self.balancer.placement
@@ -90,12 +91,12 @@ class Engine:
         """Weights and tables are what the placement says."""
         here = self.balancer.placement
         assert torch.equal(self.tables.rows, here.physical_to_logical()), "tables are not those of the placement"
-        assert torch.equal(self.routing.data, RoutingTables(here).data), "routing is not that of the placement"
+        assert torch.equal(self.routing.data.cpu(), RoutingTables(here).data), "routing is not that of the placement"
         first, last = here.slot_offsets().tolist()[self.rank : self.rank + 2]
         filled = here.physical_to_logical()[:, first:last] >= 0
         for name, weight in self.weights.items():
             wanted = self.held(here, weight.dtype, *weight.shape[2:])
-            assert torch.equal(weight[filled], wanted[filled]), f"{name} is not where the placement says"
+            assert torch.equal(weight.cpu()[filled], wanted.cpu()[filled]), f"{name} is not where the placement says"
 
 
 def skewed(hot: int) -> Tensor:
@@ -114,9 +115,10 @@ def against(placement: Placement) -> Tensor:
     return loads
 
 
-def converged(rank: int, slots: list[int], separate: bool) -> Any:
-    options = {"control_group": new_group()} if separate else {}
-    engine = Engine(rank, slots, layers_per_step=3, balanced_enough=0.97, num_windows=1, **options)
+def converged(rank: int, slots: list[int], separate: bool, device: str = "cpu") -> Any:
+    options: dict[str, Any] = {"control_group": new_group()} if separate else {}
+    options |= {"layers_per_step": 3, "balanced_enough": 0.97, "num_windows": 1, "device": device}
+    engine = Engine(rank, slots, **options)
     reached = []
     for _ in range(3):
         loads = against(engine.balancer.placement)
@@ -144,7 +146,10 @@ def converged(rank: int, slots: list[int], separate: bool) -> Any:
 @pytest.mark.parametrize(("slots", "separate"), [([6, 6], False), ([5, 4, 3], True), ([3, 3, 3, 3], False)], ids=str)
 def test_a_balancer_follows_a_load_that_shifts(slots: list[int], separate: bool) -> None:
     """Domain: 2, 3 and 4 ranks, uneven slots, with and without a group for small messages."""
-    results = on_ranks(len(slots), converged, slots, separate)
+    assert_followed(on_ranks(len(slots), converged, slots, separate))
+
+
+def assert_followed(results: list[Any]) -> None:
     phases, reached, digests, sent, received, plans = zip(*results, strict=True)
     assert all(each == phases[0] for each in phases), "ranks are in different phases in the same step"
     assert {"recording", "planning", "moving"} == set(phases[0])

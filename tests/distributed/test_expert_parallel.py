@@ -132,6 +132,9 @@ class Dense(NamedTuple):
         weights = [torch.randn(shape, generator=generator, dtype=torch.float64) for shape in shapes]
         return Dense(*(weight.requires_grad_() for weight in weights))
 
+    def on(self, device: str) -> Dense:
+        return Dense(*(weight.detach().to(device) for weight in self))
+
     def expert(self, expert: int, hidden: Tensor) -> Tensor:
         gate, up = hidden @ self.w13[expert, :WIDTH].T, hidden @ self.w13[expert, WIDTH:].T
         return (gate * torch.sigmoid(gate) * up) @ self.w2[expert].T
@@ -199,14 +202,14 @@ def assert_slots_have(layer: ExpertParallel, slots: Tensor, dense: Tensor, what:
     for expert, value in mine:
         assert_near(value, dense[expert], f"{what} of expert {expert}")
     everything: list[list[tuple[int, Tensor]]] = [[]] * dist.get_world_size()
-    dist.all_gather_object(everything, [(expert, value.clone()) for expert, value in mine])
+    dist.all_gather_object(everything, [(expert, value.detach().cpu().clone()) for expert, value in mine])
     first: dict[int, Tensor] = {}
     for expert, value in (pair for pairs in everything for pair in pairs):
         assert torch.equal(value, first.setdefault(expert, value)), f"{what} of the replicas of expert {expert}"
 
 
 def assert_near(actual: Tensor, expected: Tensor, what: str) -> None:
-    torch.testing.assert_close(actual, expected, rtol=1e-10, atol=1e-10, msg=lambda text: f"{what}: {text}")
+    torch.testing.assert_close(actual.cpu(), expected, rtol=1e-10, atol=1e-10, msg=lambda text: f"{what}: {text}")
 
 
 # Output and gradients.
@@ -220,7 +223,7 @@ def compare_with_dense(rank: int, num_ranks: int) -> None:
             raise AssertionError(f"case: {case.name}") from error
 
 
-def compare_case(rank: int, case: Case) -> None:
+def compare_case(rank: int, case: Case, device: str = "cpu") -> None:
     weights = Dense.drawn(case.placement.num_experts)
     whole = torch.cat(tokens_of(case)).requires_grad_()
     counts = zip(case.tokens, map(case.padding_of, range(len(case.tokens))), strict=True)
@@ -229,11 +232,11 @@ def compare_case(rank: int, case: Case) -> None:
     towards = torch.linspace(-1, 1, whole.numel(), dtype=torch.float64).view(whole.shape)
     backward((expected * towards).sum())
 
-    layer = layer_of(case, weights)
-    hidden = tokens_of(case)[rank].requires_grad_()
+    layer = layer_of(case, weights.on(device))
+    hidden = tokens_of(case)[rank].to(device).requires_grad_()
     valid_tokens = case.tokens[rank] - case.padding_of(rank) if case.padding else None
     output = layer(hidden, valid_tokens=valid_tokens)
-    backward((output * towards.split_with_sizes(case.tokens)[rank]).sum())
+    backward((output * towards.split_with_sizes(case.tokens)[rank].to(device)).sum())
 
     assert_near(output, expected.split_with_sizes(case.tokens)[rank], "output")
     assert_near(gradient(hidden), gradient(whole).split_with_sizes(case.tokens)[rank], "gradient of hidden states")

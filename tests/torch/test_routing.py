@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import ctypes
 import json
 import os
 import pickle
@@ -435,7 +436,6 @@ def test_after_a_warm_up_nothing_is_compiled(
             super().__init__(*arguments)
 
     launch._launcher.cache_clear()
-    launch._simple.clear()
     monkeypatch.setattr(launch, "Launcher", Counted)
 
     def ask(tokens: int) -> None:
@@ -448,6 +448,111 @@ def test_after_a_warm_up_nothing_is_compiled(
     for tokens in (1, 3, 5, 9, 17, 31, 33, 60, 65, 100, 129, 200, 257, 400, 513, 600):
         ask(tokens)
     assert len(made) == prepared >= 3
+
+
+def by_address(address: int | None, number: int, dtype: torch.dtype) -> torch.Tensor | None:
+    """A tensor over memory that stands somewhere."""
+    if address is None:
+        return None
+    memory = (ctypes.c_char * (number * dtype.itemsize)).from_address(address)
+    return torch.frombuffer(memory, dtype=dtype)
+
+
+class AsCompiled:
+    """The kernel that maps ids, by the interpreter; it takes addresses and a stream, as compiled code does."""
+
+    def __init__(self, tables: RoutingTables, dtypes: tuple[torch.dtype, torch.dtype | None]) -> None:
+        self.width, self.dtypes, self.runs = tables.data.shape[1], dtypes, 0
+
+    def __call__(self, num_blocks: int, *given: Any) -> None:
+        self.runs += 1
+        assert given[:2] == (1, 1)
+        ids, table, slots, local_slots, counters, rows, num_ids, *rest = given[8:]
+        assert local_slots is rows is None
+        of_ids, of_load = self.dtypes
+        tensors = [
+            by_address(ids, num_ids, of_ids),
+            by_address(table, self.width, torch.int32),
+            by_address(slots, num_ids, torch.int32),
+            None,
+            by_address(counters, 24, of_load or torch.int32),
+            None,
+        ]
+        launch = operators.kernels()
+        launch.kernels.map_kernel[(num_blocks,)](*tensors, num_ids, *rest, num_warps=1)
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="the kernels are compiled here, and not interpreted")
+@pytest.mark.parametrize("of_load", [None, torch.int32, torch.int64])
+@pytest.mark.parametrize("of_ids", [torch.int32, torch.int64])
+def test_calls_like_an_earlier_one_start_at_once(
+    monkeypatch: pytest.MonkeyPatch, of_ids: torch.dtype, of_load: torch.dtype | None
+) -> None:
+    """What stands between an eager call and compiled code; a graph or a GPU sees the same."""
+    launch = operators.kernels()
+    if launch is None:
+        pytest.skip("Triton is not here")
+    monkeypatch.setattr(torch._C, "_cuda_getDevice", lambda: -1, raising=False)
+    monkeypatch.setattr(torch._C, "_cuda_getCurrentRawStream", lambda _: 0, raising=False)
+    launch._launcher.cache_clear()
+    tables = RoutingTables(placement_of(16, 24, 4), rank=1)
+    run = AsCompiled(tables, (of_ids, of_load))
+
+    def load() -> torch.Tensor | None:
+        return None if of_load is None else torch.ones(24, dtype=of_load)
+
+    first = ids_of(9, 8, 16, of_ids)
+    request = request_of(tables, first, wanted=1, load=load())
+    launch.route(request)
+    launch.remember(request, tables.ready)
+    assert not tables.ready, "nothing was compiled"
+    launcher = launch._Call(request).map_launcher(request.load, None, launch.grain_of(72))
+    launcher.compiled[-1] = sys.modules[launch.Launcher.__module__].Compiled(run, 0, 0)
+    launch.remember(request, tables.ready)
+    assert len(tables.ready) == 1
+
+    def runs(ids: torch.Tensor, **options: Any) -> int:
+        """How often compiled code was started for a call, which must give what plain operations give."""
+        before, loads = run.runs, [load(), load()]
+        ours = route(ids, tables, load=loads[0], **options)
+        stated = route(ids, tables, load=loads[1], **{**options, "implementation": "torch"})
+        assert same(ours, stated) == []
+        assert loads[0] is loads[1] is None or is_equal(*loads)
+        return run.runs - before
+
+    for options in (
+        {"layer": 0},
+        {"layer": 1, "seed": 2**40 + 2**31 + 5, "token_offset": 2**32 - 3},
+        {"layer": 0, "valid_tokens": 4},
+        {"layer": 1, "valid_tokens": 0},
+    ):
+        assert runs(first, **options) == 1
+        assert runs(ids_of(12, 8, 16, of_ids), **options) == 1
+    assert runs(first, layer=1, implementation="triton") == 1, "not by what was remembered, but by the launcher itself"
+    # Of another kind: served as well, in another way.
+    assert runs(ids_of(200, 8, 16, of_ids), layer=0) == 0
+    assert runs(ids_of(9, 4, 16, of_ids), layer=0) == 0
+    assert runs(ids_of(9, 16, 16, of_ids)[:, ::2], layer=0) == 0
+    assert runs(first.new_empty(0, 8), layer=0) == 0
+    assert runs(first.flatten()[1:65].view(8, 8), layer=0) == 0, "not aligned"
+    assert runs(first, layer=0, seed=torch.tensor(3)) == 0
+    assert runs(first, layer=0, want=("slots", "local_slots")) == 0
+    assert runs(first, layer=0, exact=True) == 0
+    for wrong, error in (
+        ({"layer": 2}, IndexError),
+        ({"layer": None}, TypeError),
+        ({"seed": -1}, ValueError),
+        ({"seed": 2**63}, ValueError),
+        ({"token_offset": 1.0}, TypeError),
+        ({"valid_tokens": 10}, ValueError),
+        ({"load": torch.zeros(23, dtype=torch.int32)}, ValueError),
+        ({"load": torch.zeros(48, dtype=of_load or torch.int32)[::2]}, ValueError),
+        ({"load": [0]}, TypeError),
+    ):
+        refused: dict[str, Any] = {"layer": 0, "load": load(), **wrong}
+        with pytest.raises(error):
+            route(first, tables, **refused)
+    assert copy.copy(tables).ready == copy.deepcopy(tables).ready == {}
 
 
 def test_a_warm_up_is_a_call_of_route() -> None:
@@ -647,6 +752,7 @@ def test_replayed_graphs_see_updates_and_numbers(want: tuple[str, ...]) -> None:
 
 @pytest.mark.cuda
 @needs_cuda
+@pytest.mark.filterwarnings("ignore:Synchronization debug mode")
 def test_routing_waits_for_no_device() -> None:
     tables = RoutingTables(placement_of(256, 288, 32, 4), rank=1, device="cuda")
     ids = ids_of(64, 8, 256).cuda()

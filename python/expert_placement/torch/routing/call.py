@@ -106,6 +106,12 @@ def route(
         >>> routed.slots.tolist(), routed.rank_counts.tolist()
         ([[1, 2], [2, -1]], [1, 2])
     """
+    is_plain = not torch.compiler.is_compiling() and want is _DEFAULT and exact is False and implementation is None
+    if is_plain and isinstance(tables, RoutingTables) and tables.ready and not operators.is_watched():
+        # Where something is ready, there are kernels.
+        slots = operators.kernels().again(topk_ids, tables, layer, token_offset, seed, valid_tokens, load)
+        if slots is not None:
+            return Routed(slots)
     table = tables.row(layer) if isinstance(tables, RoutingTables) else _no_tables(tables)
     names, wanted = _PLAIN if want is _DEFAULT else _wanted(want)
     _check_ids(topk_ids, tables)
@@ -126,7 +132,13 @@ def route(
         raise ValueError("want=`local_slots` needs tables with a rank: RoutingTables(..., rank=...)")
     run = operators.run if implementation is None else _implementation(implementation, topk_ids, tables)
     answers = run(request)
-    return Routed(answers[0]) if wanted == SLOTS else Routed(**dict(zip(names, answers, strict=True)))
+    if wanted != SLOTS:
+        return Routed(**dict(zip(names, answers, strict=True)))
+    if topk_ids.is_cuda and implementation is None and not torch.compiler.is_compiling():
+        launch = operators.kernels()
+        if launch is not None:
+            launch.remember(request, tables.ready)
+    return Routed(answers[0])
 
 
 def warm_up(
@@ -315,5 +327,5 @@ def _kernels(topk_ids: Tensor, tables: RoutingTables) -> Callable[[Request], lis
                 f"{field}={number} is out of range for implementation=`triton`, expected 0..{launch.MAX_BINS}: larger "
                 "tables are for `torch`"
             )
-    route: Callable[[Request], list[Tensor]] = launch.route_fast
+    route: Callable[[Request], list[Tensor]] = launch.route
     return route

@@ -7,19 +7,20 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, SupportsIndex
 
 import torch
 
 from expert_placement.torch.routing import kernels
 from expert_placement.torch.routing import request as ask
-from expert_placement.torch.routing.launcher import IS_INTERPRETED, Launcher
+from expert_placement.torch.routing.launcher import IS_INTERPRETED, Launcher, may_start
 from expert_placement.torch.routing.layout import parts_of
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from expert_placement.torch.routing.request import Request, Sizes
+    from expert_placement.torch.routing.tables import RoutingTables
 
 MAX_BINS = 4096
 """So many experts, slots or ranks and one more fit a block of a kernel; beyond, `route` takes the plain operations."""
@@ -113,12 +114,6 @@ def route(request: Request) -> list[Tensor]:
     return (_in_turns if request.is_exact else _with_sums)(_Call(request))
 
 
-def route_fast(request: Request) -> list[Tensor]:
-    """As `route`, with as little as possible done on the host in the commonest case."""
-    answers = simply_mapped(request)
-    return route(request) if answers is None else answers
-
-
 def is_interpreted() -> bool:
     """Whether Triton interprets kernels, on the CPU."""
     return IS_INTERPRETED
@@ -182,6 +177,13 @@ class _Call:
     def empty_if(self, bits: int, *shape: int) -> Tensor | None:
         return torch.empty(shape, dtype=torch.int32, device=self.device) if self.request.wanted & bits else None
 
+    def ids_like(self) -> Tensor:
+        """Room of the shape of the ids, contiguous."""
+        return torch.empty_like(self.ids, dtype=torch.int32, memory_format=torch.contiguous_format)
+
+    def ids_like_if(self, bits: int) -> Tensor | None:
+        return self.ids_like() if self.request.wanted & bits else None
+
     def launch(
         self, kernel: str, num_blocks: int, arguments: tuple[object, ...], constants: tuple[object, ...], num_warps: int
     ) -> None:
@@ -201,12 +203,16 @@ class _Call:
         grain: Grain,
     ) -> None:
         """Launches `map_kernel`."""
-        num_keys = self.request.sizes.max_slots + (rows is not None)
         arguments = (self.ids, self.request.table, slots, local_slots, counters, rows, *self.given())
+        launcher = self.map_launcher(counters, rows, grain)
+        launcher.start(self.ids, -(-self.num_ids // grain.block), arguments, self.addresses)
+
+    def map_launcher(self, counters: Tensor | None, rows: Tensor | None, grain: Grain) -> Launcher:
+        """The launcher of `map_kernel`, by what it counts into."""
+        num_keys = self.request.sizes.max_slots + (rows is not None)
         constants = _map_constants(self.request.sizes, self.shape[1], self.strides is _NO_STRIDES, num_keys, grain)
         kinds = (counters if counters is None else counters.dtype, rows is None)
-        launcher = _launcher("map_kernel", (self.types, kinds), constants, grain.num_warps)
-        launcher.start(self.ids, -(-self.num_ids // grain.block), arguments, self.addresses)
+        return _launcher("map_kernel", (self.types, kinds), constants, grain.num_warps)
 
     def finish(self, rows: Tensor | None, totals: Tensor, num_keys: int, out: _Sums) -> None:
         """Launches `finish_kernel`: with the rows of few blocks, or with totals."""
@@ -286,43 +292,93 @@ def _widths(*numbers: int) -> tuple[int, ...]:
     return tuple(map(_power, numbers))
 
 
-def simply_mapped(request: Request) -> list[Tensor] | None:
-    """The commonest case with as little as possible done on the host: slots of contiguous ids, with or without load.
+class Ready(NamedTuple):
+    """What it takes to start `map_kernel` once more for another batch of the same kind."""
 
-    None where the request is for something else.
+    run: Any
+    function: Any
+    metadata: Any
+    block: int
+    constants: tuple[object, ...]
+
+
+def remember(request: Request, ready: dict[tuple[object, ...], Ready]) -> None:
+    """Keeps what `again` needs, of a request for slots alone that was served, where it is of the commonest kind."""
+    ids, load = request.topk_ids, request.load
+    numbers = (request.token_offset, request.seed, request.valid_tokens)
+    if type(ids) is not torch.Tensor or any(type(number) is not int for number in numbers):
+        return
+    if request.is_exact or not ids.numel() or not ids.is_contiguous() or not fits(request.sizes):
+        return
+    grain = grain_of(ids.numel())
+    launcher = _Call(request).map_launcher(load, None, grain)
+    compiled = launcher.compiled.get(ids.get_device())
+    if compiled is not None:
+        of_load = None if load is None else load.dtype
+        ready[_kind(ids.dtype, ids.shape[1], ids.numel(), ids.get_device(), of_load)] = Ready(
+            *compiled, grain.block, launcher.constants
+        )
+
+
+def _kind(
+    of_ids: torch.dtype, top_k: int, num_ids: int, device: int, of_load: torch.dtype | None
+) -> tuple[object, ...]:
+    """What the compiled code depends on, for tables of some sizes."""
+    return (of_ids, top_k, bisect_left(_MOST, num_ids), device, of_load)
+
+
+def again(
+    ids: Tensor,
+    tables: RoutingTables,
+    layer: SupportsIndex | None,
+    token_offset: object,
+    seed: object,
+    valid_tokens: object,
+    load: Tensor | None,
+) -> Tensor | None:
+    """The slots of contiguous ids of a kind that was served before, with as little as possible done on the host.
+
+    None, and nothing done, where there is anything else about the arguments: `route` serves, or refuses, those.
     """
-    ids, table, sizes, _, offset, seed, valid, rank, is_exact, wanted, load = request
-    if wanted != ask.SLOTS or is_exact or not (type(offset) is int and type(seed) is int and type(valid) is int):
+    if type(ids) is not torch.Tensor or ids.layout is not torch.strided or ids.is_nested or not ids.is_contiguous():
         return None
-    top_k, num_ids, addresses = ids.shape[1], ids.numel(), ids.data_ptr()
-    if not num_ids or not ids.is_contiguous():
+    shape, device, address = ids.shape, ids.get_device(), ids.data_ptr()
+    if len(shape) != 2:
         return None
-    place = bisect_left(_MOST, num_ids)
-    grain = _GRAINS[place][1]
+    tokens, top_k = shape
+    num_ids = tokens * top_k
     if load is None:
-        key: tuple[object, ...] = (ids.dtype, top_k, sizes, None, place)
+        kind, to, addresses = _kind(ids.dtype, top_k, num_ids, device, None), None, address
     else:
-        key = (ids.dtype, top_k, sizes, load.dtype, place)
-        addresses |= load.data_ptr()
-    launcher = _simple.get(key)
-    if launcher is None:
-        if not fits(sizes):
+        if type(load) is not torch.Tensor or load.layout is not torch.strided or load.is_nested:
             return None
-        constants = _map_constants(sizes, top_k, True, sizes.max_slots, grain)
-        launcher = _simple[key] = Launcher(kernels.map_kernel, constants, grain.num_warps)
-    slots = torch.empty_like(ids, dtype=torch.int32)
-    numbers = (num_ids, 0, 0, _signed(offset), _signed(seed), valid, rank, None, None, None)
-    launcher.start(ids, -(-num_ids // grain.block), (ids, table, slots, None, load, None, *numbers), addresses)
-    return [slots]
-
-
-_simple: dict[tuple[object, ...], Launcher] = {}
+        if load.shape != (tables.sizes.max_slots,) or not load.is_contiguous() or load.get_device() != device:
+            return None
+        kind, to = _kind(ids.dtype, top_k, num_ids, device, load.dtype), load.data_ptr()
+        addresses = address | to
+    found, valid = tables.ready.get(kind), tokens if valid_tokens is None else valid_tokens
+    if found is None or not (type(token_offset) is type(seed) is type(valid) is int):
+        return None
+    if not (0 <= token_offset < 2**63 and 0 <= seed < 2**63 and 0 <= valid <= tokens and may_start(device, addresses)):
+        return None
+    run, function, metadata, block, constants = found
+    row, slots = tables.row(layer), torch.empty_like(ids, dtype=torch.int32)
+    # As `Compiled.start` does, without the microsecond that it takes to pass so many arguments on.
+    # fmt: off
+    run(
+        -(-num_ids // block), 1, 1, torch._C._cuda_getCurrentRawStream(device), function, metadata, None, None, None,
+        address, row.data_ptr(), slots.data_ptr(), None, to, None, num_ids, 0, 0,
+        token_offset if token_offset < 2**31 else _signed(token_offset), seed if seed < 2**31 else _signed(seed),
+        valid, tables.rank or 0, None, None, None, *constants,
+    )
+    # fmt: on
+    return slots
 
 
 def _mapped(call: _Call) -> list[Tensor]:
     """Slots, and their load: one kernel."""
     wanted = call.request.wanted
-    slots, local_slots = call.empty_if(ask.SLOTS, *call.shape), call.empty_if(ask.LOCAL_SLOTS, *call.shape)
+    slots, local_slots = call.ids_like_if(ask.SLOTS), call.ids_like_if(ask.LOCAL_SLOTS)
     call.map(slots, local_slots, call.request.load, None, grain_of(call.num_ids))
     return [one for one in (slots, local_slots) if one is not None] if wanted else []
 
@@ -331,9 +387,9 @@ def _whole(call: _Call) -> list[Tensor]:
     """Everything for few ids: one kernel."""
     request = call.request
     sizes, parts = request.sizes, request.parts
-    slots, local_slots = call.empty_if(ask.SLOTS, *call.shape), call.empty_if(ask.LOCAL_SLOTS, *call.shape)
+    slots, local_slots = call.ids_like_if(ask.SLOTS), call.ids_like_if(ask.LOCAL_SLOTS)
     sums = call.sums()
-    order, positions = call.empty_if(ask.ORDER, call.num_ids), call.empty_if(ask.POSITIONS, *call.shape)
+    order, positions = call.empty_if(ask.ORDER, call.num_ids), call.ids_like_if(ask.POSITIONS)
     block = _power(call.num_ids)
     arguments = (call.ids, request.table, slots, local_slots, *sums, order, positions, request.load, *call.given())
     constants = (
@@ -357,19 +413,19 @@ def _with_sums(call: _Call) -> list[Tensor]:
     """Counts and offsets, and the stable order where it is wanted."""
     request, keys = call.request, call.request.sizes.max_slots + 1
     needs_order = request.wanted & (ask.ORDER | ask.POSITIONS)
-    local_slots, sums = call.empty_if(ask.LOCAL_SLOTS, *call.shape), call.sums()
+    local_slots, sums = call.ids_like_if(ask.LOCAL_SLOTS), call.sums()
     if not needs_order:
-        slots = call.empty_if(ask.SLOTS, *call.shape)
+        slots = call.ids_like_if(ask.SLOTS)
         totals = torch.zeros(keys, dtype=torch.int32, device=call.device)
         call.map(slots, local_slots, totals, None, grain_of(call.num_ids))
         call.finish(None, totals, keys, sums)
         return call.picked(slots, local_slots, sums)
-    slots = call.empty(*call.shape)
+    slots = call.ids_like()
     # Larger blocks where that keeps them few.
     block = 2 * ORDERED if FEW_ROWS < call.num_ids / ORDERED <= 2 * FEW_ROWS else ORDERED
     rows = call.empty(-(-call.num_ids // block), keys)
     call.map(slots, local_slots, None, rows, Grain(block, 4, True))
-    order, positions = call.empty_if(ask.ORDER, call.num_ids), call.empty_if(ask.POSITIONS, *call.shape)
+    order, positions = call.empty_if(ask.ORDER, call.num_ids), call.ids_like_if(ask.POSITIONS)
     blocks, (width, ranks) = _power(len(rows), 1), _widths(keys, request.sizes.num_ranks + 1)
     if blocks <= FEW_ROWS and blocks * width <= MOST_COUNTS:
         bases = torch.empty_like(rows)
@@ -399,8 +455,8 @@ def _in_turns(call: _Call) -> list[Tensor]:
     call.launch("count_experts_kernel", len(rows), arguments, constants, 4)
     sums = call.sums()
     call.sum_up(rows, keys, sums)
-    slots, local_slots = call.empty_if(ask.SLOTS, *call.shape), call.empty_if(ask.LOCAL_SLOTS, *call.shape)
-    order, positions = call.empty_if(ask.ORDER, call.num_ids), call.empty_if(ask.POSITIONS, *call.shape)
+    slots, local_slots = call.ids_like_if(ask.SLOTS), call.ids_like_if(ask.LOCAL_SLOTS)
+    order, positions = call.empty_if(ask.ORDER, call.num_ids), call.ids_like_if(ask.POSITIONS)
     out = (slots, local_slots, order, positions)
     arguments = (call.ids, request.table, rows, sums.slot_offsets, *out, *call.given())
     constants = (sizes.num_experts, sizes.max_slots, top_k, parts.slots, parts.rank_slots, is_contiguous, ORDERED)

@@ -6,12 +6,14 @@ takes ten times as long as the kernel. Here the code is found by what the caller
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 import triton
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from torch import Tensor
 
 _VERSION = tuple(int(part) for part in triton.__version__.split(".")[:2])
@@ -20,6 +22,19 @@ _IS_DIRECT = (3, 4) <= _VERSION < (3, 10)
 
 IS_INTERPRETED: bool = bool(triton.knobs.runtime.interpret)
 _ALIGNMENT = 16
+
+
+class Compiled(NamedTuple):
+    """A kernel on a device, and what its start needs beside arguments."""
+
+    run: Any
+    function: Any
+    metadata: Any
+
+    def start(self, num_blocks: int, device: int, arguments: Iterable[object]) -> None:
+        """Launches on the current stream; tensors are given as addresses, and constants as well as the rest."""
+        stream = torch._C._cuda_getCurrentRawStream(device)
+        self.run(num_blocks, 1, 1, stream, self.function, self.metadata, None, None, None, *arguments)
 
 
 class Launcher:
@@ -31,22 +46,23 @@ class Launcher:
         num_warps: how many warps a block has.
     """
 
-    __slots__ = ("_compiled", "constants", "function", "num_warps")
+    __slots__ = ("compiled", "constants", "function", "num_warps")
+
+    compiled: dict[int, Compiled]
+    """By device: what was compiled for tensors that are aligned."""
 
     def __init__(self, function: Any, constants: tuple[object, ...], num_warps: int) -> None:
         self.function = function
         self.constants = constants
         self.num_warps = num_warps
-        # By device: the compiled code and what its start needs beside arguments.
-        self._compiled: dict[int, tuple[Any, Any, Any]] = {}
+        self.compiled = {}
 
-    def __call__(self, ids: Tensor, num_blocks: int, arguments: tuple[object, ...]) -> None:
-        """Launches, with any arguments, on the device of some tensor."""
+    def __call__(self, ids: Tensor, num_blocks: int, arguments: tuple[object, ...]) -> Any:
+        """Launches, with any arguments, on the device of some tensor, and gives what Triton gives."""
         if not ids.is_cuda:
-            self.function[(num_blocks,)](*arguments, *self.constants, num_warps=self.num_warps)
-            return
+            return self.function[(num_blocks,)](*arguments, *self.constants, num_warps=self.num_warps)
         with torch.cuda.device(ids.device):
-            self.function[(num_blocks,)](*arguments, *self.constants, num_warps=self.num_warps)
+            return self.function[(num_blocks,)](*arguments, *self.constants, num_warps=self.num_warps)
 
     def start(self, ids: Tensor, num_blocks: int, arguments: tuple[object, ...], addresses: int) -> None:
         """Launches, with arguments of the same types every time.
@@ -58,30 +74,23 @@ class Launcher:
             addresses: the bitwise or of the addresses of all tensors that may not be aligned.
         """
         device = ids.get_device()
-        if (
-            addresses % _ALIGNMENT
-            or not _IS_DIRECT
-            or IS_INTERPRETED
-            or device < 0
-            or torch._C._cuda_getDevice() != device
-        ):
-            self(ids, num_blocks, arguments)
+        compiled = self.compiled.get(device)
+        if compiled is not None and may_start(device, addresses):
+            # Of an address less is asked than of a tensor; the caller keeps the tensors for as long.
+            plain = [one.data_ptr() if type(one) is torch.Tensor else one for one in arguments]
+            compiled.start(num_blocks, device, (*plain, *self.constants))
             return
-        compiled = self._compiled.get(device)
-        if compiled is None:
-            kernel = self.function[(num_blocks,)](*arguments, *self.constants, num_warps=self.num_warps)
-            self._compiled[device] = (kernel.run, kernel.function, kernel.packed_metadata)
-            return
-        runtime = triton.knobs.runtime
-        if _hooks(runtime.launch_enter_hook) or _hooks(runtime.launch_exit_hook):
-            # Profilers are told more of a launch than is known here.
-            self(ids, num_blocks, arguments)
-            return
-        run, function, metadata = compiled
-        stream = torch._C._cuda_getCurrentRawStream(device)
-        # Of an address less is asked than of a tensor; the caller keeps the tensors for as long.
-        plain = [one.data_ptr() if type(one) is torch.Tensor else one for one in arguments]
-        run(num_blocks, 1, 1, stream, function, metadata, None, None, None, *plain, *self.constants)
+        kernel = self(ids, num_blocks, arguments)
+        if _IS_DIRECT and not IS_INTERPRETED and device >= 0 and not addresses % _ALIGNMENT:
+            self.compiled[device] = Compiled(kernel.run, kernel.function, kernel.packed_metadata)
+
+
+def may_start(device: int, addresses: int) -> bool:
+    """Whether compiled code may be started on a device, with tensors whose addresses have a bitwise or."""
+    runtime = triton.knobs.runtime
+    # Profilers are told more of a launch than is known here.
+    is_told = _hooks(runtime.launch_enter_hook) or _hooks(runtime.launch_exit_hook)
+    return not (addresses % _ALIGNMENT or is_told or torch._C._cuda_getDevice() != device)
 
 
 def _hooks(chain: Any) -> Any:

@@ -96,9 +96,7 @@ def _for_cuda(request: Request) -> list[Tensor]:
     launch = kernels()
     if launch is None:
         return reference.route(request)
-    answers: list[Tensor] | None = launch.simply_mapped(request)
-    if answers is None:
-        answers = (launch if launch.fits(request.sizes) else reference).route(request)
+    answers: list[Tensor] = (launch if launch.fits(request.sizes) else reference).route(request)
     return answers
 
 
@@ -141,13 +139,13 @@ _dispatch_modes, _function_modes, _transforms = _MODES if all(_MODES) else (lamb
 def run(request: Request) -> list[Tensor]:
     """Routes through the operator; directly, with the same result, where nobody would see the difference."""
     ids = request.topk_ids
-    if torch.compiler.is_compiling() or type(ids) is not Tensor or _is_watched():
+    if torch.compiler.is_compiling() or type(ids) is not Tensor or is_watched():
         answers = operator(*taken_apart(request))
         return [answer for answer, bit in zip(answers, BITS, strict=True) if request.wanted & bit]
     return _for_cuda(request) if ids.is_cuda else rust.route(request) if ids.is_cpu else reference.route(request)
 
 
-def _is_watched() -> bool:
+def is_watched() -> bool:
     """Whether a mode or a transform wants to see the operator."""
     return bool(
         _dispatch_modes() or _function_modes() or _transforms() is not None or torch._C._get_tracing_state() is not None

@@ -57,9 +57,11 @@ class RoutingTables:
         <RoutingTables of 6 experts in up to 6 slots on 2 ranks, 1 x 28 int32 on cpu>
     """
 
-    __slots__ = ("__weakref__", "_data", "_is_whole", "_layers", "_rows", "_sender", "parts", "rank", "sizes")
+    __slots__ = ("__weakref__", "_data", "_is_whole", "_layers", "_rows", "_sender", "parts", "rank", "ready", "sizes")
 
     _rows: list[torch.Tensor]
+    ready: dict[tuple[object, ...], Any]
+    """What the kernels keep between calls that differ in their numbers alone."""
     rank: int | None
     """Whose slots are local."""
     sizes: Sizes
@@ -145,6 +147,7 @@ class RoutingTables:
             made = self._tables(placement, self._layers, weights)
             self._data = made if place is None else made_on(lambda: made.to(place), place)
             self._rows = list(self._data)
+        self.ready = {}
         self.parts = parts_of(self.sizes)
 
     def update(
@@ -276,13 +279,15 @@ class RoutingTables:
             f"{self.num_ranks} ranks, {rows} x {width} int32 on {self.device}>"
         )
 
-    # Rows are views: what is copied or pickled has its own. A subclass may have attributes, which go with it.
+    # Rows are views, and what is ready is of one process: what is copied or pickled has its own. A subclass may have
+    # attributes, which go with it.
 
     def __getstate__(self) -> dict[str, Any]:
-        names = [name for name in RoutingTables.__slots__ if name not in ("__weakref__", "_rows")]
+        names = [name for name in RoutingTables.__slots__ if name not in ("__weakref__", "_rows", "ready")]
         return {**{name: getattr(self, name) for name in names}, **getattr(self, "__dict__", {})}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         for name, value in state.items():
             setattr(self, name, value)
         self._rows = list(self._data)
+        self.ready = {}
