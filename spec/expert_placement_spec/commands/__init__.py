@@ -1,0 +1,1 @@
+"""The commands of `expert-placement-spec`, one file each, and what they share."""
