@@ -43,6 +43,7 @@ def summed(rank: int, device: str) -> None:
     for dtype in (torch.int32, torch.int64):
         mine = test_loads.counted(here, rank, 0, dtype).to(device)
         total = all_reduce_load(mine, here, timeout=60)
+        assert total.device == mine.device
         assert torch.equal(total.cpu(), expected)
         assert torch.equal(mine.cpu(), test_loads.counted(here, rank, 0, dtype)), "the counters are touched"
         windows.record(mine, here)
@@ -93,8 +94,11 @@ def refused(rank: int, device: str) -> str:
     with pytest.raises((MigrationError, ValueError)) as caught:
         migrate(weights[:2] if rank else weights, plan, timeout=60)
     assert bool((weights == rank).all())
-    # And the group still works.
-    migrate(weights, plan, timeout=60)
+    # And the group still works: what each slot holds came from a rank.
+    assert migrate(weights, plan, timeout=60).batches == plan.num_batches > 0
+    whole = torch.cat([torch.full((test_migration.LAYERS, count, 3), each) for each, count in enumerate((5, 4))], dim=1)
+    expected = test_migration.local_part(plan.apply(whole), old, rank)
+    assert test_migration.equal(weights.cpu(), expected)
     return str(caught.value)
 
 

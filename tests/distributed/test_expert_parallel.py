@@ -236,6 +236,7 @@ def compare_case(rank: int, case: Case, device: str = "cpu") -> None:
     hidden = tokens_of(case)[rank].to(device).requires_grad_()
     valid_tokens = case.tokens[rank] - case.padding_of(rank) if case.padding else None
     output = layer(hidden, valid_tokens=valid_tokens)
+    assert output.device == hidden.device
     backward((output * towards.split_with_sizes(case.tokens)[rank].to(device)).sum())
 
     assert_near(output, expected.split_with_sizes(case.tokens)[rank], "output")

@@ -26,6 +26,7 @@ from expert_placement_spec import CHAPTERS
 from expert_placement_spec.adapter import load_model
 from expert_placement_spec.case_check import check_cases, drawn_cases, offered_laws
 from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.fx.experimental.proxy_tensor import make_fx
 from torch.utils._python_dispatch import TorchDispatchMode
 
 ROOT = Path(__file__).parents[2]
@@ -264,8 +265,10 @@ def test_one_layer_is_updated_alone() -> None:
         assert torch.equal(slots(ids, tables, layer), slots(ids, RoutingTables(source), layer))
 
 
-def slots(ids: torch.Tensor, tables: RoutingTables, layer: int | None = None) -> torch.Tensor:
-    answer = route(ids, tables, layer=layer).slots
+def slots(
+    ids: torch.Tensor, tables: RoutingTables, layer: int | None = None, implementation: str | None = None
+) -> torch.Tensor:
+    answer = route(ids, tables, layer=layer, implementation=implementation).slots
     assert answer is not None
     return answer
 
@@ -376,7 +379,8 @@ WRONG_CALLS: list[tuple[Any, dict[str, Any], type[Exception], str]] = [
     (IDS, {"seed": torch.tensor([3]).to_sparse()}, TypeError, "seed must be a dense tensor"),
     (IDS, {"want": ("slots", "slot")}, ValueError, "want=`slot` is unknown, expected some of `slots`"),
     (IDS, {"want": ("local_slots",)}, ValueError, "want=`local_slots` needs tables with a rank"),
-    (IDS, {"exact": 1}, TypeError, "exact must be a bool, got `int`"),
+    (IDS, {"exact": 1}, TypeError, "exact must be a bool, got `builtins.int`"),
+    (IDS, {"exact": np.bool_(True)}, TypeError, "exact must be a bool, got `numpy.bool"),
     (IDS, {"implementation": "cuda"}, ValueError, "implementation=`cuda` is unknown"),
     (IDS, {"implementation": 3}, TypeError, "implementation must be a str, got `int`"),
     (IDS, {"load": [0] * 24}, TypeError, "load must be a tensor, got `list`"),
@@ -504,55 +508,192 @@ def test_calls_like_an_earlier_one_start_at_once(
     first = ids_of(9, 8, 16, of_ids)
     request = request_of(tables, first, wanted=1, load=load())
     launch.route(request)
-    launch.remember(request, tables.ready)
-    assert not tables.ready, "nothing was compiled"
+    launch.remember(request, tables.starts)
+    assert not tables.starts, "nothing was compiled"
     launcher = launch._Call(request).map_launcher(request.load, None, launch.grain_of(72))
-    launcher.compiled[-1] = sys.modules[launch.Launcher.__module__].Compiled(run, 0, 0)
-    launch.remember(request, tables.ready)
-    assert len(tables.ready) == 1
+    launcher.compiled[-1] = sys.modules[launch.Launcher.__module__].Compiled(run, 0, 0, None)
+    apart = ids_of(9, 16, 16, of_ids)[:, ::2]
+    for other in (
+        {"wanted": 3},
+        {"is_exact": True},
+        {"seed": torch.tensor(1)},
+        {"topk_ids": first[:0]},
+        {"topk_ids": apart},
+        {"topk_ids": Tagged(first)},
+    ):
+        launch.remember(request._replace(**other), tables.starts)
+        assert not tables.starts, other
+    launch.remember(request, tables.starts)
+    assert len(tables.starts) == 1
+    launch.remember(request, tables.starts)
+    assert len(tables.starts) == 1
 
     def runs(ids: torch.Tensor, **options: Any) -> int:
         """How often compiled code was started for a call, which must give what plain operations give."""
         before, loads = run.runs, [load(), load()]
-        ours = route(ids, tables, load=loads[0], **options)
-        stated = route(ids, tables, load=loads[1], **{**options, "implementation": "torch"})
+        if "load" in options:
+            loads = [None if options["load"] is None else options["load"].clone() for _ in range(2)]
+        ours = route(ids, tables, **{**options, "load": loads[0]})
+        stated = route(ids, tables, **{**options, "load": loads[1], "implementation": "torch"})
         assert same(ours, stated) == []
         assert loads[0] is loads[1] is None or is_equal(*loads)
+        assert ours.slots is not None
+        assert ours.slots.is_contiguous()
         return run.runs - before
 
     for options in (
         {"layer": 0},
         {"layer": 1, "seed": 2**40 + 2**31 + 5, "token_offset": 2**32 - 3},
+        {"layer": 1, "seed": 2**31 - 1, "token_offset": 2**31},
+        {"layer": 0, "seed": 2**63 - 1, "token_offset": 2**63 - 1},
         {"layer": 0, "valid_tokens": 4},
         {"layer": 1, "valid_tokens": 0},
+        {"layer": 1, "want": ("slots",)},
     ):
-        assert runs(first, **options) == 1
-        assert runs(ids_of(12, 8, 16, of_ids), **options) == 1
+        assert runs(first, **options) == 1, options
+        assert runs(ids_of(12, 8, 16, of_ids), **options) == 1, options
     assert runs(first, layer=1, implementation="triton") == 1, "not by what was remembered, but by the launcher itself"
-    # Of another kind: served as well, in another way.
-    assert runs(ids_of(200, 8, 16, of_ids), layer=0) == 0
-    assert runs(ids_of(9, 4, 16, of_ids), layer=0) == 0
-    assert runs(ids_of(9, 16, 16, of_ids)[:, ::2], layer=0) == 0
-    assert runs(first.new_empty(0, 8), layer=0) == 0
-    assert runs(first.flatten()[1:65].view(8, 8), layer=0) == 0, "not aligned"
-    assert runs(first, layer=0, seed=torch.tensor(3)) == 0
-    assert runs(first, layer=0, want=("slots", "local_slots")) == 0
-    assert runs(first, layer=0, exact=True) == 0
-    for wrong, error in (
-        ({"layer": 2}, IndexError),
-        ({"layer": None}, TypeError),
-        ({"seed": -1}, ValueError),
-        ({"seed": 2**63}, ValueError),
-        ({"token_offset": 1.0}, TypeError),
-        ({"valid_tokens": 10}, ValueError),
-        ({"load": torch.zeros(23, dtype=torch.int32)}, ValueError),
-        ({"load": torch.zeros(48, dtype=of_load or torch.int32)[::2]}, ValueError),
-        ({"load": [0]}, TypeError),
-    ):
-        refused: dict[str, Any] = {"layer": 0, "load": load(), **wrong}
+    # One row of a wider tensor is contiguous, and strides of the answer are its own.
+    assert runs(ids_of(9, 96, 16, of_ids)[:1, :72].view(9, 8), layer=0) == 1
+
+    # One thing is other than it was: served as well, in another way.
+    room = torch.zeros(27, dtype=of_load or torch.int32)
+    another = torch.int64 if of_ids == torch.int32 else torch.int32
+    aligned = torch.empty(80, dtype=of_ids)
+    aligned[1:73] = first.flatten()
+    others: Any = (
+        ("more ids", ids_of(200, 8, 16, of_ids), {}),
+        ("no ids", first[:0], {}),
+        ("k", first.view(18, 4), {}),
+        ("the dtype", first.to(another), {}),
+        ("strides", apart, {}),
+        ("the address", aligned[1:73].view(9, 8), {}),
+        ("the class", Tagged(first), {}),
+        ("the seed", first, {"seed": torch.tensor(3)}),
+        ("what is wanted", first, {"want": ("slots", "local_slots")}),
+        ("the choice", first, {"exact": True}),
+        ("the load", first, {"load": torch.zeros(24, dtype=torch.int32) if of_load is None else None}),
+        (
+            "the load's dtype",
+            first,
+            {"load": torch.zeros(24, dtype=torch.int64 if of_load != torch.int64 else torch.int32)},
+        ),
+    )
+    for what, ids, options in others:
+        assert runs(ids, layer=0, **options) == 0, what
+    if of_load is not None:
+        before = run.runs
+        route(first, tables, layer=0, load=room[1:25])
+        assert run.runs == before, "the load is not aligned"
+    for place in ("launch_enter_hook", "launch_exit_hook"):
+        with monkeypatch.context() as patch:
+            patch.setattr(sys.modules["triton"].knobs.runtime, place, lambda *_: None)
+            assert runs(first, layer=0) == 0, "a profiler looks"
+    with monkeypatch.context() as patch:
+        patch.setattr(torch._C, "_cuda_getDevice", lambda: 1)
+        assert runs(first, layer=0) == 0, "another device is the current one"
+    with Silent():  # type: ignore[no-untyped-call]
+        assert runs(first, layer=0) == 0, "a mode looks"
+    assert runs(first, layer=0) == 1
+    refusals: Any = (
+        (first, {"layer": 2}, IndexError),
+        (first, {"layer": None}, TypeError),
+        (first, {"seed": -1}, ValueError),
+        (first, {"seed": 2**63}, ValueError),
+        (first, {"token_offset": 1.0}, TypeError),
+        (first, {"valid_tokens": 10}, ValueError),
+        (first, {"valid_tokens": -1}, ValueError),
+        (first, {"load": torch.zeros(23, dtype=of_load or torch.int32)}, ValueError),
+        (first, {"load": torch.zeros(48, dtype=of_load or torch.int32)[::2]}, ValueError),
+        (first, {"load": torch.zeros(24, dtype=of_load or torch.int32, device="meta")}, ValueError),
+        (first, {"load": torch.zeros(24, dtype=of_load or torch.int32).to_sparse()}, TypeError),
+        (first, {"load": [0]}, TypeError),
+        (first[0], {}, ValueError),
+        (first[None], {}, ValueError),
+        (first.to_sparse(), {}, TypeError),
+        (first.tolist(), {}, TypeError),
+    )
+    for ids, wrong, error in refusals:
+        before = run.runs
         with pytest.raises(error):
-            route(first, tables, **refused)
-    assert copy.copy(tables).ready == copy.deepcopy(tables).ready == {}
+            route(ids, tables, **{"layer": 0, "load": load(), **wrong})
+        assert run.runs == before
+    assert copy.copy(tables).starts == copy.deepcopy(tables).starts == pickle.loads(pickle.dumps(tables)).starts == {}
+
+
+class Tagged(torch.Tensor):
+    """A subclass, which may do anything with what is done to it."""
+
+
+class Silent(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """A mode that does nothing."""
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.mark.cuda
+@needs_cuda
+@pytest.mark.parametrize("kind", ["plain", "weighted"])
+def test_calls_like_an_earlier_one_start_at_once_on_a_gpu(monkeypatch: pytest.MonkeyPatch, kind: str) -> None:
+    """Every grain, on another stream and in a graph, too; weighted tables at some."""
+    launch = operators.kernels()
+    first, second = placement_of(256, 288, 32, 4), rebalance(torch.rand(2, 256), 288, Topology(32, 4))
+    tables, started = tables_of(kind, first, device="cuda"), []
+    start_again = launch.start_again
+
+    def spied(*arguments: Any) -> Any:
+        slots = start_again(*arguments)
+        started.append(slots is not None)
+        return slots
+
+    monkeypatch.setattr(launch, "start_again", spied)
+    dtypes: list[tuple[torch.dtype, torch.dtype | None]] = [(torch.int32, None), (torch.int32, torch.int32)]
+    dtypes += [(torch.int64, torch.int64)]
+    for tokens in (1, 20, 200, 400, 1000, 3000, 10000, 40000) if kind == "plain" else (20, 400):
+        for of_ids, of_load in dtypes:
+            ids = ids_of(tokens, 8, 256, of_ids).cuda()
+            for seed in (0, 2**31 + 7, 2**63 - 1):
+                loads = [None if of_load is None else torch.ones(288, dtype=of_load, device="cuda") for _ in range(2)]
+                numbers: dict[str, Any] = {
+                    "layer": 1,
+                    "seed": seed,
+                    "token_offset": seed // 2,
+                    "valid_tokens": tokens - 1,
+                }
+                stated = route(ids, tables, load=loads[0], implementation="torch", **numbers)
+                ours = route(ids, tables, load=loads[1], **numbers)
+                assert same(ours, stated) == [], (tokens, of_ids, of_load, seed)
+                assert started[-1:] == [bool(seed)] or not (seed or started), "only the first of a kind is looked at"
+                assert loads[0] is loads[1] is None or is_equal(*loads)
+    started.clear()
+    ids = ids_of(20, 8, 256).cuda()
+    load = torch.zeros(288, dtype=torch.int32, device="cuda")
+    stream: Any = torch.cuda.Stream()  # type: ignore[no-untyped-call]
+    with torch.cuda.stream(stream):
+        routed = route(ids, tables, layer=0, load=load)
+    stream.synchronize()
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        captured = route(ids, tables, layer=0, load=load)
+    assert started == [True, True]
+    assert same(routed, route(ids, tables, layer=0, implementation="torch")) == []
+    weights = torch.rand(2, 288, dtype=torch.float64) + 0.1 if kind == "weighted" else None
+    tables.update(second, weights=weights)
+    load.zero_()
+    graph.replay()
+    assert same(captured, route(ids, tables, layer=0, implementation="torch")) == []
+    assert captured.slots is not None
+    assert int(load.sum()) == int(captured.slots.ge(0).sum())
+
+    def summed(weight: torch.Tensor, ids: torch.Tensor) -> torch.Tensor:
+        slots = route(ids, tables, layer=0).slots
+        assert slots is not None
+        return (weight * slots).sum()
+
+    # Tensors of transforms have no storage, and look like any other.
+    torch.func.grad(summed)(torch.ones((), device="cuda"), ids)
+    assert torch.func.grad(summed, argnums=0)(torch.ones((), device="cuda"), ids).isfinite()
 
 
 def test_a_warm_up_is_a_call_of_route() -> None:
@@ -561,8 +702,18 @@ def test_a_warm_up_is_a_call_of_route() -> None:
     for wrong, text in (((0, 100), "top_k=0 is out of range"), ((8, 0), "max_tokens=0 is out of range")):
         with pytest.raises(ValueError, match=text):
             warm_up(tables, *wrong)
-    with pytest.raises(TypeError, match="topk_ids must have dtype int32 or int64, got int16"):
-        warm_up(tables, 8, 100, dtype=torch.int16)
+    with pytest.raises(ValueError, match=r"max_tokens=5 is out of range, expected 1\.\.=4 for top_k=268435456"):
+        warm_up(tables, 2**28, 5)
+    warm_up(tables, 2**28, 4)
+    for options, text in (
+        ({"dtype": torch.int16}, "dtype must be torch.int32 or torch.int64, got `torch.int16`"),
+        ({"dtype": None}, "dtype must be torch.int32 or torch.int64, got `None`"),
+        ({"load_dtype": "int32"}, "load_dtype must be torch.int32 or torch.int64, got `int32`"),
+        ({"want": 5}, "want must be a sequence of names"),
+    ):
+        wrong_options: dict[str, Any] = {**options}
+        with pytest.raises(TypeError, match=text):
+            warm_up(tables, 8, 100, **wrong_options)
 
 
 def test_tables_that_are_none_are_refused() -> None:
@@ -651,8 +802,10 @@ def test_traces_hold_the_operator_and_not_its_answer() -> None:
 def test_tables_made_in_inference_mode_are_updated_outside() -> None:
     with torch.inference_mode():
         tables = RoutingTables(placement_of(16, 24, 4))
+        copied = copy.deepcopy(tables)
     second = rebalance(torch.rand(2, 16), 24, Topology(4))
     tables.update(second)
+    copied.update(second)
     with torch.inference_mode():
         tables.update(second)
         assert torch.equal(slots(IDS, tables, 1), slots(IDS, RoutingTables(second), 1))
@@ -701,6 +854,41 @@ def test_modes_see_the_operator() -> None:
         seen = slots(ids, tables, 0)
     assert "expert_placement::route" in names
     assert torch.equal(seen, slots(ids, tables, 0))
+
+
+@pytest.mark.parametrize("implementation", [None, "rust", "torch"])
+@pytest.mark.filterwarnings("ignore:`torch.jit.trace", "ignore::torch.jit.TracerWarning")
+def test_what_is_traced_is_no_constant(implementation: str | None) -> None:
+    tables, ids = RoutingTables(placement_of(16, 24, 4), layer=0), ids_of(6, 2, 16)
+
+    def routed(ids: torch.Tensor) -> torch.Tensor:
+        return slots(ids, tables, implementation=implementation)
+
+    traced: Any = make_fx(routed)(ids)
+    other = ids.flip(0)
+    assert torch.equal(traced(other), routed(other))
+
+
+def test_tensors_of_other_classes_go_through_the_operator() -> None:
+    """They may have no memory where a tensor has it."""
+    names: list[str] = []
+
+    class Seen(torch.Tensor):
+        @classmethod
+        def __torch_function__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+            names.append(getattr(func, "__name__", str(func)))
+            return super().__torch_function__(func, types, args, kwargs or {})  # type: ignore[no-untyped-call]
+
+    tables, ids = RoutingTables(placement_of(16, 24, 4)), ids_of(6, 2, 16)
+    plain = slots(ids, tables, 0)
+    load: Any = torch.zeros(24, dtype=torch.int32).as_subclass(Seen)
+    seed: Any = torch.tensor(0).as_subclass(Seen)
+    options: tuple[dict[str, Any], ...] = ({"load": load}, {"seed": seed}, {"load": load, "implementation": "rust"})
+    for given in options:
+        names.clear()
+        routed = route(ids, tables, layer=0, **given)
+        assert any("route" in name for name in names), given
+        assert is_equal(routed.slots, plain)
 
 
 def test_fake_tensors_have_shapes_alone() -> None:

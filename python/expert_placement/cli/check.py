@@ -53,7 +53,8 @@ def check(arguments: Sequence[str]) -> int:
         if (error.name or "").partition(".")[0] != "expert_placement_spec":
             raise
         raise Refused("`check` needs the specification: pip install expert-placement-spec") from None
-    needs_none = any(argument.partition("=")[0] in ("--implementation", "--help") for argument in arguments)
+    naming = ("--implementation", "--command", "--help")
+    needs_none = any(argument.partition("=")[0] in naming for argument in arguments)
     if not needs_none and find_spec("torch") is None:
         raise Refused("`check` needs torch: pip install 'expert-placement[torch]'")
     try:

@@ -11,7 +11,7 @@ from expert_placement import _core
 from expert_placement._text import digits, excerpt
 from expert_placement.torch._arguments import int_argument
 from expert_placement.torch.routing import operators, reference, rust
-from expert_placement.torch.routing.request import BITS, LOCAL_SLOTS, OUTPUTS, SLOTS, Request
+from expert_placement.torch.routing.request import BITS, LOCAL_SLOTS, NUMBERS, OUTPUTS, SLOTS, Request
 from expert_placement.torch.routing.tables import RoutingTables
 
 if TYPE_CHECKING:
@@ -83,15 +83,17 @@ def route(
             tokens is not the same each time.
         valid_tokens: how many tokens are not padding, in 0..=T, or such a tensor, of any value: tokens of that number
             on are -1, and are not counted.
-        load: int32 or int64 `[P]`, P the capacity of the tables, contiguous, on the device and no memory of the ids:
-            what each slot serves is added to it in place. On CUDA several streams may add to the same one.
+        load: int32 or int64 `[P]`, P the capacity of the tables, contiguous, on the device and no memory of the ids or
+            of numbers in tensors: what each slot serves is added to it in place. On CUDA several streams may add to
+            the same one.
         want: the fields of `Routed` that are wanted; what is not costs nothing. On CUDA the order of many ids takes
             memory for P + 1 int32 for every 128 of them beside the answers, as long as the call runs.
         exact: use the replicas of each expert equally often in this batch, or some once more: its ids go to its
             replicas in turn, in the order of the batch. The same on all ranks that see the same batch.
         implementation: `"rust"` (on the CPU, and the default there), `"triton"` (on CUDA, and the default there for
             tables of fewer than 4096 experts, slots and ranks; its kernels are compiled when they are first needed, in
-            about a second each) or `"torch"`, plain operations on any device. All give the same answer.
+            about a second each) or `"torch"`, plain operations on any device. All give the same answer. Of the
+            transforms of `torch.func` `vmap` and `functionalize` take `"torch"` alone.
 
     Raises:
         ValueError: a wrong shape or device, a number out of range, an unknown field or implementation, or one that is
@@ -106,14 +108,15 @@ def route(
         >>> routed.slots.tolist(), routed.rank_counts.tolist()
         ([[1, 2], [2, -1]], [1, 2])
     """
-    is_plain = not torch.compiler.is_compiling() and want is _DEFAULT and exact is False and implementation is None
-    if is_plain and isinstance(tables, RoutingTables) and tables.ready and not operators.is_watched():
-        # Where something is ready, there are kernels.
-        slots = operators.kernels().again(topk_ids, tables, layer, token_offset, seed, valid_tokens, load)
+    is_default = want is _DEFAULT or _is_default(want)
+    is_plain = not torch.compiler.is_compiling() and is_default and exact is False and implementation is None
+    if is_plain and isinstance(tables, RoutingTables) and tables.starts and not operators.is_watched():
+        # Only kernels that ran are started again, so there are kernels.
+        slots = operators.kernels().start_again(topk_ids, tables, layer, token_offset, seed, valid_tokens, load)
         if slots is not None:
             return Routed(slots)
     table = tables.row(layer) if isinstance(tables, RoutingTables) else _no_tables(tables)
-    names, wanted = _PLAIN if want is _DEFAULT else _wanted(want)
+    names, wanted = _PLAIN if is_default else _wanted(want)
     _check_ids(topk_ids, tables)
     request = Request(
         topk_ids,
@@ -130,14 +133,14 @@ def route(
     )
     if wanted & LOCAL_SLOTS and tables.rank is None:
         raise ValueError("want=`local_slots` needs tables with a rank: RoutingTables(..., rank=...)")
-    run = operators.run if implementation is None else _implementation(implementation, topk_ids, tables)
+    run = operators.run if implementation is None else _implementation(implementation, request, tables)
     answers = run(request)
     if wanted != SLOTS:
         return Routed(**dict(zip(names, answers, strict=True)))
-    if topk_ids.is_cuda and implementation is None and not torch.compiler.is_compiling():
+    if is_plain and topk_ids.is_cuda and not operators.is_watched():
         launch = operators.kernels()
         if launch is not None:
-            launch.remember(request, tables.ready)
+            launch.remember(request, tables.starts)
     return Routed(answers[0])
 
 
@@ -171,16 +174,21 @@ def warm_up(
     """
     if not isinstance(tables, RoutingTables):
         _no_tables(tables)
+    for name, given in (("dtype", dtype), ("load_dtype", load_dtype)):
+        if given not in _INTEGERS and not (given is None and name == "load_dtype"):
+            raise TypeError(f"{name} must be torch.int32 or torch.int64, got `{excerpt(str(given))}`")
     width, most = int_argument("top_k", top_k), int_argument("max_tokens", max_tokens)
     for name, number in (("top_k", width), ("max_tokens", most)):
         if not 1 <= number <= _MOST_IDS:
             raise ValueError(f"{name}={digits(number)} is out of range, expected 1..={_MOST_IDS}")
+    if width * most > _MOST_IDS:
+        raise ValueError(f"max_tokens={most} is out of range, expected 1..={_MOST_IDS // width} for top_k={width}")
     load = None if load_dtype is None else torch.zeros(tables.max_slots, dtype=load_dtype, device=tables.device)
     launch = operators.kernels() if tables.data.is_cuda else None
-    numbers = [1] if launch is None else launch.ways(most * width)
-    # What is asked for is iterated over once for each.
-    names = tuple(want) if not isinstance(want, (str, bytes)) else want
-    for tokens in sorted({max(number // width, 1) for number in numbers}):
+    # Of no tokens nothing is compiled, but what is asked for is looked at.
+    numbers = [] if launch is None else launch.ways(most * width)
+    names = _wanted(want)[0]
+    for tokens in sorted({max(number // width, 1) for number in numbers} or {0}):
         ids = torch.full((tokens, width), -1, dtype=dtype, device=tables.device)
         route(ids, tables, layer=tables.layers[0], load=load, want=names, exact=exact)
 
@@ -188,6 +196,11 @@ def warm_up(
 # The defaults themselves, of which nothing has to be checked.
 _DEFAULT: Iterable[str] = (route.__kwdefaults__ or {})["want"]
 _ZERO: int = 0
+
+
+def _is_default(want: object) -> bool:
+    """Whether this is what is wanted without other word, written out; elements may be anything."""
+    return type(want) is tuple and len(want) == 1 and type(want[0]) is str and want[0] == "slots"
 
 
 def _wanted(want: Iterable[str]) -> tuple[tuple[str, ...], int]:
@@ -228,8 +241,13 @@ def _expect_integers(parameter: str, value: object) -> None:
         raise TypeError(f"{parameter} must be a tensor, got `{type(value).__name__}`")
     if value.dtype not in _INTEGERS:
         raise TypeError(f"{parameter} must have dtype int32 or int64, got {_name(value)}")
+    _expect_dense(parameter, value)
+
+
+def _expect_dense(parameter: str, value: Tensor) -> None:
     if value.layout is not torch.strided or value.is_nested:
-        raise TypeError(f"{parameter} must be a dense tensor")
+        layout = "a nested one" if value.is_nested else f"the layout {value.layout}"
+        raise TypeError(f"{parameter} must be a dense tensor, got {layout}")
 
 
 def _expect_there(parameter: str, value: Tensor, table: Tensor) -> None:
@@ -242,8 +260,8 @@ def _number(parameter: str, value: SupportsIndex | Tensor, table: Tensor) -> int
     if isinstance(value, Tensor):
         return _one_element(parameter, value, table)
     number = int_argument(parameter, value, "an int or a tensor")
-    if not 0 <= number < 2**63:
-        raise ValueError(f"{parameter}={digits(number)} is out of range, expected 0..{2**63}")
+    if not 0 <= number < NUMBERS:
+        raise ValueError(f"{parameter}={digits(number)} is out of range, expected 0..{NUMBERS}")
     return number & 0xFFFF_FFFF
 
 
@@ -261,18 +279,17 @@ def _valid_tokens(value: SupportsIndex | Tensor, topk_ids: Tensor, table: Tensor
 def _one_element(parameter: str, value: Tensor, table: Tensor) -> Tensor:
     if value.dtype not in _INTEGERS:
         raise TypeError(f"{parameter} must be an int or a tensor of dtype int32 or int64, got {_name(value)}")
+    _expect_dense(parameter, value)
     if value.numel() != 1:
         raise ValueError(f"{parameter} has {value.numel()} elements, expected 1")
     _expect_there(parameter, value, table)
-    if value.layout is not torch.strided:
-        raise TypeError(f"{parameter} must be a dense tensor, got the layout {value.layout}")
     # A number whatever its shape is: of more dimensions it would broadcast the answer to them.
     return value if value.dim() == 0 else value.reshape(())
 
 
 def _exact(exact: object, tables: RoutingTables) -> bool:
     if not isinstance(exact, bool):
-        raise TypeError(f"exact must be a bool, got `{type(exact).__name__}`")
+        raise TypeError(f"exact must be a bool, got `{type(exact).__module__}.{type(exact).__qualname__}`")
     if exact and tables.is_weighted:
         raise ValueError("exact can not be had together with weights, which the tables have")
     return exact
@@ -294,7 +311,8 @@ def _name(tensor: Tensor) -> str:
     return str(tensor.dtype).removeprefix("torch.")
 
 
-def _implementation(name: str, topk_ids: Tensor, tables: RoutingTables) -> Callable[[Request], list[Tensor]]:
+def _implementation(name: str, request: Request, tables: RoutingTables) -> Callable[[Request], list[Tensor]]:
+    topk_ids = request.topk_ids
     if not isinstance(name, str):
         raise TypeError(f"implementation must be a str, got `{type(name).__name__}`")
     if name == "torch":
@@ -303,10 +321,10 @@ def _implementation(name: str, topk_ids: Tensor, tables: RoutingTables) -> Calla
         if topk_ids.device.type != "cpu":
             raise ValueError(f"implementation=`rust` is for the CPU, and topk_ids is on {topk_ids.device}")
         # What is traced is the operator, which is this one there.
-        return operators.run if torch.compiler.is_compiling() else rust.route
+        return operators.run if operators.is_seen(request) else rust.route
     if name != "triton":
         raise ValueError(f"implementation=`{excerpt(name)}` is unknown, expected one of `torch`, `rust`, `triton`")
-    if topk_ids.is_cuda and torch.compiler.is_compiling():
+    if topk_ids.is_cuda and operators.is_seen(request):
         return operators.run
     return _kernels(topk_ids, tables)
 

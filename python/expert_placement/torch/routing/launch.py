@@ -13,7 +13,7 @@ import torch
 
 from expert_placement.torch.routing import kernels
 from expert_placement.torch.routing import request as ask
-from expert_placement.torch.routing.launcher import IS_INTERPRETED, Launcher, may_start
+from expert_placement.torch.routing.launcher import IS_INTERPRETED, Compiled, Launcher, may_start
 from expert_placement.torch.routing.layout import parts_of
 
 if TYPE_CHECKING:
@@ -292,42 +292,42 @@ def _widths(*numbers: int) -> tuple[int, ...]:
     return tuple(map(_power, numbers))
 
 
-class Ready(NamedTuple):
+class Start(NamedTuple):
     """What it takes to start `map_kernel` once more for another batch of the same kind."""
 
-    run: Any
-    function: Any
-    metadata: Any
+    compiled: Compiled
     block: int
     constants: tuple[object, ...]
 
 
-def remember(request: Request, ready: dict[tuple[object, ...], Ready]) -> None:
-    """Keeps what `again` needs, of a request for slots alone that was served, where it is of the commonest kind."""
+def remember(request: Request, starts: dict[tuple[object, ...], Start]) -> None:
+    """Keeps what `start_again` needs, of a request that was served, where it is of the commonest kind."""
     ids, load = request.topk_ids, request.load
     numbers = (request.token_offset, request.seed, request.valid_tokens)
     if type(ids) is not torch.Tensor or any(type(number) is not int for number in numbers):
         return
-    if request.is_exact or not ids.numel() or not ids.is_contiguous() or not fits(request.sizes):
+    if request.wanted != ask.SLOTS or request.is_exact or not ids.numel() or not ids.is_contiguous():
+        return
+    if (load is not None and type(load) is not torch.Tensor) or not fits(request.sizes):
+        return
+    kind = _kind(ids.dtype, ids.shape[1], ids.numel(), ids.device, None if load is None else load.dtype)
+    if kind in starts:
         return
     grain = grain_of(ids.numel())
     launcher = _Call(request).map_launcher(load, None, grain)
     compiled = launcher.compiled.get(ids.get_device())
     if compiled is not None:
-        of_load = None if load is None else load.dtype
-        ready[_kind(ids.dtype, ids.shape[1], ids.numel(), ids.get_device(), of_load)] = Ready(
-            *compiled, grain.block, launcher.constants
-        )
+        starts[kind] = Start(compiled, grain.block, launcher.constants)
 
 
 def _kind(
-    of_ids: torch.dtype, top_k: int, num_ids: int, device: int, of_load: torch.dtype | None
+    of_ids: torch.dtype, top_k: int, num_ids: int, device: torch.device, of_load: torch.dtype | None
 ) -> tuple[object, ...]:
     """What the compiled code depends on, for tables of some sizes."""
     return (of_ids, top_k, bisect_left(_MOST, num_ids), device, of_load)
 
 
-def again(
+def start_again(
     ids: Tensor,
     tables: RoutingTables,
     layer: SupportsIndex | None,
@@ -339,35 +339,42 @@ def again(
     """The slots of contiguous ids of a kind that was served before, with as little as possible done on the host.
 
     None, and nothing done, where there is anything else about the arguments: `route` serves, or refuses, those.
+
+    Raises:
+        IndexError, TypeError: the layer, as for `RoutingTables.row`.
     """
     if type(ids) is not torch.Tensor or ids.layout is not torch.strided or ids.is_nested or not ids.is_contiguous():
         return None
-    shape, device, address = ids.shape, ids.get_device(), ids.data_ptr()
+    shape, device, address = ids.shape, ids.device, ids.data_ptr()
     if len(shape) != 2:
         return None
     tokens, top_k = shape
     num_ids = tokens * top_k
     if load is None:
-        kind, to, addresses = _kind(ids.dtype, top_k, num_ids, device, None), None, address
+        kind, load_address, addresses = _kind(ids.dtype, top_k, num_ids, device, None), None, address
     else:
         if type(load) is not torch.Tensor or load.layout is not torch.strided or load.is_nested:
             return None
-        if load.shape != (tables.sizes.max_slots,) or not load.is_contiguous() or load.get_device() != device:
+        if load.shape != (tables.sizes.max_slots,) or not load.is_contiguous() or load.device != device:
             return None
-        kind, to = _kind(ids.dtype, top_k, num_ids, device, load.dtype), load.data_ptr()
-        addresses = address | to
-    found, valid = tables.ready.get(kind), tokens if valid_tokens is None else valid_tokens
-    if found is None or not (type(token_offset) is type(seed) is type(valid) is int):
+        kind, load_address = _kind(ids.dtype, top_k, num_ids, device, load.dtype), load.data_ptr()
+        addresses = address | load_address
+    found, valid = tables.starts.get(kind), tokens if valid_tokens is None else valid_tokens
+    if found is None or not (num_ids and address) or not (type(token_offset) is type(seed) is type(valid) is int):
         return None
-    if not (0 <= token_offset < 2**63 and 0 <= seed < 2**63 and 0 <= valid <= tokens and may_start(device, addresses)):
+    number = ids.get_device()
+    if not (0 <= token_offset < ask.NUMBERS and 0 <= seed < ask.NUMBERS and 0 <= valid <= tokens):
         return None
-    run, function, metadata, block, constants = found
-    row, slots = tables.row(layer), torch.empty_like(ids, dtype=torch.int32)
+    if not may_start(number, addresses):
+        return None
+    (run, function, metadata, _), block, constants = found
+    row = tables.row(layer)
+    slots = torch.empty_like(ids, dtype=torch.int32, memory_format=torch.contiguous_format)
     # As `Compiled.start` does, without the microsecond that it takes to pass so many arguments on.
     # fmt: off
     run(
-        -(-num_ids // block), 1, 1, torch._C._cuda_getCurrentRawStream(device), function, metadata, None, None, None,
-        address, row.data_ptr(), slots.data_ptr(), None, to, None, num_ids, 0, 0,
+        -(-num_ids // block), 1, 1, torch._C._cuda_getCurrentRawStream(number), function, metadata, None, None, None,
+        address, row.data_ptr(), slots.data_ptr(), None, load_address, None, num_ids, 0, 0,
         token_offset if token_offset < 2**31 else _signed(token_offset), seed if seed < 2**31 else _signed(seed),
         valid, tables.rank or 0, None, None, None, *constants,
     )

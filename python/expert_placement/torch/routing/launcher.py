@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 _VERSION = tuple(int(part) for part in triton.__version__.split(".")[:2])
 # How compiled code is started is no public interface: where it was not tried, Triton's own launch does it.
-_IS_DIRECT = (3, 4) <= _VERSION < (3, 10)
+_IS_DIRECT = (3, 4) <= _VERSION < (3, 10) and torch.version.hip is None
 
 IS_INTERPRETED: bool = bool(triton.knobs.runtime.interpret)
 _ALIGNMENT = 16
@@ -30,6 +30,8 @@ class Compiled(NamedTuple):
     run: Any
     function: Any
     metadata: Any
+    kernel: Any
+    """What owns the function, and must live for as long."""
 
     def start(self, num_blocks: int, device: int, arguments: Iterable[object]) -> None:
         """Launches on the current stream; tensors are given as addresses, and constants as well as the rest."""
@@ -82,15 +84,20 @@ class Launcher:
             return
         kernel = self(ids, num_blocks, arguments)
         if _IS_DIRECT and not IS_INTERPRETED and device >= 0 and not addresses % _ALIGNMENT:
-            self.compiled[device] = Compiled(kernel.run, kernel.function, kernel.packed_metadata)
+            self.compiled[device] = Compiled(kernel.run, kernel.function, kernel.packed_metadata, kernel)
 
 
 def may_start(device: int, addresses: int) -> bool:
-    """Whether compiled code may be started on a device, with tensors whose addresses have a bitwise or."""
+    """Whether compiled code may be started as it is.
+
+    Args:
+        device: the number of the device.
+        addresses: the bitwise or of the addresses of all tensors that may not be aligned.
+    """
     runtime = triton.knobs.runtime
     # Profilers are told more of a launch than is known here.
-    is_told = _hooks(runtime.launch_enter_hook) or _hooks(runtime.launch_exit_hook)
-    return not (addresses % _ALIGNMENT or is_told or torch._C._cuda_getDevice() != device)
+    has_hooks = _hooks(runtime.launch_enter_hook) or _hooks(runtime.launch_exit_hook)
+    return not (addresses % _ALIGNMENT or has_hooks or torch._C._cuda_getDevice() != device)
 
 
 def _hooks(chain: Any) -> Any:

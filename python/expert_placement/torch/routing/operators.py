@@ -139,10 +139,18 @@ _dispatch_modes, _function_modes, _transforms = _MODES if all(_MODES) else (lamb
 def run(request: Request) -> list[Tensor]:
     """Routes through the operator; directly, with the same result, where nobody would see the difference."""
     ids = request.topk_ids
-    if torch.compiler.is_compiling() or type(ids) is not Tensor or is_watched():
+    if is_seen(request):
         answers = operator(*taken_apart(request))
         return [answer for answer, bit in zip(answers, BITS, strict=True) if request.wanted & bit]
     return _for_cuda(request) if ids.is_cuda else rust.route(request) if ids.is_cpu else reference.route(request)
+
+
+def is_seen(request: Request) -> bool:
+    """Whether a call has to go through the operator: it is traced or watched, or has tensors of other classes."""
+    given = (request.topk_ids, request.token_offset, request.seed, request.valid_tokens, request.load)
+    if torch.compiler.is_compiling():
+        return True
+    return any(isinstance(one, Tensor) and type(one) is not Tensor for one in given) or is_watched()
 
 
 def is_watched() -> bool:

@@ -23,6 +23,10 @@ BITS = tuple(1 << place for place in range(len(OUTPUTS)))
 SLOTS, LOCAL_SLOTS, SLOT_COUNTS, SLOT_OFFSETS, RANK_COUNTS, RANK_OFFSETS, ORDER, POSITIONS = BITS
 
 
+NUMBERS = 2**63
+"""Token offsets and seeds are below; their values modulo 2^32 count."""
+
+
 class Sizes(NamedTuple):
     """What a routing table is made for."""
 

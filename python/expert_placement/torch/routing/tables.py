@@ -57,15 +57,15 @@ class RoutingTables:
         <RoutingTables of 6 experts in up to 6 slots on 2 ranks, 1 x 28 int32 on cpu>
     """
 
-    __slots__ = ("__weakref__", "_data", "_is_whole", "_layers", "_rows", "_sender", "parts", "rank", "ready", "sizes")
+    __slots__ = ("__weakref__", "_data", "_is_whole", "_layers", "_rows", "_sender", "parts", "rank", "sizes", "starts")
 
     _rows: list[torch.Tensor]
-    ready: dict[tuple[object, ...], Any]
-    """What the kernels keep between calls that differ in their numbers alone."""
     rank: int | None
     """Whose slots are local."""
     sizes: Sizes
     """E, the most slots, R, and whether replicas are weighted."""
+    starts: dict[tuple[object, ...], Any]
+    """What `route` keeps for calls that differ from earlier ones in their numbers alone, by the kind of call."""
     parts: Parts
     """Where what stands in a row of `data`."""
 
@@ -147,7 +147,7 @@ class RoutingTables:
             made = self._tables(placement, self._layers, weights)
             self._data = made if place is None else made_on(lambda: made.to(place), place)
             self._rows = list(self._data)
-        self.ready = {}
+        self.starts = {}
         self.parts = parts_of(self.sizes)
 
     def update(
@@ -157,7 +157,8 @@ class RoutingTables:
 
         On CUDA the copy is ordered on the current stream: replays of graphs that are queued there after it see the new
         placement, and those before it the old one. It is from pageable memory, for which the host may wait until the
-        stream has come that far. With a `layer` that one alone is replaced, and may have another number of slots.
+        stream has come that far. On the CPU other threads must not route at the same time. With a `layer` that one
+        alone is replaced, and may have another number of slots.
 
         Args:
             placement: of as many layers, experts and ranks, and of at most `max_slots` slots.
@@ -279,15 +280,18 @@ class RoutingTables:
             f"{self.num_ranks} ranks, {rows} x {width} int32 on {self.device}>"
         )
 
-    # Rows are views, and what is ready is of one process: what is copied or pickled has its own. A subclass may have
+    # Rows are views, and starts are of one process: what is copied or pickled has its own. A subclass may have
     # attributes, which go with it.
 
     def __getstate__(self) -> dict[str, Any]:
-        names = [name for name in RoutingTables.__slots__ if name not in ("__weakref__", "_rows", "ready")]
+        names = [name for name in RoutingTables.__slots__ if name not in ("__weakref__", "_rows", "starts")]
         return {**{name: getattr(self, name) for name in names}, **getattr(self, "__dict__", {})}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         for name, value in state.items():
             setattr(self, name, value)
-        self._rows = list(self._data)
-        self.ready = {}
+        with torch.inference_mode(False):
+            if self._data.is_inference():
+                self._data = self._data.clone()
+            self._rows = list(self._data)
+        self.starts = {}
