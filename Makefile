@@ -10,8 +10,8 @@ WITHOUT_TORCH := tests/test_partition.py tests/test_dlpack_without_torch.py test
 	tests/cli/test_show.py tests/cli/test_numbers.py tests/spec/test_checks_reject.py tests/spec/test_document.py
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-peers lint bench exhaustive chapters determinism prove wheel wheel-matrix sdist leaks \
-	clean peers-named
+.PHONY: help setup demo test test-peers lint bench exhaustive chapters engines determinism prove evidence fuzz fuzz-planted \
+	wheel wheel-matrix sdist leaks clean peers-named
 
 help: ## List the commands
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "make %-14s %s\n", $$1, $$2}'
@@ -21,7 +21,7 @@ $(VENV)/.requirements: pyproject.toml spec/pyproject.toml
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade "pip>=25.1"
 	$(BIN)/python -m pip install --quiet "maturin>=1.9.4,<2" "torch>=2.4" --group test --group lint --group bench
-	$(BIN)/python -m pip install --quiet --editable spec
+	$(BIN)/python -m pip install --quiet --editable "spec[proofs]"
 	touch $@
 
 $(VENV)/.package: $(VENV)/.requirements $(RUST)
@@ -36,6 +36,7 @@ demo: setup ## The main job on real input: tables, tensors and demo.png
 test: setup ## Pass the tests: crate, package, specification
 	cargo test -p expert-placement --locked --quiet
 	cargo run -p expert-placement --profile test --locked --quiet --example split_batch
+	cargo test --manifest-path rust/fuzz/Cargo.toml --target-dir target/fuzz --locked --quiet
 	$(BIN)/python -m pytest --benchmark-disable --numprocesses auto --maxprocesses 8 --dist worksteal
 
 peers-named:
@@ -64,6 +65,11 @@ chapters: setup ## Check placements, plans, migrations and routing by their chap
 	$(BIN)/expert-placement check --chapter routing --implementation expert_placement.conformance:RustRouting \
 		--implementation expert_placement.conformance:TorchRouting --domain quick --require all
 
+# The wheels of the engines are some hundred megabytes, and are downloaded once.
+engines: setup ## Check the engines' own functions, and compare with docs/engines.json; some minutes
+	$(BIN)/expert-placement-spec engines --sources target/engines --fetch
+	PEERS_DIR="$(CURDIR)/target/engines" $(BIN)/python -m pytest --benchmark-disable tests/spec/test_engines.py
+
 determinism: ## Compare plans of builds for any CPU and for this one, with one thread and with three
 	cargo build --quiet --locked --release -p expert-placement --example plan_digests
 	RUSTFLAGS="-C target-cpu=native" cargo build --quiet --locked --release -p expert-placement --example plan_digests \
@@ -78,13 +84,46 @@ determinism: ## Compare plans of builds for any CPU and for this one, with one t
 	cmp target/digests-1 target/native/digests-3
 	@echo "the same $$(wc -l < target/digests-1) plans every time"
 
-prove: setup ## Prove every invariant of the formulas for all E and R
-	$(BIN)/expert-placement-spec prove
+# A target's cases are made of bytes by the same functions that `make test` calls on the corpus in rust/fuzz.
+fuzz: setup ## Run each fuzz target of the crate for SECONDS, 60 without other word
+	$(BIN)/python tests/fuzz.py --seconds $(or $(SECONDS),60)
+
+fuzz-planted: setup ## Plant a rare bug in what each fuzz target looks at, and see that it is found within SECONDS
+	$(BIN)/python tests/fuzz.py --planted --seconds $(or $(SECONDS),60)
+
+EVIDENCE := target/evidence
+PROOFS := --proofs $(EVIDENCE)/proofs.json --coq $(EVIDENCE)/coq.json
+
+# What was proved has to be what the record says, and the record what SPEC.md says.
+prove: setup ## Prove the invariants with z3, CrossHair and Coq, and compare with the record of spec/evidence.json
+	mkdir -p $(EVIDENCE)
+	$(BIN)/expert-placement-spec prove --record $(EVIDENCE)/proofs.json
+	$(BIN)/python spec/proofs/run.py --json $(EVIDENCE)/coq.json
+	$(BIN)/expert-placement-spec evidence $(PROOFS)
+
+evidence: setup ## Prove and check anew, and write spec/evidence.json and what SPEC.md says of it; some ten minutes
+	mkdir -p $(EVIDENCE)
+	$(BIN)/expert-placement-spec prove --record $(EVIDENCE)/proofs.json
+	$(BIN)/python spec/proofs/run.py --json $(EVIDENCE)/coq.json
+	$(BIN)/expert-placement-spec check --implementation expert_placement_spec.reference:Partition \
+		--implementation expert_placement:Partition --implementation expert_placement.conformance:TorchPartition \
+		--json > $(EVIDENCE)/partition.json
+	for chapter in placement balance migration; do \
+		$(BIN)/expert-placement-spec check --chapter $$chapter --implementation expert_placement_spec.model \
+			--implementation expert_placement --domain quick --json > $(EVIDENCE)/$$chapter.json || exit 1; done
+	$(BIN)/expert-placement-spec check --chapter routing --implementation expert_placement_spec.model \
+		--implementation expert_placement.conformance:RustRouting \
+		--implementation expert_placement.conformance:TorchRouting --domain quick --json > $(EVIDENCE)/routing.json
+	$(BIN)/expert-placement-spec evidence --write $(PROOFS) --check $(EVIDENCE)/partition.json \
+		--check $(EVIDENCE)/placement.json --check $(EVIDENCE)/balance.json --check $(EVIDENCE)/migration.json \
+		--check $(EVIDENCE)/routing.json
 
 lint: setup ## Formatters, linters, types, stubs, and the source distribution's content
 	cargo fmt --all --check
 	cargo clippy --workspace --all-targets --locked --quiet -- -D warnings
 	cargo clippy -p expert-placement --no-default-features --locked --quiet -- -D warnings
+	cargo fmt --manifest-path rust/fuzz/Cargo.toml --check
+	cargo clippy --manifest-path rust/fuzz/Cargo.toml --target-dir target/fuzz --all-targets --locked --quiet -- -D warnings
 	cargo check -p expert-placement --all-targets --no-default-features --locked --quiet
 	cargo check -p expert-placement --all-targets --no-default-features --features alloc --locked --quiet
 	RUSTDOCFLAGS="-D warnings" cargo doc --no-deps --locked --quiet -p expert-placement
@@ -115,6 +154,7 @@ wheel-matrix: wheel ## Run the tests that need no torch on every CPython of this
 		environment="target/venv-$$version"; \
 		"$$python" -m venv --clear "$$environment" && \
 		"$$environment/bin/python" -m pip install --quiet pytest hypothesis ./spec "$$(ls dist/*.whl)[cli]" && \
+		"$$environment/bin/expert-placement-spec" vectors check && \
 		"$$environment/bin/python" -m pytest -q -p no:cacheprovider $(WITHOUT_TORCH) || exit 1; \
 		tested="$$tested $$version"; \
 	done; \

@@ -68,7 +68,7 @@ def float_bits(name: str, values: LoadsLike, shapes: dict[int, str]) -> npt.NDAr
             tensor = plain.detach().cpu()
             # numpy has no bfloat16; wider floats hold every value of the narrow ones.
             plain = (tensor.double() if tensor.is_floating_point() else tensor).resolve_conj().resolve_neg().numpy()
-        except (NotImplementedError, TypeError) as error:
+        except (AttributeError, NotImplementedError, TypeError) as error:
             # A fault of the device, which torch raises otherwise, is none of the numbers.
             reason = excerpt(str(error).partition("\n")[0], 240)
             raise TypeError(f"{name} must be a dense tensor whose values are known: {reason}") from error

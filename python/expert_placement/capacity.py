@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from typing import NamedTuple
 
 from expert_placement import _core
@@ -15,6 +16,10 @@ if TYPE_CHECKING:
     from expert_placement._core import Topology
     from expert_placement._loads import LoadsLike
     from expert_placement.names import Policy
+
+
+# Of a curve; nobody waits for as many plans.
+_MOST_POINTS = 2**20
 
 
 class Capacity(NamedTuple):
@@ -55,13 +60,20 @@ def capacity_curve(
         One point for each number of slots, in their order.
 
     Raises:
-        ValueError: no number of slots, and what `rebalance` refuses.
+        ValueError: no number of slots, more than 2**20 of them, and what `rebalance` refuses.
         TypeError: what `rebalance` refuses, and numbers of slots that are no iterable of ints.
     """
     bits, shape, _ = as_bits(loads)
-    if not hasattr(num_slots, "__iter__") or hasattr(num_slots, "keys"):
+    if not callable(looked):
+        raise TypeError(f"looked must be a function, got `{type(looked).__name__}`")
+    # Bytes are numbers to Python.
+    is_other = isinstance(num_slots, (str, bytes, bytearray)) or hasattr(num_slots, "keys")
+    if is_other or not hasattr(num_slots, "__iter__"):
         raise TypeError(f"num_slots must be an iterable of ints, got `{type(num_slots).__name__}`")
-    numbers = list(num_slots)
+    # A generator may never end.
+    numbers = list(itertools.islice(num_slots, _MOST_POINTS + 1))
+    if len(numbers) > _MOST_POINTS:
+        raise ValueError(f"num_slots has more than {_MOST_POINTS} numbers of slots, expected fewer")
     if not numbers:
         raise ValueError("num_slots is empty, expected one number of slots or more")
     points = []

@@ -237,7 +237,11 @@ def _load_path(path: str) -> tuple[str, Mapping[str, object]]:
     if "\0" in path:
         raise ValueError(f"{name}: a path can not hold a null character")
     file = Path(path)
-    if len(os.fsencode(path)) > _LONGEST_PATH_OF_ALL:
+    try:
+        length = len(os.fsencode(path))
+    except UnicodeEncodeError as error:
+        raise ValueError(f"{name}: {error}") from None
+    if length > _LONGEST_PATH_OF_ALL:
         raise ValueError(f"{name}: the path is longer than any that there is, expected a file or a directory")
     if file.is_dir():
         file = file / "config.json"

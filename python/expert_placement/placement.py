@@ -100,6 +100,10 @@ class Placement(_core.Placement):
             _core._expect_dense("physical_to_logical", table)
         try:
             shape = tuple(table.shape) if hasattr(table, "shape") else np.shape(table)
+        except TypeError:
+            raise TypeError(
+                f"physical_to_logical must be an array or a sequence, got `{type(table).__name__}`"
+            ) from None
         except ValueError:
             raise ValueError("physical_to_logical has rows of different lengths, expected [P] or [L, P]") from None
         if len(shape) not in (1, 2):

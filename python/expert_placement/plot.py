@@ -7,12 +7,11 @@ import os
 from dataclasses import dataclass
 from io import BytesIO
 from itertools import cycle
-from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 
-from expert_placement.formats.files import expect_writable, write_bytes
+from expert_placement.formats.files import expect_writable, path_argument, write_bytes
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -207,7 +206,7 @@ def _figure(width: float, height: float) -> Figure:
 def _save(figure: Figure, path: str | os.PathLike[str]) -> None:
     """Writes a picture in the format that the suffix says; without one it is PNG, and gets the suffix."""
     expect_writable(path)
-    suffix = Path(path).suffix[1:].lower()
+    suffix = path_argument(path).suffix[1:].lower()
     stream = BytesIO()
     figure.savefig(stream, format=suffix or "png")
     write_bytes(path if suffix else f"{os.fspath(path).rstrip('.')}.png", stream.getvalue())

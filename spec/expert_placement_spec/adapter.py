@@ -1,4 +1,4 @@
-"""An implementation of placements under check, named `module` or `module:attribute`.
+"""An implementation of placements under check, named `module` or `module:attribute`, or by a program's command.
 
 The module, or the object, has the public names of the design, whatever they are made of:
 
@@ -23,6 +23,8 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
+from expert_placement_spec.lines.command import BrokenProgramError, command_of, is_command
+from expert_placement_spec.lines.model import model_of
 from expert_placement_spec.outcome import in_words
 
 
@@ -51,24 +53,46 @@ class Model:
             # That no plan can be had breaks the laws about plans, and is not a matter of what is offered.
             return True
 
+    def _placement_has(self, name: str) -> bool:
+        """Whether a placement has it, where its class does not say so."""
+        try:
+            made = self.names.Placement.from_physical_to_logical
+            return hasattr(made([[0]], num_experts=1, topology=self.names.Topology(1)), name)
+        except KeyboardInterrupt:
+            raise
+        except BaseException:
+            return False
+
     def offers(self, need: str) -> bool:
         """Whether there is a `name`, `Class.name` or `plan.name`, or a function's parameter, `name(parameter)`."""
         name, bracket, parameter = need.rstrip(")").partition("(")
         if bracket:
-            return self.offers(name) and parameter in inspect.signature(getattr(self.names, name)).parameters
+            if not self.offers(name):
+                return False
+            parameters = inspect.signature(getattr(self.names, name)).parameters
+            # Who takes any keyword takes this one.
+            return parameter in parameters or any(one.kind is one.VAR_KEYWORD for one in parameters.values())
         first, _, rest = name.partition(".")
         if first == "plan":
             return self.offers("plan_migration") and self._plan_has(rest)
         found = hasattr(self.names, first)
-        return found and (not rest or hasattr(getattr(self.names, first), rest))
+        if not found or not rest or hasattr(getattr(self.names, first), rest):
+            return found
+        return first == "Placement" and self._placement_has(rest)
 
 
 def load_model(name: str) -> Model:
-    """The implementation named `module` or `module:attribute`.
+    """The implementation named `module` or `module:attribute`, or `$ ` and the command of a program.
 
     Raises:
-        ValueError: there is no such module or attribute, or it has neither `Topology` nor `Placement`.
+        ValueError: there is no such module or attribute, it has neither `Topology` nor `Placement`, or the program can
+            not be asked.
     """
+    if is_command(name):
+        try:
+            return Model(name, model_of(command_of(name)))
+        except BrokenProgramError as error:
+            raise ValueError(str(error)) from None
     module_name, _, attribute = name.partition(":")
     try:
         made: Any = importlib.import_module(module_name)

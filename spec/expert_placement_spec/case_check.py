@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import time
 from contextlib import closing
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cache, lru_cache
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from hypothesis import HealthCheck, Phase, find, settings
@@ -14,6 +15,7 @@ from hypothesis.errors import Flaky, NoSuchExample
 from expert_placement_spec.adapter import load_model
 from expert_placement_spec.cases import first_violation
 from expert_placement_spec.chapters import CHAPTERS, chapter_of
+from expert_placement_spec.lines.command import BrokenProgramError
 from expert_placement_spec.outcome import Outcome as AnyOutcome
 from expert_placement_spec.outcome import in_words
 from expert_placement_spec.processes import HERE
@@ -51,7 +53,8 @@ class CaseCounterexample:
         """An expression that evaluates the law at this point, to be pasted."""
         values = ", ".join(f"{name}={value!r}" for name, value in self.case.values().items())
         at = f", at={dict(self.values)}" if self.values else ""
-        return f'expert_placement_spec.evaluate_case("{self.implementation}", "{self.invariant}", {values}{at})'
+        what = f'{json.dumps(self.implementation)}, "{self.invariant}"'
+        return f"expert_placement_spec.evaluate_case({what}, {values}{at})"
 
     def point(self) -> dict[str, Any]:
         """The point as plain values, for JSON."""
@@ -88,9 +91,12 @@ def offered_laws(chapter: Chapter, model: Model) -> list[Law]:
 
 
 def check_cases(chapter: Chapter, model: Model, laws: list[Law], cases: Iterable[Case]) -> list[Outcome]:
-    """Evaluates laws on cases, and keeps the smallest counterexample to each."""
+    """Evaluates laws on cases that an implementation can be given, and keeps the smallest counterexample to each."""
     outcomes = {law.name: Outcome(model.name, law.name) for law in laws}
+    offers = cache(model.offers)
     for case in cases:
+        if not all(map(offers, case.needs)):
+            continue
         view = chapter.view(model, case)
         for law in laws:
             begin = time.perf_counter()
@@ -307,7 +313,7 @@ def evaluate_case(implementation: str, invariant: str, *, at: dict[str, int] | N
     """Whether one law holds of one case.
 
     Args:
-        implementation: a name of the form `module` or `module:attribute`.
+        implementation: a name of the form `module` or `module:attribute`, or `$ ` and the command of a program.
         invariant: the law's name.
         at: a value for each of the law's quantifiers; without it, every point is looked at.
         values: what the case is made of; a topology may be given as a dict of its arguments.
@@ -316,7 +322,8 @@ def evaluate_case(implementation: str, invariant: str, *, at: dict[str, int] | N
         False where the law is broken, or where the implementation raises.
 
     Raises:
-        ValueError: an unknown name, a case that the definitions do not allow, or a point that does not exist.
+        ValueError: an unknown name, a case that the definitions do not allow, a point that does not exist, or a program
+            that breaks the protocol.
     """
     chapter, law = chapter_of(invariant)
     case = chapter.case.of(**values)
@@ -331,6 +338,9 @@ def evaluate_case(implementation: str, invariant: str, *, at: dict[str, int] | N
         if point in view.points(law.quantifiers):
             is_spoken_of = law.requires is None or law.requires(view, *point)
             return not is_spoken_of or bool(law.predicate(view, *point))
+    except BrokenProgramError as error:
+        # A program that breaks the protocol has not answered at all.
+        raise ValueError(str(error)) from None
     except KeyboardInterrupt:
         raise
     except BaseException:

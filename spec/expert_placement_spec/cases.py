@@ -45,6 +45,11 @@ class Case:
         """By which the smallest case is chosen."""
         raise NotImplementedError
 
+    @property
+    def needs(self) -> tuple[str, ...]:
+        """What an implementation has to offer to be given the case, as `Model.offers` takes it."""
+        return ()
+
     def check(self) -> None:
         """Raises ValueError where the definitions do not allow the case."""
         raise NotImplementedError

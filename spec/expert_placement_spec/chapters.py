@@ -22,7 +22,14 @@ if TYPE_CHECKING:
     from expert_placement_spec.law import Law
 
 CHAPTERS = {
-    "placement": Chapter(PLACEMENT, PlacementCase, PlacementView, (), placement.domains(), placement.drawn),
+    "placement": Chapter(
+        PLACEMENT,
+        PlacementCase,
+        PlacementView,
+        ("Placement.physical_to_logical",),
+        placement.domains(),
+        placement.drawn,
+    ),
     "balance": Chapter(BALANCE, BalanceCase, BalanceView, ("rebalance",), balance.domains(), balance.drawn),
     "migration": Chapter(
         MIGRATION, MigrationCase, MigrationView, ("plan_migration",), migration.domains(), migration.drawn

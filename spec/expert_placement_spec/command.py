@@ -12,9 +12,12 @@ import typer
 
 from expert_placement_spec.chapters import PARTITION
 from expert_placement_spec.commands.check import EXAMPLES, check_command
+from expert_placement_spec.commands.engines import engines_command
+from expert_placement_spec.commands.evidence import evidence_command
 from expert_placement_spec.commands.laws import list_command
 from expert_placement_spec.commands.prove import prove_command
 from expert_placement_spec.commands.terminal import Command, Group
+from expert_placement_spec.commands.vectors import vectors_app
 from expert_placement_spec.outcome import shown
 
 if TYPE_CHECKING:
@@ -32,6 +35,9 @@ PROGRAM = "expert-placement-spec"
 app.command(name="check", cls=Command, epilog=EXAMPLES)(check_command)
 app.command(name="prove", cls=Command)(prove_command)
 app.command(name="list", cls=Command)(list_command)
+app.command(name="evidence", cls=Command)(evidence_command)
+app.command(name="engines", cls=Command)(engines_command)
+app.add_typer(vectors_app, name="vectors")
 
 USAGE = 2
 # What a shell reports for a process that ends by the signal of the same cause.

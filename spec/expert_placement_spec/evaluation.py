@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from expert_placement_spec.grid import Block
 from expert_placement_spec.implementation import load
 from expert_placement_spec.invariants import INVARIANTS
+from expert_placement_spec.lines.command import BrokenProgramError
 from expert_placement_spec.reference import CONTIGUOUS, MAX
 from expert_placement_spec.single import One, can_sample
 
@@ -34,7 +35,7 @@ def evaluate(
     """Whether one invariant holds at one point, by the tables and, where the law allows it, by single queries.
 
     Args:
-        implementation: a name of the form `module:attribute`.
+        implementation: a name of the form `module:attribute`, or `$ ` and the command of a program.
         invariant: an invariant's name.
         num_experts: E.
         num_ranks: R.
@@ -49,8 +50,8 @@ def evaluate(
 
     Raises:
         ValueError: an unknown name, an implementation that does not offer what the invariant is about, other
-            quantifiers than the invariant's, a point that does not exist, or partitions that are asked together without
-            this one.
+            quantifiers than the invariant's, a point that does not exist, partitions that are asked together without
+            this one, or a program that breaks the protocol.
     """
     law = INVARIANTS.get(invariant)
     if law is None:
@@ -89,6 +90,9 @@ def evaluate(
             if holds and is_in_tables:
                 holds = holds_in_tables(loaded, law, shape, strategy, values, asked[1:] or [shape])
     except NoSuchPointError as error:
+        raise ValueError(str(error)) from None
+    except BrokenProgramError as error:
+        # A program that breaks the protocol has not answered at all.
         raise ValueError(str(error)) from None
     except KeyboardInterrupt:
         raise

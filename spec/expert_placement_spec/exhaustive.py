@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import json
 import time
 from contextlib import closing
 from dataclasses import dataclass, field
@@ -123,7 +124,7 @@ class Counterexample:
         values += f', device="{self.device}"' if self.device != "cpu" else ""
         values += f", together={list(self.together)}" if self.together else ""
         return (
-            f'expert_placement_spec.evaluate("{self.implementation}", "{self.invariant}", '
+            f'expert_placement_spec.evaluate({json.dumps(self.implementation)}, "{self.invariant}", '
             f'num_experts={self.num_experts}, num_ranks={self.num_ranks}, strategy="{self.strategy}"{values})'
         )
 

@@ -1,4 +1,4 @@
-"""An implementation under check, named `module:attribute`.
+"""An implementation under check, named `module:attribute`, or by the command of a program: `$ ./program --flag`.
 
 The attribute is called with `(num_experts, num_ranks, strategy)` and gives a partition, whose methods are those of the
 reference model's `Partition`; a method that it lacks is reported as not offered. Two attributes of the callable speed
@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from expert_placement_spec.arrays import Arrays, NumpyArrays, arrays_of
+from expert_placement_spec.lines.command import BrokenProgramError, command_of, is_command
 from expert_placement_spec.outcome import in_words, shown
 
 if TYPE_CHECKING:
@@ -111,11 +112,20 @@ class Implementation:
 
 
 def load(name: str, device: str = "cpu") -> Implementation:
-    """The implementation named `module:attribute`.
+    """The implementation named `module:attribute`, or `$ ` and the command of a program.
 
     Raises:
-        ValueError: the name has another form, or there is no such module or attribute.
+        ValueError: the name has another form, there is no such module or attribute, or the program can not be asked.
     """
+    if is_command(name):
+        # The module needs names of this one.
+        from expert_placement_spec.lines.partition import partitions_of
+
+        try:
+            partitions, elementwise = partitions_of(command_of(name))
+        except BrokenProgramError as error:
+            raise ValueError(str(error)) from None
+        return usable(Implementation(name, partitions, elementwise, arrays_of("numpy", device), device))
     module_name, colon, attribute = name.partition(":")
     if not colon or not module_name or not attribute:
         raise ValueError(f"implementation `{name}` is not of the form `module:attribute`")
@@ -144,7 +154,16 @@ def load(name: str, device: str = "cpu") -> Implementation:
     if type(library) is not str or library not in ("numpy", "torch"):
         what = f"`{shown(library, 100)}`" if type(library) is str else "no str"
         raise ValueError(f"implementation `{name}`: arrays is {what}, expected `numpy` or `torch`")
-    implementation = Implementation(name, made, elementwise, arrays_of(library, device), device)
+    return usable(Implementation(name, made, elementwise, arrays_of(library, device), device))
+
+
+def usable(implementation: Implementation) -> Implementation:
+    """The same implementation, which offers enough to be checked.
+
+    Raises:
+        ValueError: it does not.
+    """
     if implementation.elementwise is None and not (implementation.offers(*TABLES) or implementation.offers(*SCALARS)):
-        raise ValueError(f"implementation `{name}` offers neither {', '.join(TABLES)} nor {', '.join(SCALARS)}")
+        neither = f"offers neither {', '.join(TABLES)} nor {', '.join(SCALARS)}"
+        raise ValueError(f"implementation `{implementation.name}` {neither}")
     return implementation

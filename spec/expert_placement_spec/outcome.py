@@ -9,6 +9,9 @@ LONGEST = 1000
 """Characters of a text of others that are shown."""
 LONGEST_NAME = 100
 
+AS_DECLARED = "deviates as declared"
+"""What a report says of a law that is broken and declared to be."""
+
 
 def in_words(error: BaseException) -> str:
     """What an implementation raised, on one line.

@@ -7,8 +7,11 @@ import signal
 import sys
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import suppress
 from multiprocessing import get_context
 from typing import TYPE_CHECKING, Any, TypeVar
+
+from expert_placement_spec.lines.program import TIMEOUT, set_timeout, watched
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Sequence
@@ -31,10 +34,11 @@ _notes: Any = None
 """Where this worker writes what it is doing: its process id, and the number of its task plus one."""
 
 
-def start_worker(notes: Any, number_started: Any) -> None:
+def start_worker(notes: Any, number_started: Any, timeout: float) -> None:
     """One thread for each worker process: the processes share the cores already, and end with the one that asked."""
     global _notes
     os.environ["OMP_NUM_THREADS"] = "1"
+    set_timeout(timeout)
     # What an implementation prints must not come between the results, by whatever way it prints.
     if sys.stderr is None:
         sys.stderr = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115 - as long as the process lives
@@ -58,7 +62,8 @@ def run_noted(run: Callable[[Task], Found], number: int, task: Task) -> Found:
     notes, place = _notes
     notes[place] = number + 1
     try:
-        found = run(task)
+        with watched():
+            found = run(task)
     except KeyboardInterrupt:
         # Ctrl-C does not reach this process, so that it is not the user's.
         raise ValueError(f"a KeyboardInterrupt was raised by {task}") from None
@@ -73,9 +78,10 @@ class Workers:
     that reports only where there are others.
     """
 
-    def __init__(self, processes: int = 0) -> None:
-        """Args: processes: how many; 0 for this one alone."""
+    def __init__(self, processes: int = 0, timeout: float = TIMEOUT) -> None:
+        """Args: processes: how many; 0 for this one alone. timeout: seconds for an answer of a program."""
         self.processes = processes
+        self.timeout = timeout
         self._pool: ProcessPoolExecutor | None = None
         self._notes: Any = None
 
@@ -84,7 +90,7 @@ class Workers:
             # Spawned, not forked: a library that has started threads does not survive a fork.
             context = get_context("spawn")
             self._notes = context.Array("q", 2 * self.processes, lock=False)
-            initial = (self._notes, context.Value("i", 0))
+            initial = (self._notes, context.Value("i", 0), self.timeout)
             self._pool = ProcessPoolExecutor(
                 self.processes, mp_context=context, initializer=start_worker, initargs=initial
             )
@@ -101,8 +107,11 @@ class Workers:
             WorkerEndedError: a worker process died; the message names what it was doing by the text of its task.
         """
         if self._pool is None:
+            set_timeout(self.timeout)
             for task in work:
-                yield task, run(task)
+                with watched():
+                    found = run(task)
+                yield task, found
             return
         workers: list[BaseProcess] = []
         try:
@@ -113,13 +122,21 @@ class Workers:
         except BaseException as error:
             # Whoever waits is gone: a worker in the middle of a long task is ended with it.
             for process in workers:
-                process.kill()
+                end(process)
             if not isinstance(error, BrokenProcessPool):
                 raise
             self._pool.shutdown(wait=True)
             places = range(0, 2 * self.processes, 2)
             tasks = {self._notes[at]: work[self._notes[at + 1] - 1] for at in places if self._notes[at + 1]}
             raise WorkerEndedError(obituary(workers, tasks)) from None
+
+
+def end(process: BaseProcess) -> None:
+    """Ends a worker, and the programs that it has started: they are in its group, where it has one of its own."""
+    if process.pid is not None and hasattr(os, "killpg"):
+        with suppress(OSError):
+            os.killpg(process.pid, signal.SIGKILL)
+    process.kill()
 
 
 HERE = Workers()

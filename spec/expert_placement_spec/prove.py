@@ -8,14 +8,16 @@ that nothing but linear arithmetic and a few products is left. What the solver c
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import permutations
 from typing import TYPE_CHECKING, Any
 
 import z3
 
 from expert_placement_spec import reference
+from expert_placement_spec.formula_mutants import formula_mutants
 from expert_placement_spec.invariants import INVARIANTS, Invariant
+from expert_placement_spec.plain import Plain, first_broken, is_case, obeys, widest
 from expert_placement_spec.reference import MAX
 
 if TYPE_CHECKING:
@@ -23,8 +25,14 @@ if TYPE_CHECKING:
 
 TIMEOUT_SECONDS = 60
 
-UINT32_MAX = 2**32 - 1
-UINT64_MAX = 2**64 - 1
+TYPES = "no_intermediate_out_of_range"
+"""The law about types, whose E and R are within their limits."""
+
+LEMMA = "any"
+"""In the place of a strategy, of what the solver is told about numbers and proves first."""
+
+SMALL = 8
+"""The largest E, R and S among which a mutant is refuted, so that the counterexample can be looked at by itself."""
 
 
 class Facts:
@@ -125,14 +133,24 @@ def prove_lemmas() -> list[Theorem]:
     first = Division(x, divisor, z3.Int("q"), z3.Int("m"))
     second = Division(y, divisor, z3.Int("u"), z3.Int("v"))
     given = [first.definition(), second.definition()]
-    claims = {"neighbouring_divisions": (given, neighbours(first, second))}
-    claims["neighbouring_products"] = ([], distributes(shared, one, other))
+    beyond = z3.Implies(z3.And(divisor > 0, x <= y), z3.Or(first.quotient == second.quotient, y - x <= divisor))
+    claims = {
+        "neighbouring_divisions": (given, neighbours(first, second), "of any two dividends", beyond),
+        "neighbouring_products": (
+            [],
+            distributes(shared, one, other),
+            "of unequal factors",
+            shared * one == shared * other,
+        ),
+    }
     theorems = []
-    for name, (known, claim) in claims.items():
+    for name, (known, claim, mutant, wrong) in claims.items():
         begin = time.perf_counter()
-        answer, _ = ask([*known, z3.Not(claim)])
-        result = {"unsat": "proved", "sat": "refuted"}.get(answer, "unknown")
-        theorems.append(Theorem(name, "any", result, time.perf_counter() - begin))
+        answers = [ask([*known, z3.Not(statement)])[0] for statement in (claim, wrong)]
+        result = {"unsat": "proved", "sat": "refuted"}.get(answers[0], "unknown")
+        if result == "proved" and answers[1] != "sat":
+            result = "no mutant"
+        theorems.append(Theorem(name, LEMMA, result, time.perf_counter() - begin, mutant=mutant))
     return theorems
 
 
@@ -258,11 +276,11 @@ class Symbolic:
     Args:
         strategy: the strategy.
         model: the module with the formulas; the reference model, or a mutant of it.
-        bounded: whether E and R are kept within their limits, as only the claims about types need.
+        most: the largest E, R and S, where they are kept within limits, as only the claims about types need.
     """
 
     def __init__(
-        self, strategy: str, model: Any = reference, *, bounded: bool = False, grown_of: Symbolic | None = None
+        self, strategy: str, model: Any = reference, *, most: int | None = None, grown_of: Symbolic | None = None
     ) -> None:
         self.strategy = strategy
         self.model = model
@@ -274,8 +292,9 @@ class Symbolic:
         self.lemmas: list[Lemma] = []
         self.domain = [self.num_experts.expression >= 0, self.num_ranks.expression >= 1]
         self.domain.append(self.num_shared_experts.expression >= 0)
-        if bounded:
-            self.domain += [self.num_experts.expression <= MAX, self.num_ranks.expression <= MAX]
+        if most is not None:
+            numbers = (self.num_experts, self.num_ranks, self.num_shared_experts)
+            self.domain += [number.expression <= most for number in numbers]
 
     def quantify(self, name: str) -> Term:
         """An unknown value of a quantifier, within its range."""
@@ -344,7 +363,7 @@ class Symbolic:
 
     def intermediates_in_range(self, rank: Any, expert: Any) -> Proposition:
         """Whether each number computed on the way to any answer is at least 0 and within its type."""
-        wide = UINT64_MAX if self.strategy == "proportional" else UINT32_MAX
+        wide = widest(self.strategy)
         claims = self._bounds(self.count, rank, wide) + self._bounds(self.start, rank, wide)
         claims += self._bounds(self.owner, expert, wide) + self._bounds(self.local_index, expert, wide)
         return Proposition(z3.And(*claims), self.facts)
@@ -367,22 +386,32 @@ class Theorem:
     invariant: str
     strategy: str
     result: str
-    """`proved`, `refuted`, `unknown` or `unsatisfiable premise`."""
+    """`proved`, `refuted`, `unknown`, `unsatisfiable premise` or `no mutant`."""
     seconds: float
     counterexample: dict[str, int] = field(default_factory=dict)
+    mutant: str = ""
+    """The mutant of the formulas for which the same statement is refuted."""
 
 
-def prove(law: Invariant, strategy: str, model: Any = reference) -> Theorem:
-    """Asks the solver for a counterexample among all E and R, after asking for a point that meets the premise."""
+def prove(law: Invariant, strategy: str, model: Any = reference, *, most: int | None = None) -> Theorem:
+    """Asks the solver for a counterexample among all E and R, after asking for a point that meets the premise.
+
+    Args:
+        law: the invariant.
+        strategy: the strategy.
+        model: the module with the formulas; the reference model, or a mutant of it.
+        most: the largest E, R and S; none without other word, or their limit for the law about types.
+    """
     begin = time.perf_counter()
-    p = Symbolic(strategy, model, bounded=law.name == "no_intermediate_out_of_range")
+    p = Symbolic(strategy, model, most=MAX if most is None and law.name == TYPES else most)
     values = [p.quantify(name) for name in law.quantifiers]
     premise = [] if law.requires is None else [law.requires(p, *values).expression]
     claim = law.predicate(p, *values).expression
     known = p.domain + premise
     result, example = "proved", {}
-    if ask(known + p.facts.constraints())[0] != "sat":
-        result = "unsatisfiable premise"
+    satisfiable = ask(known + p.facts.constraints())[0]
+    if satisfiable != "sat":
+        result = "unsatisfiable premise" if satisfiable == "unsat" else "unknown"
     else:
         questions = [(known, claim)] + [([*p.domain, lemma.premise], lemma.conclusion) for lemma in p.lemmas]
         for premises, conclusion in questions:
@@ -404,11 +433,95 @@ def ask(assertions: list[Any]) -> tuple[str, Any]:
     return str(answer), solver.model() if answer == z3.sat else None
 
 
-def prove_all(progress: Callable[[int, int], None] = lambda done, total: None) -> list[Theorem]:
-    """Every provable invariant for every strategy that it holds for."""
-    work = [(law, strategy) for law in INVARIANTS.values() if law.is_provable for strategy in law.strategies]
-    theorems = prove_lemmas()
-    for law, strategy in work:
-        theorems.append(prove(law, strategy))
-        progress(len(theorems) - 2, len(work))
-    return theorems
+def work() -> list[tuple[Invariant, str]]:
+    """Every provable invariant with every strategy that it holds for."""
+    return [(law, strategy) for law in INVARIANTS.values() if law.is_provable for strategy in law.strategies]
+
+
+def prove_paired(task: tuple[str, str]) -> Theorem:
+    """One invariant for one strategy, with a mutant that the solver refutes.
+
+    Args:
+        task: the invariant's name and the strategy.
+    """
+    law = INVARIANTS[task[0]]
+    return paired(prove(law, task[1]), law)
+
+
+def paired(theorem: Theorem, law: Invariant) -> Theorem:
+    """The theorem with the first mutant of the formulas that the solver refutes it for.
+
+    A counterexample counts where it is one without the solver, too. A proved theorem without a mutant is none.
+    """
+    if theorem.result != "proved":
+        return theorem
+    begin = time.perf_counter()
+    mutants = (one for one in formula_mutants() if one.is_formula)
+    mutant = next((one for one in mutants if refutes(law, theorem.strategy, one.model)), None)
+    seconds = theorem.seconds + time.perf_counter() - begin
+    if mutant is None:
+        return replace(theorem, result="no mutant", seconds=seconds)
+    return replace(theorem, mutant=mutant.name, seconds=seconds)
+
+
+def refutes(law: Invariant, strategy: str, model: Any) -> dict[str, int] | None:
+    """A counterexample to a law for a broken model, by the solver and confirmed in plain ints, or None."""
+    if first_broken(law, strategy, model) is None:
+        return None
+    theorem = prove(law, strategy, model, most=SMALL)
+    if theorem.result != "refuted":
+        return None
+    example = {name: theorem.counterexample.get(name, 0) for name in ("E", "R", "S", *law.quantifiers)}
+    known = Plain(example["E"], example["R"], example["S"], strategy)
+    real = is_case(law, known, example) and not obeys(
+        law, Plain(example["E"], example["R"], example["S"], strategy, model), example
+    )
+    return example if real else None
+
+
+def same_formulas(model: Any, strategy: str) -> str:
+    """Whether a model's formulas give what the reference's do for all E, R and ids: `proved`, `refuted`, `unknown`."""
+    for name, query in QUESTIONS.items():
+        p = Symbolic(strategy)
+        within, end = Term(z3.Int("k"), p.facts), query.end(p)
+        theirs, ours = (query.ask(getattr(one, name), p, within) for one in (model, reference))
+        domain = [*p.domain, within.expression >= 0, within.expression < end.expression]
+        rank = Term(z3.Int("r"), p.facts)
+        domain += [rank.expression >= 0, rank.expression < p.num_ranks.expression]
+        for their, our in zip(theirs, ours, strict=True):
+            answer, _ = ask([*domain, *p.facts.constraints(), z3.Not((our == their).expression)])
+            if answer != "unsat":
+                return {"sat": "refuted"}.get(answer, "unknown")
+    return "proved"
+
+
+@dataclass(frozen=True)
+class Question:
+    """How a formula is asked in every way that it can be, of ids below an end."""
+
+    end: Callable[[Symbolic], Any]
+    ask: Callable[[Any, Symbolic, Any], list[Any]]
+
+
+def of_one(formula: Any, p: Symbolic, identifier: Any) -> list[Any]:
+    """The answer for one rank or expert."""
+    return [Term(z3.IntVal(0), p.facts) + formula(p.num_experts, p.num_ranks, identifier, p.strategy)]
+
+
+def of_maps(formula: Any, p: Symbolic, position: Any) -> list[Any]:
+    """The entries of a rank's four maps at a position."""
+    shape = (p.num_experts, p.num_ranks, p.num_shared_experts, Term(z3.Int("r"), p.facts))
+    longer = {"index_map": p.num_experts, "index_map_with_shared": p.num_experts + p.num_shared_experts}
+    longer |= {"index_map_with_sentinel": p.num_experts + 1, "mask": p.num_experts + p.num_shared_experts + 1}
+    return [(position < longer[name]).choose(formula(name, *shape, position, p.strategy), 0) for name in reference.MAPS]
+
+
+QUESTIONS = {
+    "count": Question(lambda p: p.num_ranks, of_one),
+    "start": Question(lambda p: p.num_ranks, of_one),
+    "owner": Question(lambda p: p.num_experts, of_one),
+    "local_index": Question(lambda p: p.num_experts, of_one),
+    "before": Question(lambda p: p.num_ranks + 1, of_one),
+    "map_entry": Question(lambda p: p.num_experts + p.num_shared_experts + 1, of_maps),
+}
+"""The formulas, each asked within its domain."""

@@ -5,29 +5,42 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from rich.markup import escape
 from rich.table import Table
 
-from expert_placement_spec.outcome import Outcome
+from expert_placement_spec.outcome import AS_DECLARED, Outcome
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Sequence
 
 
-def as_table(outcomes: Sequence[Outcome[Any]], title: str) -> Table:
-    """Invariants down, implementations across: cases and time where the law holds, and the word where it does not."""
+def as_table(outcomes: Sequence[Outcome[Any]], title: str, expected: Sequence[Outcome[Any]] = ()) -> Table:
+    """Invariants down, implementations across: cases and time where the law holds, and the word where it does not.
+
+    Args:
+        outcomes: what is shown.
+        title: what stands above.
+        expected: outcomes of laws that are declared to be broken.
+    """
+    declared = {(one.implementation, one.invariant) for one in expected}
     names = list(dict.fromkeys(outcome.implementation for outcome in outcomes))
     found = {(outcome.invariant, outcome.implementation): outcome for outcome in outcomes}
     table = Table(title=title, title_justify="left")
     table.add_column("invariant", no_wrap=True)
     for name in names:
-        table.add_column(name, justify="right", overflow="fold")
+        table.add_column(escape(name), justify="right", overflow="fold")
     for law in dict.fromkeys(outcome.invariant for outcome in outcomes):
-        table.add_row(law, *(cell(found[law, name]) if (law, name) in found else "not sampled" for name in names))
+        cells = (
+            cell(found[law, name], (name, law) in declared) if (law, name) in found else "not sampled" for name in names
+        )
+        table.add_row(law, *cells)
     return table
 
 
-def cell(outcome: Outcome[Any]) -> str:
+def cell(outcome: Outcome[Any], is_declared: bool = False) -> str:
     """One outcome in a few words."""
+    if outcome.result == "broken" and is_declared:
+        return AS_DECLARED
     if outcome.result == "holds":
         return f"{outcome.cases:,} cases, {outcome.seconds:.1f} s"
     return f"[bold red]{outcome.result}[/]" if outcome.result == "broken" else outcome.result

@@ -241,7 +241,7 @@ def test_an_interrupt_ends_the_run_and_its_workers() -> None:
 PROGRAMS = {
     "expert-placement-spec": (
         "expert_placement_spec",
-        [("list",), ("--help",), ("prove", "--json"), ("check", *SMALL)],
+        [("list",), ("--help",), ("prove", "--invariant", "ends_meet", "--json"), ("check", *SMALL)],
     ),
     "expert-placement": ("expert_placement.cli", [("check", "--help"), ("check", *SMALL, "--implementation", MUTANT)]),
 }

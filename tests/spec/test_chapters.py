@@ -176,6 +176,24 @@ class WithoutLimits:
         return plan_migration(old, new)
 
 
+def test_who_knows_no_previous_placement_is_given_none() -> None:
+    """Domain: 150 random cases, some of them warm starts."""
+    outcomes = {one.invariant: one for one in sample("balance", ["tests.spec.test_chapters:FromNothing"], 150)}
+    assert {one.result for one in outcomes.values()} <= {"holds", "not offered", "no cases"}
+    assert outcomes["budget_is_kept"].result == "not offered"
+    assert outcomes["plan_leaves_no_expert_out"].cases > 50
+
+
+class FromNothing:
+    """The reference model without warm starts."""
+
+    Topology, Placement = Topology, Placement
+
+    @staticmethod
+    def rebalance(loads: Any, num_slots: int, topology: Any, policy: str = "balanced", num_groups: int = 1) -> Any:
+        return rebalance(loads, num_slots, topology, policy, num_groups)
+
+
 def test_an_exception_is_a_counterexample_with_its_message() -> None:
     migration = CHAPTERS["migration"]
     case = migration.case.of(num_experts=1, old=[[0, -1]], new=[[-1, 0]], topology={"num_ranks": 2})

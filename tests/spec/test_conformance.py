@@ -75,11 +75,11 @@ def test_the_package_obeys_the_chapters_on_placements(chapter: str) -> None:
 
 
 def test_prove_proves_every_theorem() -> None:
-    """Domain: all E >= 0 and R >= 1, all three strategies. Cost: some six seconds."""
-    command = [sys.executable, "-m", "expert_placement_spec", "prove", "--json"]
-    result = subprocess.run(command, capture_output=True, text=True, check=False, timeout=300)
+    """Domain: all E >= 0 and R >= 1, all three strategies. Cost: some half a minute, mutants included."""
+    command = [sys.executable, "-m", "expert_placement_spec", "prove", "--tool", "z3", "--json"]
+    result = subprocess.run(command, capture_output=True, text=True, check=False, timeout=900)
     theorems = json.loads(result.stdout)
-    assert [theorem for theorem in theorems if theorem["result"] != "proved"] == []
+    assert [theorem for theorem in theorems if theorem["result"] != "proved" or not theorem["mutant"]] == []
     assert (result.returncode, result.stderr) == (0, "")
     provable = {(law.name, strategy) for law in INVARIANTS.values() if law.is_provable for strategy in law.strategies}
     assert {(one["invariant"], one["strategy"]) for one in theorems if one["strategy"] != "any"} == provable

@@ -232,11 +232,10 @@ def format_of(path: str | os.PathLike[str]) -> str:
     Raises:
         ValueError: the suffix is that of none, or of several.
     """
-    from pathlib import Path
-
+    from expert_placement.formats.files import path_argument
     from expert_placement.formats.json_object import printable
 
-    found = _SUFFIXES.get(Path(path).suffix.lower(), ())
+    found = _SUFFIXES.get(path_argument(path).suffix.lower(), ())
     if len(found) != 1:
         who = f"the suffix is that of {', '.join(found)}" if found else "the suffix says no format"
         raise ValueError(f"`{printable(str(path))}`: {who}, expected one of {', '.join(FORMATS)} to be given")

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from expert_placement.formats.files import read_existing
+from expert_placement.formats.files import path_argument, read_existing
 from expert_placement.formats.json_object import decode, parse, printable
 from expert_placement.formats.tensors import is_binary, parse_tensors
 
@@ -49,8 +48,9 @@ class Contents:
             OSError: the file cannot be read, or there is none.
             ValueError: no regular file, or one that is too large.
         """
+        file = path_argument(path)
         name = f"`{printable(str(path))}`"
-        return cls(name, Path(path).suffix.lower(), read_existing(path, name, "a placement", MOST_BYTES))
+        return cls(name, file.suffix.lower(), read_existing(path, name, "a placement", MOST_BYTES))
 
     @property
     def is_binary(self) -> bool:

@@ -10,11 +10,10 @@ written by slots.
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from expert_placement.formats.contents import Contents
-from expert_placement.formats.files import write_bytes
+from expert_placement.formats.files import path_argument, write_bytes
 from expert_placement.formats.json_object import kind, printable, shown
 from expert_placement.formats.tables import (
     expect_experts,
@@ -160,7 +159,7 @@ def write(placement: Placement, path: str | os.PathLike[str]) -> None:
 
     from expert_placement.formats.tensors import as_npy, as_pt
 
-    suffix = Path(path).suffix
+    suffix = path_argument(path).suffix
     phy2log = full_table(placement, "EPLB")
     if suffix == ".npy":
         write_bytes(path, as_npy(phy2log.astype(np.int64)))

@@ -6,8 +6,36 @@ import errno
 import os
 import stat
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from expert_placement._text import printable
+from expert_placement._text import excerpt, printable
+
+if TYPE_CHECKING:
+    from typing import BinaryIO
+
+# Bytes that are read at once of a file that does not say how large it is.
+_PART = 2**20
+# Longer paths than any that there is: a message that shows one is no longer read by anyone.
+_LONGEST_PATH = 4096
+
+
+def path_argument(path: object, parameter: str = "path") -> Path:
+    """A path that a person named.
+
+    Args:
+        path: a str, or an object that gives one as its path.
+        parameter: what it is an argument for.
+
+    Raises:
+        TypeError: neither; bytes are no path here, and neither is the number of an open file.
+        ValueError: a longer path than any that there is.
+    """
+    text: object = os.fspath(path) if isinstance(path, os.PathLike) else path
+    if not isinstance(text, str):
+        raise TypeError(f"{parameter} must be a str or a path, got `{type(path).__name__}`")
+    if len(text) > _LONGEST_PATH:
+        raise ValueError(f"{parameter}=`{excerpt(text)}` has {len(text)} characters, expected at most {_LONGEST_PATH}")
+    return Path(text)
 
 
 def read_bytes(file: Path, name: str, expected: str, most_bytes: int) -> bytes:
@@ -27,10 +55,25 @@ def read_bytes(file: Path, name: str, expected: str, most_bytes: int) -> bytes:
     if not file.is_file():
         raise ValueError(f"{name}: this is no regular file, expected {expected}")
     with file.open("rb") as stream:
-        content = stream.read(most_bytes + 1)
+        try:
+            content = _at_most(stream, most_bytes + 1)
+        except OSError as error:
+            # What can be opened and not be read, as some files of the kernel, has an error without the file.
+            raise OSError(error.errno, error.strerror, str(file)) from None
     if len(content) > most_bytes:
         raise ValueError(f"{name}: the file is larger than {most_bytes} bytes, expected {expected}")
     return content
+
+
+def _at_most(stream: BinaryIO, most_bytes: int) -> bytes:
+    """The beginning of a file; no more memory is asked for than the file says that it takes."""
+    parts = [stream.read(min(os.fstat(stream.fileno()).st_size + 1, most_bytes))]
+    left = most_bytes - len(parts[0])
+    # A file that grows, or does not say how large it is.
+    while left and (part := stream.read(min(left, _PART))):
+        parts.append(part)
+        left -= len(part)
+    return parts[0] if len(parts) == 1 else b"".join(parts)
 
 
 def read_existing(path: str | os.PathLike[str], name: str, expected: str, most_bytes: int) -> bytes:
@@ -40,7 +83,7 @@ def read_existing(path: str | os.PathLike[str], name: str, expected: str, most_b
         OSError: the file cannot be read, or there is none.
         ValueError: a path that no file can have, or a directory.
     """
-    file = Path(path)
+    file = path_argument(path)
     try:
         mode = file.stat().st_mode
     except ValueError as error:
@@ -94,6 +137,7 @@ def _private(path: str, flags: int) -> int:
 
 def _replaced(path: str | os.PathLike[str]) -> os.stat_result | None:
     """The regular file that writing to a path would replace, or None; errors are those of `expect_writable`."""
+    path_argument(path)
     name = f"`{printable(str(path))}`"
     if not os.fspath(path):
         raise ValueError(f"{name}: the path is empty, expected that of a file")

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import sys
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn, TypeAlias
 
-from expert_placement.formats.files import read_existing
+from expert_placement.formats.files import path_argument, read_existing
 from expert_placement.formats.json_object import kind, parse, printable, shown
 from expert_placement.formats.tables import first_repeated
 from expert_placement.formats.tensors import is_binary, parse_tensors
@@ -67,13 +66,14 @@ def read_loads(path: str | os.PathLike[str]) -> npt.NDArray[np.int64] | npt.NDAr
 
 def read_recorded_loads(path: str | os.PathLike[str]) -> RecordedLoads:
     """Reads loads of experts with what the file says of them; arguments and errors are those of `read_loads`."""
+    file = path_argument(path)
     name = f"`{printable(str(path))}`"
 
     def refuse(message: str) -> NoReturn:
         raise ValueError(f"{name}: {message}")
 
     content = read_existing(path, name, _EXPECTED, _MAX_BINARY_BYTES)
-    if is_binary(content, Path(path).suffix, name):
+    if is_binary(content, file.suffix, name):
         root = parse_tensors(name, content)
     elif len(content) > _MAX_TEXT_BYTES:
         refuse(f"the file is larger than {_MAX_TEXT_BYTES} bytes, expected {_EXPECTED}")

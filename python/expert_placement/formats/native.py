@@ -5,13 +5,12 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 from expert_placement import Topology
 from expert_placement._text import digits
 from expert_placement.formats.contents import MOST_BYTES
-from expert_placement.formats.files import write_bytes
+from expert_placement.formats.files import path_argument, write_bytes
 from expert_placement.formats.json_object import kind, printable, read_value, shown
 from expert_placement.formats.tables import integer, integer_argument, json_rows, rows_of
 
@@ -75,9 +74,9 @@ def read(cls: type[_Placement], path: str | os.PathLike[str]) -> _Placement:
         FileNotFoundError: there is no such file.
         ValueError: a file that is damaged, of another format or of an unknown version; the message names the place.
     """
+    file = path_argument(path)
     if not os.fspath(path):
         raise ValueError(f"path is empty, expected {_EXPECTED}")
-    file = Path(path)
     name = f"`{printable(str(file))}`"
     if not file.exists():
         raise FileNotFoundError(f"{name}: no such file, expected {_EXPECTED}")

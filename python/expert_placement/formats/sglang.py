@@ -8,11 +8,10 @@ takes from elsewhere, and it checks no entry: an id of -1 would be the last expe
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from expert_placement.formats.contents import Contents, Layers
-from expert_placement.formats.files import write_bytes
+from expert_placement.formats.files import path_argument, write_bytes
 from expert_placement.formats.json_object import kind, printable
 from expert_placement.formats.tables import (
     MOST_ENTRIES,
@@ -116,7 +115,7 @@ def write(
     """
     import numpy as np
 
-    suffix = Path(path).suffix
+    suffix = path_argument(path).suffix
     if suffix not in (".json", ".pt"):
         raise ValueError(f"`{printable(str(path))}`: SGLang reads files whose name ends in `.json` or `.pt`")
     table = full_table(placement, "SGLang")

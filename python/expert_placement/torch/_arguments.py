@@ -19,8 +19,11 @@ Device: TypeAlias = torch.device | str | int
 
 def int_argument(parameter: str, value: object, expected: str = "an int") -> int:
     """Anything with `__index__` but a truth value, and but a tensor, of which that would wait for the device."""
-    if isinstance(value, int) and not isinstance(value, bool):
+    if type(value) is int:
         return value
+    if isinstance(value, int) and not isinstance(value, bool):
+        # What a subclass says of itself, when it is compared, may be anything.
+        return int.__index__(value)
     if not isinstance(value, (bool, Tensor)) and str(getattr(value, "dtype", "")) != "bool":
         index: Any = value
         try:

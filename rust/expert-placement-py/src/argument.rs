@@ -7,7 +7,7 @@ use expert_placement::limits::Limit;
 use expert_placement::{Printable, Strategy};
 use pyo3::exceptions::{PyIndexError, PyOverflowError, PyRuntimeError, PyTypeError, PyValueError};
 use pyo3::prelude::*;
-use pyo3::types::{PyBool, PyInt, PyString};
+use pyo3::types::{PyBool, PyByteArray, PyBytes, PyInt, PyString};
 
 use crate::partition::Partition;
 use crate::to_py_err;
@@ -228,22 +228,44 @@ pub(crate) fn number(parameter: &str, value: &Bound<'_, PyAny>) -> PyResult<f64>
     })
 }
 
-/// The numbers of a sequence or an array, as floats.
-pub(crate) fn numbers(parameter: &str, values: &Bound<'_, PyAny>) -> PyResult<Vec<f64>> {
+/// Goes through values that can be gone through, of which so many are wanted.
+///
+/// Another number of them is another's to refuse, but a generator may never end, and then it is refused here.
+fn each<'py>(
+    parameter: &str,
+    values: &Bound<'py, PyAny>,
+    wanted: usize,
+    mut take: impl FnMut(Bound<'py, PyAny>) -> PyResult<()>,
+    refuse: impl Fn(&Bound<'py, PyAny>) -> PyErr,
+) -> PyResult<()> {
+    let most = values.len().unwrap_or(wanted).max(wanted);
+    for (position, value) in values.try_iter().map_err(|_| refuse(values))?.enumerate() {
+        if position == most {
+            return Err(PyValueError::new_err(format!("{parameter} has more than {most} entries, expected {wanted}")));
+        }
+        take(value?)?;
+    }
+    Ok(())
+}
+
+/// The numbers of a sequence or an array, as floats, of which so many are wanted.
+pub(crate) fn numbers(parameter: &str, values: &Bound<'_, PyAny>, wanted: usize) -> PyResult<Vec<f64>> {
     let refuse = |value: &Bound<'_, PyAny>| wrong_type(parameter, "a sequence of numbers", value);
     // The keys of a mapping are no numbers of anything.
     if values.hasattr("keys")? {
         return Err(refuse(values));
     }
     let mut numbers = Vec::new();
-    for value in values.try_iter().map_err(|_| refuse(values))? {
-        numbers.push(number(parameter, &value?)?);
-    }
+    let take = |value: Bound<'_, PyAny>| {
+        numbers.push(number(parameter, &value)?);
+        Ok(())
+    };
+    each(parameter, values, wanted, take, refuse)?;
     Ok(numbers)
 }
 
-/// One number of bytes, or a sequence or an array of them; whether it was a sequence.
-pub(crate) fn sizes(parameter: &str, value: &Bound<'_, PyAny>) -> PyResult<(Vec<u64>, bool)> {
+/// One number of bytes, or a sequence or an array of so many of them; whether it was a sequence.
+pub(crate) fn sizes(parameter: &str, value: &Bound<'_, PyAny>, wanted: usize) -> PyResult<(Vec<u64>, bool)> {
     let size = |value: &Bound<'_, PyAny>| {
         match integer(parameter, value)? {
             Integer::Small(small) if small >= 0 => Ok(u64::try_from(small)?),
@@ -255,22 +277,33 @@ pub(crate) fn sizes(parameter: &str, value: &Bound<'_, PyAny>) -> PyResult<(Vec<
     if is_integer(value)? {
         return Ok((vec![size(value)?], false));
     }
-    let refuse = |_| wrong_type(parameter, "an int or a sequence of them", value);
-    let all = value.try_iter().map_err(refuse)?.map(|one| size(&one?)).collect::<PyResult<_>>()?;
+    let refuse = |value: &Bound<'_, PyAny>| wrong_type(parameter, "an int or a sequence of them", value);
+    // Bytes are numbers to Python, a set has no order, and the keys of a mapping are no sizes.
+    let is_bytes = value.is_instance_of::<PyBytes>() || value.is_instance_of::<PyByteArray>();
+    if is_bytes || value.hasattr("keys")? || !value.hasattr("__getitem__")? {
+        return Err(refuse(value));
+    }
+    let mut all = Vec::new();
+    let take = |one: Bound<'_, PyAny>| {
+        all.push(size(&one)?);
+        Ok(())
+    };
+    each(parameter, value, wanted, take, refuse)?;
     Ok((all, true))
 }
 
-/// The truth values of a sequence or an array.
-pub(crate) fn flags(parameter: &str, values: &Bound<'_, PyAny>) -> PyResult<Vec<bool>> {
+/// The truth values of a sequence or an array, of which so many are wanted.
+pub(crate) fn flags(parameter: &str, values: &Bound<'_, PyAny>, wanted: usize) -> PyResult<Vec<bool>> {
     let refuse = |value: &Bound<'_, PyAny>| wrong_type(parameter, "a sequence of bools", value);
     let mut flags = Vec::new();
-    for value in values.try_iter().map_err(|_| refuse(values))? {
-        let value = value?;
+    let take = |value: Bound<'_, PyAny>| {
         // A row of an array has the dtype of its truth values.
         if !is_bool(&value)? || value.len().is_ok() {
             return Err(refuse(&value));
         }
         flags.push(value.is_truthy()?);
-    }
+        Ok(())
+    };
+    each(parameter, values, wanted, take, refuse)?;
     Ok(flags)
 }

@@ -83,8 +83,8 @@ impl Migration {
         py: Python<'py>,
         bytes_per_expert: &Bound<'py, PyAny>,
     ) -> PyResult<(Bound<'py, PyAny>, Bound<'py, PyAny>)> {
-        let (sizes, is_sequence) = argument::sizes("bytes_per_expert", bytes_per_expert)?;
         let layers = self.0.num_layers();
+        let (sizes, is_sequence) = argument::sizes("bytes_per_expert", bytes_per_expert, layers)?;
         if is_sequence && sizes.len() != layers {
             let message = format!("bytes_per_expert has length {}, expected {layers}, one for each layer", sizes.len());
             return Err(PyValueError::new_err(message));

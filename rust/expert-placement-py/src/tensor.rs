@@ -156,14 +156,16 @@ fn integers_or(parameter: &str, value: &Bound<'_, PyAny>, refuse_huge: Refusal<'
         expect_integers(parameter, value)?;
         expect_dense(parameter, OF_INTEGERS, value)?;
         // Lazy negation is a flag that DLPack does not carry.
-        let plain = value.call_method0("detach")?.call_method0("cpu")?.call_method0("resolve_neg")?;
-        return plain.call_method0("contiguous").and_then(|rows| Integers::read(parameter, &rows)).map_err(|error| {
-            // A tensor inside of a transformation such as vmap is a name for values that nobody has.
-            if error.is_instance_of::<PyRuntimeError>(py) {
-                not_dense(parameter, OF_INTEGERS, &error.value(py).to_string())
-            } else {
-                error
-            }
+        let plain = value.call_method0("detach")?;
+        let steps = ["cpu", "resolve_neg", "contiguous"];
+        let rows = steps.into_iter().try_fold(plain, |tensor, step| tensor.call_method0(step));
+        return rows.and_then(|rows| Integers::read(parameter, &rows)).map_err(|error| {
+            // A tensor inside of a transformation such as vmap is a name for values that nobody has, and what detaches
+            // as tensors do need not be one.
+            let is_none = error.is_instance_of::<PyRuntimeError>(py)
+                || error.is_instance_of::<PyAttributeError>(py)
+                || error.is_instance_of::<PyTypeError>(py) && !error.value(py).to_string().starts_with(parameter);
+            if is_none { not_dense(parameter, OF_INTEGERS, &error.value(py).to_string()) } else { error }
         });
     }
     let numpy = py.import("numpy")?;
@@ -270,6 +272,12 @@ fn expect_dense(parameter: &str, what: &str, tensor: &Bound<'_, PyAny>) -> PyRes
     } else if is("is_meta")? {
         Err(not_dense(parameter, what, "on the device `meta` it has no values"))
     } else {
+        // A fake tensor says that it is elsewhere than its storage is.
+        let storage = tensor.call_method0("untyped_storage");
+        let place = storage.and_then(|storage| storage.getattr("device")?.getattr("type")?.extract::<String>());
+        if place.is_ok_and(|place| place == "meta") {
+            return Err(not_dense(parameter, what, "its storage is on the device `meta` and has no values"));
+        }
         // What has no storage of its own, as inside of a transformation, is refused where it is read.
         match bytes_needed_and_held(tensor) {
             Ok((needed, held)) if needed > held => {

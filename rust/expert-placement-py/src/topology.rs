@@ -64,11 +64,11 @@ impl Topology {
             .map_err(to_py_err)?;
         }
         if let Some(speeds) = speeds {
-            topology = topology.with_speeds(argument::numbers("speeds", speeds)?).map_err(to_py_err)?;
+            topology = topology.with_speeds(argument::numbers("speeds", speeds, length(ranks)?)?).map_err(to_py_err)?;
         }
         match active {
             None => Ok(Self(topology)),
-            Some(active) => Ok(Self(topology.with_active(argument::flags("active", active)?).map_err(to_py_err)?)),
+            Some(_) => Ok(Self(with_active(topology, active)?)),
         }
     }
 
@@ -158,11 +158,19 @@ impl Topology {
     }
 }
 
+/// How long a list with an entry for each rank is.
+fn length(num_ranks: u32) -> PyResult<usize> {
+    Ok(usize::try_from(num_ranks)?)
+}
+
 /// `active=` of a call that takes a topology: the same ranks, others of them in service.
 pub(crate) fn with_active(topology: core::Topology, active: Option<&Bound<'_, PyAny>>) -> PyResult<core::Topology> {
     match active {
         None => Ok(topology),
-        Some(active) => topology.with_active(argument::flags("active", active)?).map_err(to_py_err),
+        Some(active) => {
+            let ranks = length(topology.num_ranks())?;
+            topology.with_active(argument::flags("active", active, ranks)?).map_err(to_py_err)
+        }
     }
 }
 

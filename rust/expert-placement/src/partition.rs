@@ -321,7 +321,7 @@ impl Iterator for Experts {
         self.remaining = self.remaining.checked_sub(1)?;
         let expert = self.next;
         // The step past the last expert stays below E + R < 2^32.
-        self.next += self.stride;
+        self.next = word::further(self.next, self.stride, 1);
         Some(expert)
     }
 
@@ -338,7 +338,7 @@ impl Iterator for Experts {
         let skipped = u32::try_from(skipped).unwrap_or(u32::MAX).min(self.remaining);
         self.remaining -= skipped;
         // At most `remaining` steps are skipped, so this too stays below E + R.
-        self.next += skipped * self.stride;
+        self.next = word::further(self.next, self.stride, skipped);
         self.next()
     }
 }
@@ -346,7 +346,7 @@ impl Iterator for Experts {
 impl DoubleEndedIterator for Experts {
     fn next_back(&mut self) -> Option<u32> {
         self.remaining = self.remaining.checked_sub(1)?;
-        Some(self.next + self.remaining * self.stride)
+        Some(word::further(self.next, self.stride, self.remaining))
     }
 }
 

@@ -71,20 +71,25 @@ impl Placement {
 
     /// Checks every entry, and counts the replicas of the most replicated expert of any layer.
     fn checked_most_replicas(&self) -> Result<u32, Error> {
-        let mut counts: Vec<u32> = with_room(to_usize(self.num_experts))?;
+        // P slots leave out one of any P + 1 experts, so that no more are counted, however many there are said to be.
+        let counted = to_usize(self.num_experts).min(self.num_slots().saturating_add(1));
+        let mut counts: Vec<u32> = with_room(counted)?;
         let mut most = 0;
-        for layer in 0..self.num_layers {
+        // Layers without slots are all alike, however many there are said to be.
+        let layers = if self.table.is_empty() { 1 } else { self.num_layers };
+        for layer in 0..layers {
             counts.clear();
-            counts.resize(to_usize(self.num_experts), 0);
+            counts.resize(counted, 0);
             for (slot, &entry) in self.row(layer).iter().enumerate() {
                 if entry == EMPTY {
                     continue;
                 }
-                let count = usize::try_from(entry).ok().and_then(|expert| counts.get_mut(expert));
-                let Some(count) = count else {
+                let Some(expert) = u32::try_from(entry).ok().filter(|expert| *expert < self.num_experts) else {
                     return Err(Self::no_entry(self.num_experts, layer, slot, entry.into()));
                 };
-                *count += 1;
+                if let Some(count) = counts.get_mut(to_usize(expert)) {
+                    *count += 1;
+                }
             }
             for (expert, &count) in (0..).zip(&counts) {
                 if count == 0 {

@@ -53,6 +53,35 @@ fn queries_and_tables_allocate_nothing() {
     }
 }
 
+/// Domain: tables of up to 2 slots that are said to hold up to 2^31 - 1 experts. What is only said takes no memory.
+#[cfg(feature = "placement")]
+#[test]
+fn experts_without_slots_take_no_memory() {
+    use expert_placement::limits::{NUM_EXPERTS, NUM_LAYERS};
+    use expert_placement::{Placement, Topology};
+
+    let last = i32::try_from(NUM_EXPERTS.max() - 1).unwrap();
+    for (table, refused) in [
+        (vec![], "expert 0 has no slot in layer 0"),
+        (vec![0, 1], "expert 2 has no slot in layer 0"),
+        (vec![0, last], "expert 1 has no slot in layer 0"),
+        (vec![1, 0], "expert 2 has no slot in layer 0"),
+        (vec![1, i32::MAX], "physical_to_logical[0, 1]=2147483647 is out of range, expected -1..=2147483646"),
+    ] {
+        let mut error = None;
+        let measured = allocation_counter::measure(|| {
+            error = Placement::new(NUM_EXPERTS.max(), 1, Topology::new(1, 1).unwrap(), table).err();
+        });
+        let text = error.unwrap().to_string();
+        assert!(text.starts_with(refused), "{text}");
+        assert!(measured.bytes_max <= 64, "{} bytes: {text}", measured.bytes_max);
+    }
+    // Nor do layers without slots take time: each by itself they would be a minute.
+    let layers = usize::try_from(NUM_LAYERS.max()).unwrap();
+    let empty = Placement::new(0, layers, Topology::new(1, 1).unwrap(), vec![]).unwrap();
+    assert_eq!((empty.num_layers(), empty.num_slots()), (layers, 0));
+}
+
 /// Domain: one list. The counter sees what it must see.
 #[test]
 fn the_counter_counts() {

@@ -10,6 +10,7 @@ import numpy as np
 from expert_placement_spec.balance.measure import ratio
 from expert_placement_spec.balance.problem import Problem
 from expert_placement_spec.balance.reference import rebalance
+from expert_placement_spec.floats import in_order
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -40,7 +41,7 @@ def capacity_curve(
     for number in num_slots:
         plan = rebalance(loads, number, topology, policy, num_groups, max_off_node=max_off_node)
         reports = plan.report(loads)
-        most = ratio(sum(report.mean for report in reports), sum(report.lower_bound for report in reports))
+        most = ratio(in_order(report.mean for report in reports), in_order(report.lower_bound for report in reports))
         curve.append(Capacity(number, plan.balancedness(loads), most))
     return curve
 

@@ -7,11 +7,11 @@ ties go to the lower index. That is the algorithm as SGLang runs it, with a stab
 from __future__ import annotations
 
 import math
-import operator
-from functools import reduce
 from typing import TYPE_CHECKING
 
 import numpy as np
+
+from expert_placement_spec.floats import in_order
 
 if TYPE_CHECKING:
     from expert_placement_spec.placement.topology import Topology
@@ -49,7 +49,7 @@ def place(loads: list[float], num_slots: int, topology: Topology, num_groups: in
     size = len(weights) // groups
 
     # Groups of experts are packed into nodes.
-    sums = [np.float32(sum(map(float, weights[group * size : (group + 1) * size]))) for group in range(groups)]
+    sums = [np.float32(in_order(map(float, weights[group * size : (group + 1) * size]))) for group in range(groups)]
     groups_of_node = contents(pack(sums, nodes))
     row = []
     for node in range(nodes):
@@ -73,7 +73,7 @@ def singles(loads: list[float]) -> list[np.float32]:
     largest = max(loads)
     scale = 0
     # In order: newer versions of Python add up floats in another way.
-    total = reduce(operator.add, loads, 0.0)
+    total = in_order(loads)
     if largest > 0 and not (total <= MOST and largest >= LEAST):
         scale = min(-math.frexp(largest)[1], MOST_EXPONENT)
     return [np.float32(math.ldexp(load, scale)) for load in loads]

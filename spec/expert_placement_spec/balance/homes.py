@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
+from expert_placement_spec.floats import in_order
+
 if TYPE_CHECKING:
     from expert_placement_spec.balance.problem import Problem
     from expert_placement_spec.placement.topology import Topology
@@ -38,15 +40,15 @@ def busiest_homes(served: list[list[float]], num_groups: int) -> list[int]:
     """For each group the node that serves the most of its load, the lowest of equals."""
     of_groups = groups_of(len(served[0]), num_groups)
     return [
-        max(range(len(served)), key=lambda node: (sum(served[node][expert] for expert in group), -node))
+        max(range(len(served)), key=lambda node: (in_order(served[node][expert] for expert in group), -node))
         for group in of_groups
     ]
 
 
 def part_off_homes(served: list[list[float]], homes: list[int]) -> float:
     """Which part of all load other nodes serve than the home of each expert; 0 where there is no load."""
-    total = sum(map(sum, served))
-    elsewhere = sum(
+    total = in_order(map(in_order, served))
+    elsewhere = in_order(
         load for node, loads in enumerate(served) for expert, load in enumerate(loads) if homes[expert] != node
     )
     return elsewhere / total if total > 0 else 0.0
@@ -119,13 +121,15 @@ def settle(problem: Problem, num_groups: int, asked: float | None) -> tuple[Home
         ValueError: guests that have more load than the limit that was asked for.
     """
     room, busy = room_of_nodes(problem), dict.fromkeys(room_of_nodes(problem), 0.0)
-    speed = {node: sum(problem.topology.speed(rank) for rank in of) for node, of in ranks_of_nodes(problem).items()}
+    speed = {
+        node: in_order(problem.topology.speed(rank) for rank in of) for node, of in ranks_of_nodes(problem).items()
+    }
     weight = problem.summed
     groups = groups_of(problem.num_experts, num_groups)
     homes, begins = [0] * problem.num_experts, [0] * problem.num_experts
     guests: list[int] = []
-    for group in sorted(groups, key=lambda group: (-sum(weight[expert] for expert in group), group.start)):
-        load = sum(weight[expert] for expert in group)
+    for group in sorted(groups, key=lambda group: (-in_order(weight[expert] for expert in group), group.start)):
+        load = in_order(weight[expert] for expert in group)
         fitting = [node for node in room if room[node] >= len(group)]
         if fitting:
             home = min(fitting, key=lambda node: ((busy[node] + load) / speed[node], node))
@@ -143,8 +147,8 @@ def settle(problem: Problem, num_groups: int, asked: float | None) -> tuple[Home
         room[begins[expert]] -= 1
     if not guests:
         homes = begins = exchanged(problem, groups, homes)
-    total = sum(weight)
-    off = sum(weight[expert] for expert in guests) / total if total > 0 else 0.0
+    total = in_order(weight)
+    off = in_order(weight[expert] for expert in guests) / total if total > 0 else 0.0
     if asked is not None and off > asked:
         raise ValueError(
             f"max_off_node={asked} is out of reach: homes have too little room, and {off} of a layer is served off node"
@@ -163,7 +167,9 @@ def ranks_of_nodes(problem: Problem) -> dict[int, list[int]]:
 
 def exchanged(problem: Problem, groups: list[range], homes: list[int]) -> list[int]:
     """Homes after nodes exchanged groups as long as that lets the busiest node be done earlier."""
-    speed = {node: sum(problem.topology.speed(rank) for rank in of) for node, of in ranks_of_nodes(problem).items()}
+    speed = {
+        node: in_order(problem.topology.speed(rank) for rank in of) for node, of in ranks_of_nodes(problem).items()
+    }
 
     def largest(homes: list[int]) -> float:
         of_nodes = dict.fromkeys(speed, 0.0)

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import reduce
 from itertools import pairwise
-from operator import add
 from typing import TYPE_CHECKING
 
 from expert_placement_spec.balance.replication import least_largest_share
+from expert_placement_spec.floats import in_order
 
 if TYPE_CHECKING:
     from expert_placement_spec.placement.topology import Topology
@@ -45,8 +44,7 @@ def rank_loads(row: list[int], loads: list[float], offsets: list[int]) -> list[f
     """The load of every rank: an expert's is split evenly over its replicas, and the shares added up in slot order."""
     shares = {expert: loads[expert] / row.count(expert) for expert in set(row) if expert >= 0}
     shares[-1] = 0.0
-    # Not `sum`, which later versions of Python round differently.
-    return [reduce(add, (shares[entry] for entry in row[start:end]), 0.0) for start, end in pairwise(offsets)]
+    return [in_order(shares[entry] for entry in row[start:end]) for start, end in pairwise(offsets)]
 
 
 def rank_times(row: list[int], loads: list[float], offsets: list[int], topology: Topology) -> list[float]:
@@ -56,7 +54,8 @@ def rank_times(row: list[int], loads: list[float], offsets: list[int], topology:
 
 def mean_time(loads: list[float], topology: Topology) -> float:
     """The time that all active ranks would take if they were equally busy."""
-    return sum(loads) / sum(topology.speed(rank) for rank in range(topology.num_ranks) if topology.is_active(rank))
+    active = [rank for rank in range(topology.num_ranks) if topology.is_active(rank)]
+    return in_order(loads) / in_order(map(topology.speed, active))
 
 
 def lower_bound(loads: list[float], num_slots: int, topology: Topology) -> float:
@@ -66,11 +65,11 @@ def lower_bound(loads: list[float], num_slots: int, topology: Topology) -> float
     the fastest of them.
     """
     slots, usable = topology.slots(num_slots), topology.usable_ranks(num_slots)
-    if not sum(loads):
+    if not in_order(loads):
         return 0.0
     speeds = [topology.speed(rank) for rank in usable]
     largest_share = least_largest_share(loads, [slots[rank] for rank in usable])
-    return max(sum(loads) / sum(speeds), largest_share / max(speeds))
+    return max(in_order(loads) / in_order(speeds), largest_share / max(speeds))
 
 
 def report(layer: int, row: list[int], windows: list[list[float]], topology: Topology) -> LayerReport:
@@ -80,8 +79,8 @@ def report(layer: int, row: list[int], windows: list[list[float]], topology: Top
     _, busiest = max((time, -rank) for window in times for rank, time in enumerate(window))
     return LayerReport(
         layer=layer,
-        mean=sum(mean_time(loads, topology) for loads in windows),
-        largest=sum(max(window) for window in times),
+        mean=in_order(mean_time(loads, topology) for loads in windows),
+        largest=in_order(max(window) for window in times),
         busiest_rank=-busiest,
-        lower_bound=sum(lower_bound(loads, len(row), topology) for loads in windows),
+        lower_bound=in_order(lower_bound(loads, len(row), topology) for loads in windows),
     )

@@ -8,6 +8,7 @@ from itertools import pairwise
 from typing import TYPE_CHECKING
 
 from expert_placement_spec.balance import measure
+from expert_placement_spec.floats import in_order
 
 if TYPE_CHECKING:
     from expert_placement_spec.balance.homes import Homes
@@ -38,7 +39,7 @@ class Problem:
     @cached_property
     def summed(self) -> list[float]:
         """The load of each expert added up over the windows."""
-        return [sum(loads) for loads in zip(*self.windows, strict=True)]
+        return [in_order(loads) for loads in zip(*self.windows, strict=True)]
 
     @cached_property
     def offsets(self) -> list[int]:
@@ -71,12 +72,12 @@ class Problem:
 
     def largest(self, row: list[int]) -> float:
         """The time of the busiest rank, added up over the windows: what a plan makes small."""
-        return sum(max(window) for window in self.times(row))
+        return in_order(max(window) for window in self.times(row))
 
     @cached_property
     def bound(self) -> float:
         """What that time is at least."""
-        return sum(measure.lower_bound(loads, self.num_slots, self.topology) for loads in self.windows)
+        return in_order(measure.lower_bound(loads, self.num_slots, self.topology) for loads in self.windows)
 
     def is_balanced(self, row: list[int]) -> bool:
         """Whether the row is within the tolerance of the bound, where the search for something better ends."""

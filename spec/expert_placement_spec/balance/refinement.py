@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from expert_placement_spec.balance.problem import DIGITS
+from expert_placement_spec.floats import in_order
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -41,8 +42,8 @@ def worth(problem: Problem, row: list[int]) -> Worth:
     The second part lets the search get past several ranks that are equally busy.
     """
     times = problem.times(row)
-    largest = sum(max(window) for window in times)
-    summed = sorted((sum(of_rank) for of_rank in zip(*times, strict=True)), reverse=True)
+    largest = in_order(max(window) for window in times)
+    summed = sorted((in_order(of_rank) for of_rank in zip(*times, strict=True)), reverse=True)
     return tuple(round(time / (problem.bound or 1.0), DIGITS) for time in (largest, *summed))
 
 

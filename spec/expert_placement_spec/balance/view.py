@@ -72,6 +72,11 @@ class BalanceCase(Case):
         return (*shape, str(self.topology), self.policy, self.previous or [], self.loads)
 
     @property
+    def needs(self) -> tuple[str, ...]:
+        """A parameter for the previous placement, where there is one."""
+        return () if self.previous is None else ("rebalance(previous)",)
+
+    @property
     def live_rows(self) -> Rows:
         """The previous table without what is on inactive ranks."""
         usable = Problem([], self.num_slots, self.topology).usable_slots

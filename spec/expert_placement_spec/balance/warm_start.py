@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from expert_placement_spec.balance import refinement
+from expert_placement_spec.floats import in_order
 
 if TYPE_CHECKING:
     from expert_placement_spec.balance.problem import Problem
@@ -125,7 +126,7 @@ def cost(problems: list[Problem], previous: Rows, rows: Rows) -> int:
 
 def total(problems: list[Problem], rows: Rows) -> float:
     """The times of the busiest ranks of all layers together."""
-    return sum(problem.largest(row) for problem, row in zip(problems, rows, strict=True))
+    return in_order(problem.largest(row) for problem, row in zip(problems, rows, strict=True))
 
 
 def first_lost(problems: list[Problem], previous: Rows) -> int:

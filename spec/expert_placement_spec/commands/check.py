@@ -12,11 +12,15 @@ import typer
 from expert_placement_spec import case_check
 from expert_placement_spec.cases import Chapter
 from expert_placement_spec.chapters import CHAPTERS, PARTITION
+from expert_placement_spec.commands.profiles import PROFILES, profile_of
 from expert_placement_spec.commands.terminal import JSON, output_console, progress_bar, whole
+from expert_placement_spec.deviations import Declared, read_deviations
 from expert_placement_spec.exhaustive import LARGEST, Domain, Outcome, check
 from expert_placement_spec.implementation import NEEDS, OPTIONAL, REFERENCE
 from expert_placement_spec.invariants import INVARIANTS
-from expert_placement_spec.outcome import shown
+from expert_placement_spec.lines.command import named
+from expert_placement_spec.lines.program import TIMEOUT
+from expert_placement_spec.outcome import AS_DECLARED, shown
 from expert_placement_spec.processes import Workers
 from expert_placement_spec.reference import MAX, STRATEGIES
 from expert_placement_spec.report import as_json, as_table, lacking, merged, without_cases
@@ -38,6 +42,9 @@ ALL = "all"
 MOST_PROCESSES = 1024
 """More than any machine has cores; a limit against slips of the pen."""
 
+MOST_SECONDS = 86_400
+"""A day, for one answer of a program."""
+
 EXAMPLES = """
 Examples:
 
@@ -48,6 +55,8 @@ Examples:
     expert-placement-spec check --implementation my_engine.moe:Partition --require maps --require offsets
 
     expert-placement-spec check --chapter migration --implementation expert_placement --require all
+
+    expert-placement-spec check --profile small --command './my-program --flag'
 
     expert-placement-spec prove
 """
@@ -99,13 +108,15 @@ def run(
     samples: int = POINTS,
     device: str = "cpu",
     processes: int | None = None,
+    timeout: float = TIMEOUT,
     require: Sequence[str] = (),
+    deviations: str | None = None,
     as_json_text: bool = False,
 ) -> int:
     """Checks implementations exhaustively and by sampling, prints the outcome, and gives the exit code.
 
     Args:
-        implementations: names of the form `module:attribute`.
+        implementations: names of the form `module:attribute`, or `$ ` and the command of a program.
         experts: the range of E, such as `0..=128`.
         ranks: the range of R, such as `1..=128`.
         wide: how many experts and ranks the invariants over pairs, of whole maps and of tables are taken to.
@@ -114,8 +125,10 @@ def run(
         samples: how many random points beyond the domain each invariant of the rule is given; 0 for none.
         device: where implementations with torch arrays are evaluated.
         processes: how many processes share the work; all cores without other word.
+        timeout: how many seconds an answer of a program may take.
         require: what has to be offered and seen: `all`, subjects of invariants that ask for methods, or names of
             invariants.
+        deviations: a file with known deviations, which have to apply.
         as_json_text: whether to print JSON instead of tables.
 
     Returns:
@@ -123,7 +136,7 @@ def run(
         case in the domain.
 
     Raises:
-        ValueError: an unknown implementation or strategy, or a malformed range.
+        ValueError: an unknown implementation or strategy, a malformed range, or a program that breaks the protocol.
     """
     unknown = [name for name in strategies if name not in STRATEGIES]
     if unknown:
@@ -136,8 +149,9 @@ def run(
     if os.getcwd() not in sys.path:
         sys.path.insert(0, os.getcwd())
     names = list(dict.fromkeys(implementations))
+    declared = declared_in(deviations, PARTITION, names)
     sampled: list[Outcome] = []
-    with Workers(processes or os.cpu_count() or 1) as workers:
+    with Workers(processes or os.cpu_count() or 1, timeout) as workers:
         with progress_bar("exhaustive") as progress:
             outcomes = check(names, domain, device=device, workers=workers, progress=progress)
         if samples:
@@ -183,7 +197,7 @@ def run(
         if law.subject not in OPTIONAL and set(law.strategies) & set(domain.strategies)
     }
     required &= spoken_of | set(require)
-    return show(outcomes, sampled, titles, {"domain": domain_text}, required, as_json_text=as_json_text)
+    return show(outcomes, sampled, titles, {"domain": domain_text}, required, declared, as_json_text=as_json_text)
 
 
 def run_chapter(
@@ -193,25 +207,29 @@ def run_chapter(
     domain: str = "small",
     samples: int = CASES,
     processes: int | None = None,
+    timeout: float = TIMEOUT,
     require: Sequence[str] = (),
+    deviations: str | None = None,
     as_json_text: bool = False,
 ) -> int:
     """Checks implementations of placements, plans or migrations, prints the outcome, and gives the exit code.
 
     Args:
         chapter: a chapter of laws about cases.
-        implementations: names of the form `module` or `module:attribute`.
+        implementations: names of the form `module` or `module:attribute`, or `$ ` and the command of a program.
         domain: `quick`, `small` or `full`: which cases are looked at one and all.
         samples: how many random cases beyond the domain; 0 for none.
         processes: how many processes share the work; all cores without other word.
+        timeout: how many seconds an answer of a program may take.
         require: which laws have to be observable: `all`, or names of laws.
+        deviations: a file with known deviations, which have to apply.
         as_json_text: whether to print JSON instead of tables.
 
     Returns:
         0 where every law holds; 1 where one is broken, or one that is required can not be observed or has no case.
 
     Raises:
-        ValueError: an unknown implementation, chapter or domain.
+        ValueError: an unknown implementation, chapter or domain, or a program that breaks the protocol.
     """
     if chapter not in CHAPTERS:
         raise ValueError(
@@ -225,8 +243,9 @@ def run_chapter(
     if os.getcwd() not in sys.path:
         sys.path.insert(0, os.getcwd())
     names = list(dict.fromkeys(implementations))
+    declared = declared_in(deviations, chapter, names)
     sampled: list[case_check.Outcome] = []
-    with Workers(processes or os.cpu_count() or 1) as workers:
+    with Workers(processes or os.cpu_count() or 1, timeout) as workers:
         with progress_bar("exhaustive") as progress:
             outcomes = case_check.exhaust(chapter, names, domain, workers=workers, progress=progress)
         if samples:
@@ -234,7 +253,16 @@ def run_chapter(
                 sampled = case_check.sample(chapter, names, samples, workers=workers, progress=progress)
     titles = (f"exhaustive: {domains[domain].description}", f"sampled: {samples:,} random cases")
     header = {"chapter": chapter, "domain": {"name": domain, "description": domains[domain].description}}
-    return show(outcomes, sampled, titles, header, required, as_json_text=as_json_text)
+    return show(outcomes, sampled, titles, header, required, declared, as_json_text=as_json_text)
+
+
+def declared_in(file: str | None, chapter: str, implementations: Sequence[str]) -> Declared:
+    """What a file declares of implementations in a chapter: nothing where there is no file.
+
+    Raises:
+        ValueError: the file, or what it names, is not as it should be.
+    """
+    return Declared([] if file is None else read_deviations(file), chapter, implementations)
 
 
 def show(
@@ -243,6 +271,7 @@ def show(
     titles: tuple[str, str],
     header: dict[str, Any],
     required: Collection[str],
+    declared: Declared,
     *,
     as_json_text: bool,
 ) -> int:
@@ -254,29 +283,37 @@ def show(
         titles: of the two tables.
         header: what the JSON says of the domain.
         required: the invariants that fail the check where they can not be looked at, or have no case to look at.
+        declared: the deviations that are no failures, and are ones where they no longer apply.
         as_json_text: whether to print JSON instead of tables.
     """
     everything = merged([*outcomes, *sampled])
-    broken = [one.counterexample for one in everything if one.counterexample is not None]
+    expected = [one for one in everything if declared.expects(one)]
+    broken = [one.counterexample for one in everything if one.counterexample is not None and one not in expected]
+    unmet = list(declared.unmet(everything))
     unseen, idle = list(lacking(everything, required)), list(without_cases(everything, required))
-    failed = bool(broken or idle) or any(one.required for one in unseen)
+    failed = bool(broken or idle or unmet) or any(one.required for one in unseen)
     if as_json_text:
         results = {"exhaustive": as_json(outcomes), "sampled": as_json(sampled), "broken": len(broken)}
         not_seen = {"not_offered": [vars(one) for one in unseen], "no_cases": [vars(one) for one in idle]}
-        print(json.dumps(header | results | not_seen, indent=2))
+        deviating = {"deviations": {"as_declared": as_json(expected), "unmet": unmet}}
+        print(json.dumps(header | results | not_seen | deviating, indent=2))
         return 1 if failed else 0
     console = output_console()
     for part, title in zip((outcomes, sampled), titles, strict=True):
         if part:
-            console.print(as_table(part, title))
+            console.print(as_table(part, title, expected))
     for one in broken:
         reason = f"  # {' '.join(one.message.split())}" if one.message else ""
         console.print(f"counterexample: {one.call()}{reason}", markup=False, highlight=False, soft_wrap=True)
-    for lack in (*unseen, *idle):
+    for outcome in expected:
+        sentence = f"{AS_DECLARED}: {outcome.invariant} of {outcome.implementation}: {declared.of(outcome)}"
+        console.print(sentence, markup=False, highlight=False, soft_wrap=True)
+    for lack in (*unmet, *unseen, *idle):
         console.print(str(lack), markup=False, highlight=False, soft_wrap=True)
     cases = sum(one.cases for one in everything)
     held, not_offered = (sum(one.result == result for one in everything) for result in ("holds", "not offered"))
-    tail = f", {not_offered} not offered" if not_offered else ""
+    tail = f", {len(expected)} as declared" if expected else ""
+    tail += f", {not_offered} not offered" if not_offered else ""
     console.print(f"{held} checks hold over {cases:,} cases, {len(broken)} broken{tail}", highlight=False)
     return 1 if failed else 0
 
@@ -286,6 +323,28 @@ def check_command(
     implementation: Annotated[
         list[str] | None,
         typer.Option(help="What to check, as `module:attribute` or, for other chapters, `module`; may be repeated."),
+    ] = None,
+    command: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="A program to check, with its arguments, that answers line by line (PROTOCOL.md); may be repeated."
+        ),
+    ] = None,
+    timeout: Annotated[
+        int,
+        typer.Option(
+            help="Seconds that a program may take for an answer.",
+            parser=whole("timeout", 1, MOST_SECONDS),
+            metavar="SECONDS",
+        ),
+    ] = TIMEOUT,
+    profile: Annotated[
+        str | None,
+        typer.Option(
+            help="How much is looked at: "
+            + "; ".join(f"{name} for {one}" for name, one in PROFILES.items())
+            + ". Options that are given count instead."
+        ),
     ] = None,
     chapter: Annotated[str, typer.Option(help=f"What is checked: {', '.join((PARTITION, *CHAPTERS))}.")] = PARTITION,
     domain: Annotated[
@@ -331,41 +390,67 @@ def check_command(
             f"partitions, what several ask for ({', '.join(NEEDS)}); may be repeated.",
         ),
     ] = None,
+    deviations: Annotated[
+        str | None,
+        typer.Option(
+            help="A TOML file of known deviations: they are no failures, and are ones where they no longer apply.",
+            metavar="FILE",
+        ),
+    ] = None,
     json_output: Annotated[bool, JSON] = False,
 ) -> None:
     """Check every invariant for an implementation: over a whole domain, and by samples beyond it."""
     defaults: Mapping[str, Sequence[str]] = context.obj or {}
+    asked_for = [*(implementation or ()), *map(named, command or ())]
+    chosen = None if profile is None else profile_of(profile)
+
+    def is_given(option: str) -> bool:
+        source = context.get_parameter_source(option)
+        return source is not None and source.name != "DEFAULT"
+
     if chapter != PARTITION:
         of_partitions = (experts, ranks, wide, alone, strategy, device)
         if of_partitions != (EXPERTS, RANKS, WIDE, None, None, "cpu"):
             options = "--experts, --ranks, --wide, --alone, --strategy and --device"
             raise ValueError(f"chapter=`{chapter}` has no {options}, expected --domain")
-        names = implementation or defaults.get(chapter) or [Chapter.reference]
-        number = CASES if samples is None else samples
+        names = asked_for or defaults.get(chapter) or [Chapter.reference]
+        number, looked_at = (CASES, "small") if chosen is None else (chosen.cases, chosen.domain)
         code = run_chapter(
             chapter,
             names,
-            domain=domain or "small",
-            samples=number,
+            domain=looked_at if domain is None else domain,
+            samples=number if samples is None else samples,
             processes=processes,
+            timeout=timeout,
             require=require or (),
+            deviations=deviations,
             as_json_text=json_output,
         )
         raise typer.Exit(code)
     if domain is not None:
         raise ValueError(f"domain=`{domain}` is for the chapters {', '.join(CHAPTERS)}, expected --experts and --ranks")
+    points = POINTS
+    if chosen is not None:
+        experts, ranks = (
+            experts if is_given("experts") else chosen.experts,
+            ranks if is_given("ranks") else chosen.ranks,
+        )
+        wide, alone = wide if is_given("wide") else chosen.wide, chosen.alone if alone is None else alone
+        points = chosen.points
     raise typer.Exit(
         run(
-            implementation or defaults.get(PARTITION) or [REFERENCE],
+            asked_for or defaults.get(PARTITION) or [REFERENCE],
             experts=experts,
             ranks=ranks,
             wide=wide,
             alone=alone,
             strategies=strategy or STRATEGIES,
-            samples=POINTS if samples is None else samples,
+            samples=points if samples is None else samples,
             device=device,
             processes=processes,
+            timeout=timeout,
             require=require or (),
+            deviations=deviations,
             as_json_text=json_output,
         )
     )

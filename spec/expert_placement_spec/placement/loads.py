@@ -7,6 +7,8 @@ from typing import Any
 
 import numpy as np
 
+from expert_placement_spec.floats import in_order
+
 Loads = list[list[list[float]]]
 """For each window and layer one load for each expert."""
 
@@ -37,7 +39,7 @@ def checked_loads(loads: Any, num_experts: int | None = None, num_layers: int | 
             for load in layer:
                 if not (math.isfinite(load) and load >= 0):
                     raise ValueError(f"loads has {load}, expected finite numbers of at least 0")
-    if not sum(sum(map(sum, window)) for window in values) <= MOST:
+    if not in_order(in_order(map(in_order, window)) for window in values) <= MOST:
         raise ValueError(f"loads add up to too much, expected a sum of at most {MOST}")
     return values
 

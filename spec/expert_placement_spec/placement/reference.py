@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from expert_placement_spec.balance import homes, measure
+from expert_placement_spec.floats import in_order
 from expert_placement_spec.placement.loads import checked_loads, summed_windows
 from expert_placement_spec.placement.topology import Topology
 from expert_placement_spec.reference import MAX
@@ -156,7 +157,9 @@ class Placement:
     def balancedness(self, loads: Any) -> float:
         """The sum over layers and windows of the mean time over that of the largest; 1 where there is no load."""
         reports = self.report(loads)
-        return measure.ratio(sum(report.mean for report in reports), sum(report.largest for report in reports))
+        return measure.ratio(
+            in_order(report.mean for report in reports), in_order(report.largest for report in reports)
+        )
 
     def off_node(self, loads: Any, num_groups: int) -> list[float]:
         """For each layer the part of its load, added up over the windows, that is served off node."""

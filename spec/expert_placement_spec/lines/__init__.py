@@ -1,0 +1,1 @@
+"""Implementations that are not Python, asked over the line protocol of PROTOCOL.md."""
