@@ -120,7 +120,9 @@ def page(data: dict[str, Any]) -> str:
         f"| number | {calls['number']} | {files['number']} |",
         f"| of | {len(calls['by_subject'])} names | {len(files['by_subject'])} kinds of files |",
     ]
-    for outcome in sorted({*calls["outcomes"], *files["outcomes"]}, key=lambda name: -calls["outcomes"].get(name, 0)):
+    for outcome in sorted(
+        {*calls["outcomes"], *files["outcomes"]}, key=lambda name: (-calls["outcomes"].get(name, 0), name)
+    ):
         told = outcome if outcome in ("answered", "ended", "not made") else f"`{outcome}`"
         lines.append(f"| {told} | {calls['outcomes'].get(outcome, 0)} | {files['outcomes'].get(outcome, 0)} |")
     lines += [
