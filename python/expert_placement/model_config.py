@@ -16,6 +16,7 @@ from typing import Protocol, runtime_checkable
 
 from expert_placement._core import MAX_NUM_EXPERTS
 from expert_placement._text import excerpt
+from expert_placement.formats.files import LONGEST_PATH
 from expert_placement.formats.json_object import read_object, shown
 
 __all__ = ["ModelConfig", "read_model_config"]
@@ -28,7 +29,6 @@ _MAX_LAYERS = 2**16
 _MAX_FILE_BYTES = 8 * 2**20
 _EXPECTED = "a model's config.json"
 _LONGEST_PATH = 200
-_LONGEST_PATH_OF_ALL = 4096
 
 # Where the language model of a configuration is described, outermost first. Vision, audio and talker sections are left
 # out on purpose: their experts are no part of the model that is placed. Such a section can be passed by itself.
@@ -241,7 +241,7 @@ def _load_path(path: str) -> tuple[str, Mapping[str, object]]:
         length = len(os.fsencode(path))
     except UnicodeEncodeError as error:
         raise ValueError(f"{name}: {error}") from None
-    if length > _LONGEST_PATH_OF_ALL:
+    if length > LONGEST_PATH:
         raise ValueError(f"{name}: the path is longer than any that there is, expected a file or a directory")
     if file.is_dir():
         file = file / "config.json"

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from expert_placement_spec.arrays import integers
-from expert_placement_spec.implementation import MAP_METHODS, SCALARS, TABLES, Implementation
+from expert_placement_spec.implementation import MAP_METHODS, SCALARS, TABLES, WITH_SHARED, Implementation
 from expert_placement_spec.logic import choose
 from expert_placement_spec.reference import CONTIGUOUS, MAX, map_length
 
@@ -283,7 +283,7 @@ class Block:
         maps: list[Any] = []
         rows_each: list[int] = []
         for partition, shape in zip(self.partitions, self.shapes, strict=True):
-            extra = (shared_experts(*shape),) if representation in ("index_map_with_shared", "mask") else ()
+            extra = (shared_experts(*shape),) if representation in WITH_SHARED else ()
             stacked = getattr(partition, f"{method}s", None)
             one = getattr(partition, method)
             rows: Any = [one(rank, *extra) for rank in range(shape[1])] if stacked is None else stacked(*extra)
@@ -312,7 +312,7 @@ class Block:
         for partition, shape in zip(self.partitions, self.shapes, strict=True):
             agree = True
             for representation, rank in self.asked_alone(shape):
-                extra = (shared_experts(*shape),) if representation in ("index_map_with_shared", "mask") else ()
+                extra = (shared_experts(*shape),) if representation in WITH_SHARED else ()
                 alone, _, is_int32 = joined([getattr(partition, MAP_METHODS[representation])(rank, *extra)])
                 flat, bases, lengths = held[representation]
                 base = int(bases[first + rank])

@@ -33,6 +33,9 @@ MAP_METHODS = {
     "mask": "expert_mask",
 }
 
+WITH_SHARED = ("index_map_with_shared", "mask")
+"""Representations whose methods take the number of shared experts as well."""
+
 NEEDS: dict[str, tuple[str, ...]] = {
     "tables": TABLES,
     "scalars": (*SCALARS, "experts"),

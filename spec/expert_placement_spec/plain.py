@@ -10,6 +10,7 @@ from itertools import product
 from typing import TYPE_CHECKING, Any
 
 from expert_placement_spec import reference
+from expert_placement_spec.implementation import MAP_METHODS, WITH_SHARED
 from expert_placement_spec.reference import CONTIGUOUS, MAX, STRATEGIES
 
 if TYPE_CHECKING:
@@ -19,14 +20,6 @@ if TYPE_CHECKING:
 
 UINT32_MAX = 2**32 - 1
 UINT64_MAX = 2**64 - 1
-
-MAP_QUERIES: dict[str, Callable[[Any, int, int], list[int]]] = {
-    "index_map": lambda partition, rank, _: partition.expert_map(rank),
-    "index_map_with_shared": lambda partition, rank, shared: partition.expert_map_with_shared(rank, shared),
-    "index_map_with_sentinel": lambda partition, rank, _: partition.expert_map_with_sentinel(rank),
-    "mask": lambda partition, rank, shared: partition.expert_mask(rank, shared),
-}
-"""How the model's class is asked for each representation of a whole map."""
 
 
 def widest(strategy: str) -> int:
@@ -124,7 +117,8 @@ class Plain:
         return self._model.map_entry(representation, *shape, position, self.strategy)
 
     def _map(self, representation: str, rank: int) -> list[int]:
-        return MAP_QUERIES[representation](self._partition, rank, self.num_shared_experts)
+        shared = (self.num_shared_experts,) if representation in WITH_SHARED else ()
+        return getattr(self._partition, MAP_METHODS[representation])(rank, *shared)  # type: ignore[no-any-return]
 
     def map_length(self, representation: str, rank: int) -> Any:
         """The length of the rank's map in a representation."""
@@ -133,7 +127,7 @@ class Plain:
     @property
     def maps_are_int32(self) -> Any:
         """Whether each entry of every map fits an int32."""
-        maps = (self._map(name, rank) for name in MAP_QUERIES for rank in range(self.num_ranks))
+        maps = (self._map(name, rank) for name in MAP_METHODS for rank in range(self.num_ranks))
         return all(-1 <= entry <= MAX for one in maps for entry in one)
 
     def scalar_range_agrees(self, rank: int) -> Any:
@@ -149,7 +143,7 @@ class Plain:
         """Whether every query refuses the ids next to its range, and offsets are refused without a meaning."""
         partition = self._partition
         of_ranks = [partition.count, partition.start, partition.experts, partition.local_experts]
-        of_ranks += [lambda rank, name=name: self._map(name, rank) for name in MAP_QUERIES]
+        of_ranks += [lambda rank, name=name: self._map(name, rank) for name in MAP_METHODS]
         wrong = [(query, rank) for query in of_ranks for rank in (-1, self.num_ranks)]
         wrong += [
             (query, expert) for query in (partition.owner, partition.local_index) for expert in (-1, self.num_experts)

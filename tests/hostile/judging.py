@@ -26,7 +26,7 @@ LONGEST_MESSAGE = 1000
 """Characters of an error's message."""
 MOST_GROWTH = 256 * 2**20
 """Bytes by which the largest resident memory of the process may grow in a call."""
-MOST_SECONDS = 60.0
+MOST_SECONDS = 20.0
 """How long a call may take, on a machine that others use as well."""
 REFUSALS: tuple[type[BaseException], ...] = (TypeError, ValueError, IndexError, OSError, MemoryError)
 """What a wrong value raises, whatever is called; what a subject may raise beside it, it says itself."""

@@ -117,8 +117,7 @@ FAULTS: dict[Callable[[Any], object], str] = {
     ignores_strides: "where the ordinary value gives",
     ignores_byte_order: "where the ordinary value gives",
     takes_memory: "memory grew by",
-    # It grows, or leaves nothing behind that could still be judged.
-    believes_claims: "memory",
+    believes_claims: "left no memory behind it",
     hangs: "did not come back",
     says_nothing_of_it: "the message names none of number",
     says_too_much: "the message has",

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from expert_placement import Partition, Placement, Topology, plan_migration, rebalance
 from expert_placement.conformance import TorchPartition
-from expert_placement.torch import RoutingTables, route
+from expert_placement.torch import Routed, RoutingTables, route
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -295,17 +295,6 @@ def check_migration(asked: Case, expected: Case | None) -> None:
 
 # Routing.
 
-FIELDS = (
-    "slots",
-    "local_slots",
-    "slot_counts",
-    "slot_offsets",
-    "rank_counts",
-    "rank_offsets",
-    "order",
-    "positions",
-)
-
 
 def hashed(expert: int, token: int, seed: int) -> int:
     """ "Choice of a replica", word by word."""
@@ -336,7 +325,7 @@ def check_routing(asked: Case, expected: Case | None, *, implementation: str) ->
     expect(asked["id_type"] in widths, "the type of the ids is unknown")
     for dtype in widths[asked["id_type"]]:
         batch = torch.tensor(ids, dtype=dtype).reshape(len(ids), len(ids[0]) if ids else 0)
-        routed = route(batch, tables, want=FIELDS, **options)
+        routed = route(batch, tables, want=Routed._fields, **options)
         if expected is None:
             continue
         hashes = [
@@ -346,7 +335,7 @@ def check_routing(asked: Case, expected: Case | None, *, implementation: str) ->
             ]
             for token, rows in enumerate(zip(ids, plain(routed.slots), strict=True))
         ]
-        answers = {**{name: getattr(routed, name) for name in FIELDS}, "hashes": hashes}
+        answers = {**{name: getattr(routed, name) for name in Routed._fields}, "hashes": hashes}
         for name, value in expected.items():
             expect(name in answers, f"{name} is unknown")
             expect(plain(answers[name]) == value, f"{name} is {plain(answers[name])}, expected {value}")

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 # Bytes that are read at once of a file that does not say how large it is.
 _PART = 2**20
 # Longer paths than any that there is: a message that shows one is no longer read by anyone.
-_LONGEST_PATH = 4096
+LONGEST_PATH = 4096
 
 
 def path_argument(path: object, parameter: str = "path") -> Path:
@@ -33,8 +33,8 @@ def path_argument(path: object, parameter: str = "path") -> Path:
     text: object = os.fspath(path) if isinstance(path, os.PathLike) else path
     if not isinstance(text, str):
         raise TypeError(f"{parameter} must be a str or a path, got `{type(path).__name__}`")
-    if len(text) > _LONGEST_PATH:
-        raise ValueError(f"{parameter}=`{excerpt(text)}` has {len(text)} characters, expected at most {_LONGEST_PATH}")
+    if len(text) > LONGEST_PATH:
+        raise ValueError(f"{parameter}=`{excerpt(text)}` has {len(text)} characters, expected at most {LONGEST_PATH}")
     return Path(text)
 
 

@@ -431,11 +431,10 @@ def check_command(
         raise ValueError(f"domain=`{domain}` is for the chapters {', '.join(CHAPTERS)}, expected --experts and --ranks")
     points = POINTS
     if chosen is not None:
-        experts, ranks = (
-            experts if is_given("experts") else chosen.experts,
-            ranks if is_given("ranks") else chosen.ranks,
-        )
-        wide, alone = wide if is_given("wide") else chosen.wide, chosen.alone if alone is None else alone
+        experts = experts if is_given("experts") else chosen.experts
+        ranks = ranks if is_given("ranks") else chosen.ranks
+        wide = wide if is_given("wide") else chosen.wide
+        alone = chosen.alone if alone is None else alone
         points = chosen.points
     raise typer.Exit(
         run(
