@@ -74,12 +74,19 @@ def test_every_law_of_a_right_implementation_is_a_test_that_passes(folder: pytes
     result.stdout.fnmatch_lines(["*not offered: a faster way to ask*"])
 
 
-def test_a_broken_law_fails_with_its_sentence_and_a_call_that_shows_it(folder: pytest.Pytester) -> None:
+@pytest.mark.parametrize("ci", ["", "true"])
+def test_a_broken_law_fails_with_its_sentence_and_a_call_that_shows_it(
+    folder: pytest.Pytester, monkeypatch: pytest.MonkeyPatch, ci: str
+) -> None:
+    # Where CI is set, pytest says everything once more in its summary.
+    monkeypatch.setenv("CI", ci)
+    monkeypatch.delenv("BUILD_NUMBER", raising=False)
     result = folder.runpytest_subprocess("--expert-placement", "engine:Wrong", *TINY)
     outcomes = result.parseoutcomes()
     assert outcomes["failed"] >= 5
     assert outcomes["passed"] >= 10
-    text = result.stdout.str()
+    text, summary, _ = result.stdout.str().partition("short test summary info")
+    assert summary
     assert "engine:Wrong breaks contiguous: Each rank starts where the one before it ends." in text
     calls = [line.strip() for line in text.splitlines() if line.startswith("    expert_placement_spec.evaluate(")]
     assert len(calls) == outcomes["failed"]
