@@ -70,19 +70,23 @@ engines: setup ## Check the engines' own functions, and compare with docs/engine
 	$(BIN)/expert-placement-spec engines --sources target/engines --fetch
 	PEERS_DIR="$(CURDIR)/target/engines" $(BIN)/python -m pytest --benchmark-disable tests/spec/test_engines.py
 
-determinism: ## Compare plans of builds for any CPU and for this one, with one thread and with three
-	cargo build --quiet --locked --release -p expert-placement --example plan_digests
-	RUSTFLAGS="-C target-cpu=native" cargo build --quiet --locked --release -p expert-placement --example plan_digests \
-		--target-dir target/native
-	@for threads in 1 3; do \
-		for build in target target/native; do \
-			$$build/release/examples/plan_digests $$threads > $$build/digests-$$threads || exit 1; \
+RECORDED := rust/expert-placement/tests/it/recorded/answers.txt
+ANSWERS := cargo build --quiet --locked -p expert-placement --example recorded_answers
+SCALAR := -C no-vectorize-loops -C no-vectorize-slp -C target-feature=-sse3,-ssse3,-sse4.1,-sse4.2,-avx,-avx2,-fma
+
+# Four builds: for debugging, for any CPU, for this one, and with neither vectors nor instructions made for hashing.
+determinism: ## Compare builds for debugging, for any CPU, for this one and without SIMD, on 1 and 2 threads, with the record
+	$(ANSWERS)
+	$(ANSWERS) --release
+	RUSTFLAGS="-C target-cpu=native" $(ANSWERS) --release --target-dir target/native
+	RUSTFLAGS="$(SCALAR)" $(ANSWERS) --release --features sha2/force-soft --target-dir target/scalar
+	@for build in target/debug target/release target/native/release target/scalar/release; do \
+		for threads in 1 2; do \
+			$$build/examples/recorded_answers $$threads > target/answers.txt || exit 1; \
+			cmp target/answers.txt $(RECORDED) || exit 1; \
+			echo "$$build, $$threads threads: the $$(wc -l < target/answers.txt) answers that are recorded"; \
 		done; \
 	done
-	cmp target/digests-1 target/native/digests-1
-	cmp target/digests-1 target/digests-3
-	cmp target/digests-1 target/native/digests-3
-	@echo "the same $$(wc -l < target/digests-1) plans every time"
 
 # A target's cases are made of bytes by the same functions that `make test` calls on the corpus in rust/fuzz.
 fuzz: setup ## Run each fuzz target of the crate for SECONDS, 60 without other word

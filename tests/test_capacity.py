@@ -44,6 +44,35 @@ def test_dead_ranks_need_slots_too() -> None:
     assert least_slots(np.ones((1, 2)), 0.0, Topology(2, active=[True, False]), step=1).num_slots == 3
 
 
+@pytest.mark.parametrize("experts", range(1, 12))
+@pytest.mark.parametrize("active", [[True], [True, False], [False, True, True], [False, False, False, True]])
+def test_too_few_slots_are_refused_with_a_number_that_would_do(experts: int, active: list[bool]) -> None:
+    """Domain: up to 11 experts on up to 4 ranks, one of them in service at least."""
+    topology, loads = Topology(len(active), active=active), np.ones((1, experts))
+    for slots in range(400):
+        try:
+            rebalance(loads, slots, topology)
+        except ValueError as error:
+            enough = int(re.search(r": num_slots=(\d+) would do$", str(error))[1])  # type: ignore[index]
+            assert enough > slots
+        else:
+            break
+    assert least_slots(loads, 0.0, topology, step=1).num_slots == slots
+    least = least_slots(loads, 0.0, topology).num_slots
+    assert least - len(active) < slots <= least
+    if experts > 1:
+        assert enough == least
+
+
+def test_the_least_slots_for_one_rank_of_many_in_service_are_soon_found() -> None:
+    # One by one there would be two thousand million numbers of slots to look at.
+    topology = Topology(65_535, active=[rank == 7 for rank in range(65_535)])
+    with pytest.raises(ValueError, match=r"num_slots=4294836226 is out of range"):
+        least_slots(np.ones((1, 65_536)), 0.0, topology, step=1)
+    with pytest.raises(ValueError, match=r"expected at least 3: num_slots=196617 would do"):
+        rebalance(np.ones((1, 3)), 4, Topology(65_539, active=[rank == 7 for rank in range(65_539)]))
+
+
 def test_what_can_not_be_reached_is_refused_with_the_best() -> None:
     one = np.array([[1000.0, 1, 1, 1]])
     with pytest.raises(ValueError, match=r"balancedness=0.9 is out of reach with up to max_slots=4 slots, expected at"):

@@ -72,7 +72,7 @@ def python_readers() -> set[str]:
 
 def rust_readers() -> set[str]:
     """The files that the crate's tests read: the names in `READERS`."""
-    text = (ROOT / "rust/expert-placement/tests/vectors.rs").read_text(encoding="utf-8")
+    text = (ROOT / "rust/expert-placement/tests/it/vectors.rs").read_text(encoding="utf-8")
     block = re.search(r"^const READERS.*?^\];", text, flags=re.MULTILINE | re.DOTALL)
     return set(re.findall(r'\("(\w+)", \w+\)', block[0])) if block else set()
 

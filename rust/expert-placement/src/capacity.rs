@@ -96,8 +96,17 @@ pub fn least_slots<E: From<Error>>(
 }
 
 /// The fewest slots, of the multiples of a step, whose usable ranks hold every expert.
-fn fewest_slots(topology: &Topology, num_experts: usize, step: u64) -> Result<u64, Error> {
-    let mut slots = u64::try_from(num_experts).unwrap_or(u64::MAX).next_multiple_of(step).max(step);
+pub(crate) fn fewest_slots(topology: &Topology, num_experts: usize, step: u64) -> Result<u64, Error> {
+    let experts = u64::try_from(num_experts).unwrap_or(u64::MAX);
+    let mut least = experts.max(1);
+    if topology.num_slots().is_none() {
+        // A rank has at most the even share rounded up, and some active rank needs this many.
+        let ranks = u64::from(topology.num_ranks());
+        let active =
+            topology.active().map_or(ranks, |active| active.iter().map(|is_active| u64::from(*is_active)).sum());
+        least = (experts.div_ceil(active.max(1)).max(1) - 1).saturating_mul(ranks).saturating_add(1).max(least);
+    }
+    let mut slots = least.checked_next_multiple_of(step).unwrap_or(u64::MAX);
     loop {
         NUM_SLOTS.check(slots.into())?;
         if Shape::new(topology, slots, num_experts)?.room >= num_experts {

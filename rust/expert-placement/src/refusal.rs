@@ -59,8 +59,8 @@ pub(crate) enum Refusal {
     OnInactiveRank { layer: usize, slot: usize, rank: u32, expert: i32 },
     /// Every rank was said to be inactive.
     NoActiveRank,
-    /// Fewer usable slots than experts.
-    TooFewSlots { num_experts: u32, usable: u64, num_slots: u64, num_ranks: u32, lost: Option<(usize, u32)> },
+    /// Fewer usable slots than experts; and how many would do, where ranks may have any number of them.
+    TooFewSlots { num_experts: u32, usable: u64, num_slots: u64, enough: Option<u64>, lost: Option<(usize, u32)> },
     /// A number that has to divide by another.
     NotDivisible { parameter: &'static str, value: u64, by: &'static str, divisor: u64 },
     /// A policy that needs what the topology does not have.
@@ -102,16 +102,16 @@ impl fmt::Display for Refusal {
                 "slot {slot} of layer {layer} holds expert {expert} on rank {rank}, which is not active, expected -1",
             ),
             Self::NoActiveRank => f.write_str("active has no active rank, expected at least one"),
-            Self::TooFewSlots { num_experts, usable, num_slots, num_ranks, lost } => {
+            Self::TooFewSlots { num_experts, usable, num_slots, enough, lost } => {
                 if let Some((layer, expert)) = lost {
                     write!(f, "expert {expert} has no live replica in layer {layer} and no slot is free for one: ")?;
                 }
                 write!(
                     f,
-                    "num_slots={num_slots} leaves room for {usable} experts on active ranks, expected at least "
+                    "num_slots={num_slots} leaves room for {usable} experts on active ranks, expected at least \
+                     {num_experts}"
                 )?;
-                let multiple = u64::from(num_experts).next_multiple_of(u64::from(num_ranks.max(1)));
-                write!(f, "{num_experts} (next multiple of {num_ranks} ranks: {multiple})")
+                enough.map_or(Ok(()), |enough| write!(f, ": num_slots={enough} would do"))
             }
             Self::Needs { parameter, needs } => write!(f, "{parameter} needs {needs}"),
             Self::Excludes { parameter, other } => write!(f, "{parameter} can not be had together with {other}"),

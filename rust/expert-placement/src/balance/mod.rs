@@ -30,6 +30,7 @@ use core::sync::atomic::{AtomicBool, Ordering};
 
 use rayon::prelude::*;
 
+use crate::capacity::fewest_slots;
 use crate::error::Error;
 use crate::limits::{MAX_PLANNED_PAIRS, MAX_PLANNED_SLOTS};
 use crate::loads::Loads;
@@ -158,7 +159,7 @@ pub fn rebalance(
             num_experts: experts,
             usable: u64::try_from(shape.room).unwrap_or(u64::MAX),
             num_slots,
-            num_ranks: topology.num_ranks(),
+            enough: fewest_slots(topology, loads.num_experts(), topology.num_ranks().into()).ok(),
             lost,
         }));
     }

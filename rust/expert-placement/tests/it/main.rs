@@ -1,0 +1,14 @@
+//! The crate through its public names, in one program: linking is what takes time.
+
+#[cfg(feature = "placement")]
+mod balance;
+#[cfg(feature = "alloc")]
+mod partition;
+#[cfg(feature = "placement")]
+mod recorded;
+#[cfg(feature = "placement")]
+mod recorded_answers;
+#[cfg(feature = "placement")]
+mod routing;
+#[cfg(feature = "placement")]
+mod vectors;
