@@ -10,7 +10,7 @@ WITHOUT_TORCH := tests/test_partition.py tests/test_dlpack_without_torch.py test
 	tests/cli/test_show.py tests/cli/test_numbers.py tests/spec/test_checks_reject.py tests/spec/test_document.py
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-peers lint bench exhaustive chapters engines determinism prove evidence fuzz fuzz-planted \
+.PHONY: help setup demo test test-peers coverage lint bench exhaustive chapters engines determinism prove evidence fuzz fuzz-planted \
 	wheel wheel-matrix sdist leaks clean peers-named
 
 help: ## List the commands
@@ -48,6 +48,10 @@ test-peers: peers-named setup ## Compare with the engines' own functions: PEERS=
 	$(BIN)/python -W ignore "$(PEERS)/load.py"
 	PEERS="$(abspath $(PEERS))" $(BIN)/python -m pytest --benchmark-disable \
 		tests/integrations tests/test_rebalance.py tests/bench
+
+# The tests run in a copy under target/coverage, with a build that counts, and take some two or three times as long.
+coverage: setup ## Say which lines the tests reach, in Rust and Python; fail where one is unexplained
+	$(BIN)/python -m tests.coverage
 
 # The compiled core checks itself natively, by the invariants of the same names; through Python `make test` checks it.
 exhaustive: setup ## Check every invariant up to 1024 experts and ranks, pairs and maps up to 256; some ten minutes
