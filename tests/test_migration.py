@@ -345,6 +345,8 @@ def test_wrong_limits_are_refused() -> None:
         ({"max_node_transfers": 0}, "max_node_transfers=0 is out of range, expected 1..="),
         ({"max_node_transfers": -1}, "max_node_transfers=-1 is out of range"),
         ({"max_staged": -1}, "max_staged=-1 is out of range"),
+        ({"max_node_transfers": 2**31}, "max_node_transfers=2147483648 is out of range, expected 1..=2147483647"),
+        ({"max_staged": 2**31}, "max_staged=2147483648 is out of range, expected 0..=2147483647"),
     ):
         with pytest.raises(ValueError, match=message):
             plan_migration(old, old, **limits)

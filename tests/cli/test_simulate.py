@@ -155,7 +155,7 @@ def test_a_long_simulation_says_what_it_leaves_out(shell: Shell, tmp_path: Path)
             "--policy none --max-off-node 0.1",
             "--max-off-node limits the policy `balanced`, which is not among those of --policy",
         ),
-        ("--max-moves -3", "max_moves=-3 is out of range, expected 0..=4294967295"),
+        ("--max-moves -3", "max_moves=-3 is out of range, expected 0..=2147483647"),
         ("--min-gain nan", "min_gain=NaN is out of range"),
         ("--groups 3 --nodes 3 --policy deepseek", "num_ranks=4 does not divide by num_nodes=3"),
     ],

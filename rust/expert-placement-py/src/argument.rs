@@ -185,13 +185,9 @@ fn outside(parameter: &str, text: &str, range: RangeInclusive<u32>) -> PyErr {
     PyValueError::new_err(format!("{parameter}={text} is out of range, expected {least}..={most}"))
 }
 
-/// As [`natural`], where a value is given.
-pub(crate) fn optional_natural(
-    parameter: &str,
-    value: Option<&Bound<'_, PyAny>>,
-    range: RangeInclusive<u32>,
-) -> PyResult<Option<u32>> {
-    value.map(|value| natural(parameter, value, range)).transpose()
+/// As [`count`], where a value is given.
+pub(crate) fn optional_count(limit: Limit, value: Option<&Bound<'_, PyAny>>) -> PyResult<Option<u32>> {
+    value.map(|value| count(limit, value)).transpose()
 }
 
 /// A number of groups of experts, of which each has at least one.

@@ -63,8 +63,8 @@ pub(crate) fn _least_slots(
     let options = options_from(shape.2, policy, num_groups, max_off_node, num_threads)?;
     let loads = read_loads(loads, shape.0, shape.1, shape.2)?;
     let mut search = core::Search::default();
-    search.max_slots = argument::optional_natural("max_slots", max_slots, 0..=u32::MAX)?.map(u64::from);
-    let step = step.map(|step| argument::bounded("step", step, 1..=u32::MAX)).transpose()?;
+    search.max_slots = argument::optional_count(core::limits::MAX_SLOTS, max_slots)?.map(u64::from);
+    let step = argument::optional_count(core::limits::SLOTS_STEP, step)?;
     search.step = step.and_then(|step| NonZeroU64::new(step.into()));
     let found = interruptible(py, |stop| {
         let mut options = options;

@@ -136,7 +136,7 @@ pub(crate) fn _plan_migration(
 ) -> PyResult<Migration> {
     let (old, new) = (placement::shared("old", old)?, placement::shared("new", new)?);
     let mut limits = core::MigrationLimits::default();
-    limits.max_node_transfers = argument::optional_natural("max_node_transfers", max_node_transfers, 1..=u32::MAX)?;
-    limits.max_staged = argument::optional_natural("max_staged", max_staged, 0..=u32::MAX)?;
+    limits.max_node_transfers = argument::optional_count(core::limits::MAX_NODE_TRANSFERS, max_node_transfers)?;
+    limits.max_staged = argument::optional_count(core::limits::MAX_STAGED, max_staged)?;
     py.detach(|| core::plan_migration_within(&old, &new, limits)).map(Migration).map_err(to_py_err)
 }

@@ -473,7 +473,7 @@ pub(crate) fn _rebalance(
     let mut options = options_from(shape.2, policy, num_groups, max_off_node, num_threads)?;
     let previous = previous.map(|previous| shared("previous", previous)).transpose()?;
     options.previous = previous.as_deref();
-    options.max_moves = argument::optional_natural("max_moves", max_moves, 0..=u32::MAX)?.map(u64::from);
+    options.max_moves = argument::optional_count(core::limits::MAX_MOVES, max_moves)?.map(u64::from);
     options.min_gain = min_gain.map(|gain| argument::number("min_gain", gain)).transpose()?;
     let loads = read_loads(loads, shape.0, shape.1, shape.2)?;
     let work = shape.0.saturating_mul(shape.1).saturating_mul(usize::try_from(slots)?);

@@ -39,6 +39,16 @@ pub const NUM_SLOTS: Limit = Limit::new("num_slots", 0, INT32_MAX);
 pub const MAX_PLANNED_SLOTS: u64 = 1 << 28;
 /// Number of pairs of an expert and a usable rank in a layer of a plan: a quarter of a gibibyte of bits.
 pub const MAX_PLANNED_PAIRS: u64 = 1 << 31;
+/// How many experts a plan may bring to ranks that did not hold them, over all layers.
+pub const MAX_MOVES: Limit = Limit::new("max_moves", 0, INT32_MAX);
+/// How many experts a rank may have to keep beside its slots.
+pub const MAX_STAGED: Limit = Limit::new("max_staged", 0, INT32_MAX);
+/// How many transfers may leave and enter a node in a batch.
+pub const MAX_NODE_TRANSFERS: Limit = Limit::new("max_node_transfers", 1, INT32_MAX);
+/// The most slots that a search for the least number of them considers.
+pub const MAX_SLOTS: Limit = Limit::new("max_slots", NUM_SLOTS.min, NUM_SLOTS.max);
+/// How far apart the numbers of slots are that such a search considers.
+pub const SLOTS_STEP: Limit = Limit::new("step", 1, NUM_SLOTS.max);
 /// The relative speed of a rank: wide enough for any hardware, and no time is lost to what floats can not hold.
 pub const SPEEDS: core::ops::RangeInclusive<f64> = 1e-6..=1e6;
 /// The sum of all loads: over the slowest speed it is still a finite time.
