@@ -27,6 +27,17 @@ def excerpt(text: str, most: int = _MOST_OF_A_NAME) -> str:
     return printable(encoded[:most].decode("utf-8", "ignore")) + ("..." if len(encoded) > most else "")
 
 
+def text_of(value: object) -> str:
+    """What a value says that it is, or its type where it has no words for it."""
+    if type(value) is int:
+        return digits(value)
+    try:
+        return str(value)
+    except Exception:
+        # Lists that hold themselves, integers of thousands of digits, and whatever a method raises.
+        return f"a value of the type {type(value).__name__}"
+
+
 def digits(value: int) -> str:
     """An integer as text; of one that has more digits than anyone reads, the beginning."""
     try:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import itertools
 from typing import NamedTuple
 
 from expert_placement import _core
+from expert_placement._arguments import items_argument
 from expert_placement._loads import as_bits
 
 TYPE_CHECKING = False
@@ -66,14 +66,7 @@ def capacity_curve(
     bits, shape, _ = as_bits(loads)
     if not callable(looked):
         raise TypeError(f"looked must be a function, got `{type(looked).__name__}`")
-    # Bytes are numbers to Python.
-    is_other = isinstance(num_slots, (str, bytes, bytearray)) or hasattr(num_slots, "keys")
-    if is_other or not hasattr(num_slots, "__iter__"):
-        raise TypeError(f"num_slots must be an iterable of ints, got `{type(num_slots).__name__}`")
-    # A generator may never end.
-    numbers = list(itertools.islice(num_slots, _MOST_POINTS + 1))
-    if len(numbers) > _MOST_POINTS:
-        raise ValueError(f"num_slots has more than {_MOST_POINTS} numbers of slots, expected fewer")
+    numbers = items_argument("num_slots", num_slots, "an iterable of ints", _MOST_POINTS, "numbers of slots")
     if not numbers:
         raise ValueError("num_slots is empty, expected one number of slots or more")
     points = []

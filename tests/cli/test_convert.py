@@ -133,8 +133,8 @@ def test_a_pipe_is_not_replaced(shell: Shell, tmp_path: Path) -> None:
         ("sglang.json out.json --ranks 2", "`out.json`: the suffix is that of native, sglang, deepseek, vllm_ascend, "),
         ("sglang.json out --ranks 2", "`out`: the suffix says no format, expected one of native, "),
         ("sglang.json out.yaml --ranks 2 --from deepseek", "`sglang.json`: `phy2log` is missing"),
-        ("sglang.json out.yaml --ranks 2 --from x", "format=`x` is unknown, expected one of native, sglang, "),
-        ("sglang.json out.yaml --ranks 2 --to x", "format=`x` is unknown, expected one of native, sglang, "),
+        ("sglang.json out.yaml --ranks 2 --from x", "format=`x` is unknown, expected one of `native`, `sglang`, "),
+        ("sglang.json out.yaml --ranks 2 --to x", "format=`x` is unknown, expected one of `native`, `sglang`, "),
         (
             "sglang.json out.yaml --ranks 2 --layers 1-5",
             "`sglang.json`: `physical_to_logical_map` has 2 rows, and none",

@@ -507,15 +507,16 @@ def test_layers_that_do_not_fit_are_refused(tmp_path: Path) -> None:
             assert not path.exists()
     with pytest.raises(TypeError):
         formats.write(p, tmp_path / "p.yaml", layer_ids=[0.0, 1.0])  # type: ignore[list-item]
-    for count in (4, -1):
+    for count in (4, -1, 2**20 + 1):
         message = refused(
             lambda count=count: formats.write(
                 p, tmp_path / "p.json", "sglang", layer_ids=[3, 4], num_hidden_layers=count
             )
         )
-        assert message == f"num_hidden_layers={count} is out of range, expected 5 or more for layer 4"
+        expected = f"5..={2**20} for layer 4 and layers of 6 slots"
+        assert message == f"num_hidden_layers={count} is out of range, expected {expected}"
     message = refused(lambda: formats.write(p, tmp_path / "p.json", "sglang", layer_ids=[3, 10**9]))
-    assert message == f"{10**9 + 1} layers of 6 slots are more than {2**26} entries in all"
+    assert message == f"layer_ids[1]={10**9} is out of range, expected less than {2**20} for layers of 6 slots"
     path = written(p, tmp_path / "p.json", "sglang", layer_ids=[3, 4])
     assert "has 5 rows, and none for layer 5" in refused(lambda: sglang.read(path, 4, R2, layer_ids=[3, 5]), path)
     for name in formats.LAYERED:
@@ -575,7 +576,58 @@ def test_suffixes_that_say_too_little_are_refused(tmp_path: Path) -> None:
     assert "ends in `.json` or `.pt`" in refused(lambda: formats.write(p, tmp_path / "p.txt", "sglang"))
     assert "written as `.pt`, `.npy` or `.json`" in refused(lambda: formats.write(p, tmp_path / "p", "deepseek"))
     for call in (lambda: formats.write(p, tmp_path / "p", "x"), lambda: formats.read(tmp_path / "p", "x")):
-        assert refused(call).startswith("format=`x` is unknown, expected one of native, sglang, ")
+        assert refused(call).startswith("format=`x` is unknown, expected one of `native`, `sglang`, ")
+
+
+def test_a_format_that_is_no_short_text_is_refused_by_name(tmp_path: Path) -> None:
+    p, file = make(TABLE, 4), written(make(TABLE, 4), tmp_path / "p.json", "sglang")
+    odd: Any = [["sglang"]]
+    calls: tuple[Any, ...] = (
+        lambda kind: formats.write(p, tmp_path / "q.json", kind),
+        lambda kind: formats.read(file, kind, topology=R2),
+        lambda kind: formats.read_layers(file, kind, topology=R2),
+    )
+    for call in calls:
+        assert refused(lambda call=call: call("x" * 10**6)).startswith(f"format=`{'x' * 40}...` is unknown, expected ")
+        with pytest.raises(TypeError, match=r"^format must be a str, got `list`$"):
+            call(odd)
+    with pytest.raises(TypeError, match=r"^layer_ids must be a sequence of ints, got `dict`$"):
+        formats.read(file, "sglang", topology=R2, layer_ids={0: 1})  # type: ignore[arg-type]
+    assert "none for layer a huge integer of" in refused(
+        lambda: formats.read(file, "sglang", topology=R2, layer_ids=[0, 10**5000])
+    )
+    with pytest.raises(TypeError, match=r"^num_experts must be an int, got `Tensor`$"):
+        formats.read(file, "sglang", torch.tensor(4, device="meta"), R2)
+    with pytest.raises(ValueError, match=r"^``: the path is empty, expected that of a file$"):
+        formats.read("", "sglang", topology=R2)
+
+
+def test_a_table_of_one_row_many_times_is_read_as_it_was_written(tmp_path: Path) -> None:
+    p = make(TABLE, 4)
+    file = tmp_path / "p.json"
+    formats.write(p, file, "sglang", layer_ids=[3, 10], num_hidden_layers=2**12)
+    assert formats.read(file, "sglang", topology=R2, layer_ids=[3, 10]) == p
+    rows = json.loads(file.read_text())["physical_to_logical_map"]
+    dense = [slot % 4 for slot in range(p.num_slots)]
+    assert [row for layer, row in enumerate(rows) if layer not in (3, 10)] == [dense] * (2**12 - 2)
+
+
+@pytest.mark.parametrize("name", ["sglang", "deepseek"])
+def test_an_archive_behind_something_else_is_refused(tmp_path: Path, name: str) -> None:
+    file = written(make(TABLE, 4), tmp_path / "p.pt", name)
+    content = file.read_bytes()
+    for before in (content, b"x"):
+        file.write_bytes(before + content)
+        with pytest.raises(ValueError, match=r"the archive begins after \d+ bytes of something else|is no|expected"):
+            formats.read(file, name, topology=R2)
+
+
+def test_a_file_that_says_it_is_too_large_is_not_read(tmp_path: Path) -> None:
+    file = tmp_path / "p.json"
+    with file.open("wb") as stream:
+        stream.truncate(2**40)
+    with pytest.raises(ValueError, match=r"the file is larger than 1073741824 bytes, expected a placement$"):
+        formats.read(file, "sglang", topology=R2)
 
 
 def test_a_file_of_no_format_or_of_several_is_refused(tmp_path: Path) -> None:

@@ -13,6 +13,8 @@
 
 from __future__ import annotations
 
+from expert_placement._arguments import choice_argument, is_a
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     import os
@@ -97,11 +99,10 @@ def read_layers(
     """Reads a placement, and which layers of the model it is of; arguments and errors are those of `read`."""
     from expert_placement.formats.contents import Contents
 
-    if format is not None:
-        _expect_known(format)
+    chosen = None if format is None else choice_argument("format", format, FORMATS)
     _expect_topology(topology)
     contents = Contents.of(path)
-    return _parse(contents, format or _recognised(contents), num_experts, topology, layer_ids)
+    return _parse(contents, chosen or _recognised(contents), num_experts, topology, layer_ids)
 
 
 def recognise(path: str | os.PathLike[str]) -> str:
@@ -207,10 +208,9 @@ def write(
     from expert_placement.formats import deepseek, native, sglang, tensorrt_llm, vllm_ascend
     from expert_placement.placement import Placement
 
-    if not isinstance(placement, Placement):
+    if not is_a(placement, Placement):
         raise TypeError(f"placement must be a Placement, got `{type(placement).__name__}`")
-    chosen = format_of(path) if format is None else format
-    _expect_known(chosen)
+    chosen = format_of(path) if format is None else choice_argument("format", format, FORMATS)
     options: dict[str, Any] = {"layer_ids": layer_ids, "num_hidden_layers": num_hidden_layers}
     takes = {"sglang": ("layer_ids", "num_hidden_layers"), "tensorrt_llm": ("layer_ids",)}.get(chosen, ())
     for option, value in options.items():
@@ -245,15 +245,8 @@ def format_of(path: str | os.PathLike[str]) -> str:
 def _expect_topology(topology: object) -> None:
     from expert_placement._core import Topology
 
-    if topology is not None and not isinstance(topology, Topology):
+    if topology is not None and not is_a(topology, Topology):
         raise TypeError(f"topology must be a Topology, got `{type(topology).__name__}`")
-
-
-def _expect_known(format: str) -> None:  # noqa: A002
-    if format not in FORMATS:
-        from expert_placement.formats.json_object import printable
-
-        raise ValueError(f"format=`{printable(str(format))}` is unknown, expected one of {', '.join(FORMATS)}")
 
 
 # What is loaded when it is first asked for.

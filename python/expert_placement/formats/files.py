@@ -28,11 +28,13 @@ def path_argument(path: object, parameter: str = "path") -> Path:
 
     Raises:
         TypeError: neither; bytes are no path here, and neither is the number of an open file.
-        ValueError: a longer path than any that there is.
+        ValueError: an empty path, or a longer one than any that there is.
     """
     text: object = os.fspath(path) if isinstance(path, os.PathLike) else path
     if not isinstance(text, str):
         raise TypeError(f"{parameter} must be a str or a path, got `{type(path).__name__}`")
+    if not text:
+        raise ValueError("``: the path is empty, expected that of a file")
     if len(text) > LONGEST_PATH:
         raise ValueError(f"{parameter}=`{excerpt(text)}` has {len(text)} characters, expected at most {LONGEST_PATH}")
     return Path(text)
@@ -54,14 +56,17 @@ def read_bytes(file: Path, name: str, expected: str, most_bytes: int) -> bytes:
     # Opening a pipe would wait for a writer, and opening a device may act on it.
     if not file.is_file():
         raise ValueError(f"{name}: this is no regular file, expected {expected}")
+    too_large = ValueError(f"{name}: the file is larger than {most_bytes} bytes, expected {expected}")
     with file.open("rb") as stream:
+        if os.fstat(stream.fileno()).st_size > most_bytes:
+            raise too_large
         try:
             content = _at_most(stream, most_bytes + 1)
         except OSError as error:
             # What can be opened and not be read, as some files of the kernel, has an error without the file.
             raise OSError(error.errno, error.strerror, str(file)) from None
     if len(content) > most_bytes:
-        raise ValueError(f"{name}: the file is larger than {most_bytes} bytes, expected {expected}")
+        raise too_large
     return content
 
 
@@ -139,8 +144,6 @@ def _replaced(path: str | os.PathLike[str]) -> os.stat_result | None:
     """The regular file that writing to a path would replace, or None; errors are those of `expect_writable`."""
     path_argument(path)
     name = f"`{printable(str(path))}`"
-    if not os.fspath(path):
-        raise ValueError(f"{name}: the path is empty, expected that of a file")
     try:
         there = os.stat(path)
     except FileNotFoundError:

@@ -10,11 +10,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from expert_placement._text import digits
 from expert_placement.formats.contents import Contents, Layers
 from expert_placement.formats.files import path_argument, write_bytes
 from expert_placement.formats.json_object import kind, printable
 from expert_placement.formats.tables import (
     MOST_ENTRIES,
+    MOST_LAYERS,
     expect_experts,
     expect_layer_ids,
     full_table,
@@ -82,7 +84,7 @@ def parse(
     rows = rows_of(name, KEY, root[KEY])
     ids = tuple(range(len(rows))) if layer_ids is None else expect_layer_ids(layer_ids)
     if ids[-1] >= len(rows):
-        raise ValueError(f"{name}: `{KEY}` has {len(rows)} rows, and none for layer {ids[-1]} of layer_ids")
+        raise ValueError(f"{name}: `{KEY}` has {len(rows)} rows, and none for layer {digits(ids[-1])} of layer_ids")
     fields = [f"{KEY}[{layer}]" for layer in ids]
     chosen = [rows[layer] for layer in ids]
     hint = "" if layer_ids is not None else "; layer ids leave the rows of dense layers out"
@@ -110,7 +112,7 @@ def write(
     Raises:
         OSError: the file cannot be written.
         ValueError: empty slots, ranks with different numbers of slots, `layer_ids` that do not fit the placement or
-            the model, more than 2**26 entries in all, or another suffix.
+            the model, more than 2**20 layers or 2**26 entries in all, or another suffix.
         ImportError: torch is not installed.
     """
     import numpy as np
@@ -120,18 +122,29 @@ def write(
         raise ValueError(f"`{printable(str(path))}`: SGLang reads files whose name ends in `.json` or `.pt`")
     table = full_table(placement, "SGLang")
     ids = range(len(table)) if layer_ids is None else expect_layer_ids(layer_ids, len(table))
-    least = ids[-1] + 1
+    least, most = ids[-1] + 1, min(MOST_LAYERS, MOST_ENTRIES // table.shape[1])
+    if least > most:
+        raise ValueError(
+            f"layer_ids[{len(ids) - 1}]={digits(ids[-1])} is out of range, expected less than {most} for layers of "
+            f"{table.shape[1]} slots"
+        )
     num_rows = least if num_hidden_layers is None else integer_argument("num_hidden_layers", num_hidden_layers, None)
-    if num_rows < least:
-        raise ValueError(f"num_hidden_layers={num_rows} is out of range, expected {least} or more for layer {ids[-1]}")
-    if num_rows * table.shape[1] > MOST_ENTRIES:
-        raise ValueError(f"{num_rows} layers of {table.shape[1]} slots are more than {MOST_ENTRIES} entries in all")
-    whole = np.empty((num_rows, table.shape[1]), dtype=np.int64)
-    whole[:] = np.arange(table.shape[1]) % placement.num_experts
-    whole[list(ids)] = table
+    if not least <= num_rows <= most:
+        raise ValueError(
+            f"num_hidden_layers={digits(num_rows)} is out of range, expected {least}..={most} for layer {ids[-1]} and "
+            f"layers of {table.shape[1]} slots"
+        )
+    dense = np.arange(table.shape[1]) % placement.num_experts
     if suffix == ".pt":
         from expert_placement.formats.tensors import as_pt
 
+        whole = np.empty((num_rows, table.shape[1]), dtype=np.int64)
+        whole[:] = dense
+        whole[list(ids)] = table
         write_bytes(path, as_pt({KEY: whole}))
     else:
-        write_bytes(path, f'{{"{KEY}": {json_rows(whole.tolist())}}}\n'.encode())
+        # Most rows of a large table are one row, which is made once.
+        rows = [dense.tolist()] * num_rows
+        for layer, row in zip(ids, table.tolist(), strict=True):
+            rows[layer] = row
+        write_bytes(path, f'{{"{KEY}": {json_rows(rows)}}}\n'.encode())

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import itertools
 import json
 import operator
 from typing import TYPE_CHECKING, Any
 
+from expert_placement._arguments import items_argument
 from expert_placement._text import digits
 from expert_placement.formats.json_object import kind, shown
 
@@ -49,6 +49,10 @@ def integer_argument(parameter: str, value: object, least: int | None = 0) -> in
             found = operator.index(number)
         except TypeError:
             pass
+        except RuntimeError:
+            # So a tensor says that it has no values; of others it is their own matter.
+            if not hasattr(number, "detach"):
+                raise
         else:
             if least is not None and found < least:
                 raise ValueError(f"{parameter}={digits(found)} is out of range, expected {least} or more")
@@ -241,16 +245,13 @@ def expect_layer_ids(layer_ids: Sequence[int], num_layers: int | None = None) ->
         ValueError: they do not ascend, one is negative, or there are none or not `num_layers` of them.
         TypeError: one is no integer.
     """
-    if isinstance(layer_ids, (str, bytes)) or not hasattr(layer_ids, "__iter__"):
-        raise TypeError(f"layer_ids must be a sequence of ints, got `{type(layer_ids).__name__}`")
     # No model has as many, and a range may have more than memory has room for.
-    ids = tuple(integer_argument("layer_ids", layer, None) for layer in itertools.islice(layer_ids, MOST_LAYERS + 1))
-    if len(ids) > MOST_LAYERS:
-        raise ValueError(f"layer_ids has more than {MOST_LAYERS} layers, expected fewer")
+    given = items_argument("layer_ids", layer_ids, "a sequence of ints", MOST_LAYERS, "layers")
+    ids = tuple(integer_argument("layer_ids", layer, None) for layer in given)
     for index, (before, layer) in enumerate(zip((-1, *ids), ids, strict=False)):
         if layer <= before:
-            expected = f"more than the {before} before it" if index else "0 or more"
-            raise ValueError(f"layer_ids[{index}]={layer} is out of range, expected {expected}")
+            expected = f"more than the {digits(before)} before it" if index else "0 or more"
+            raise ValueError(f"layer_ids[{index}]={digits(layer)} is out of range, expected {expected}")
     if not ids:
         raise ValueError("layer_ids is empty, expected at least one layer")
     if num_layers is not None and len(ids) != num_layers:
@@ -260,5 +261,10 @@ def expect_layer_ids(layer_ids: Sequence[int], num_layers: int | None = None) ->
 
 def json_rows(rows: Sequence[object]) -> str:
     """A table as JSON with a line for each row."""
-    inside = ",\n".join(f"  {json.dumps(row)}" for row in rows)
+    said: dict[int, str] = {}
+    for row in rows:
+        # A row that is there many times is written many times, and made once.
+        if id(row) not in said:
+            said[id(row)] = f"  {json.dumps(row)}"
+    inside = ",\n".join(said[id(row)] for row in rows)
     return f"[\n{inside}\n ]"

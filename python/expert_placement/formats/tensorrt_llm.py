@@ -16,6 +16,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from expert_placement._text import digits
 from expert_placement.formats.contents import Contents, Layers
 from expert_placement.formats.files import write_bytes
 from expert_placement.formats.json_object import kind, printable, shown
@@ -97,7 +98,7 @@ def parse(
     ids = tuple(found) if layer_ids is None else expect_layer_ids(layer_ids)
     for layer in ids:
         if layer not in found:
-            raise ValueError(f"{name}: `{KEY}` has no layer {layer}, which layer_ids asks for")
+            raise ValueError(f"{name}: `{KEY}` has no layer {digits(layer)}, which layer_ids asks for")
     rows = [found[layer] for layer in ids]
     experts = expect_experts(name, [f"{KEY}[{layer}]" for layer in ids], rows, num_experts)
     ranks = uniform(name, "TensorRT-LLM's file", num_slots, topology)

@@ -135,9 +135,14 @@ def _expect_plain_archive(name: str, content: bytes) -> None:
     """Refuses a zip archive that would unpack to more than it is; torch does not compress."""
     try:
         with zipfile.ZipFile(io.BytesIO(content)) as archive:
-            unpacked = sum(entry.file_size for entry in archive.infolist())
+            entries = archive.infolist()
+            unpacked = sum(entry.file_size for entry in entries)
+            before = min((entry.header_offset for entry in entries), default=0)
     except (zipfile.BadZipFile, ValueError, NotImplementedError, EOFError) as error:
         raise ValueError(f"{name}: the archive is damaged: {_first_line(error)}") from None
+    if before:
+        # Readers of zip look for the end of an archive, and take no notice of what is before its beginning.
+        raise ValueError(f"{name}: the archive begins after {before} bytes of something else, expected nothing else")
     if unpacked > len(content):
         raise ValueError(f"{name}: the archive unpacks to {unpacked} bytes, more than its own {len(content)}")
 
