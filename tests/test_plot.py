@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import os
 import re
@@ -202,6 +203,44 @@ def test_curves_without_points_are_refused(tmp_path: Path) -> None:
         with pytest.raises(ValueError, match="curve `one` has"):
             plot_curves([curve], tmp_path / "picture.png", title="", x_label="", y_label="")
     assert not list(tmp_path.iterdir())
+
+
+def test_what_is_no_text_and_no_curve_is_refused_by_name(tmp_path: Path) -> None:
+    usual: dict[str, Any] = {"title": "t", "x_label": "x", "y_label": "y"}
+    curve, panel, path = Curve("one", [1], [1.0]), Panel("one", [1, 1], np.ones((2, 2)), 1.0), tmp_path / "picture.png"
+    for name in usual:
+        for wrong in (None, 3, b"t", ["t"], object()):
+            with pytest.raises(TypeError, match=rf"^{name} must be a str, got `{type(wrong).__name__}`$"):
+                plot_curves([curve], path, **{**usual, name: wrong})
+        with pytest.raises(ValueError, match=rf"^{name}=`\\ud800` has half a surrogate pair, expected Unicode text$"):
+            plot_curves([curve], path, **{**usual, name: "\ud800"})
+    with pytest.raises(TypeError, match=r"^title must be a str, got `int`$"):
+        plot_ranks([panel], path, title=3)  # type: ignore[arg-type]
+    odd: Any
+    for odd, message in (
+        (3, "curves must be a sequence of curves, got `int`"),
+        ("ab", "curves must be a sequence of curves, got `str`"),
+        ([curve, "b"], r"curves\[1\] must be a Curve, got `str`"),
+        ([panel], r"curves\[0\] must be a Curve, got `Panel`"),
+    ):
+        with pytest.raises(TypeError, match=f"^{message}$"):
+            plot_curves(odd, path, **usual)
+    with pytest.raises(ValueError, match=r"^curves has more than 4096 curves, expected fewer$"):
+        plot_curves(itertools.repeat(curve), path, **usual)  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match=r"^panels\[0\] must be a Panel, got `Curve`$"):
+        plot_ranks([curve], path, title="")  # type: ignore[list-item]
+    for odd, message in ((None, "rows must be a sequence of names, got `NoneType`"), ([3], r"rows\[0\] must be a str")):
+        with pytest.raises(TypeError, match=f"^{message}"):
+            plot_ranks([panel], path, title="", rows=odd)
+    with pytest.raises(ValueError, match=r"^rows=\['x{40}\.\.\.'\] is out of range"):
+        plot_ranks([panel], path, title="", rows=["x" * 10**6])  # type: ignore[list-item]
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_suffix_that_is_no_picture_is_refused_before_anything_is_drawn(tmp_path: Path, drawn: list[Figure]) -> None:
+    with pytest.raises(ValueError, match=r"^path=`.*` has the suffix `json`, expected one of .*png"):
+        plot_curves([Curve("one", [1], [1.0])], tmp_path / "p.json", title="", x_label="", y_label="")
+    assert not drawn
 
 
 def test_panels_that_differ_in_shape_are_refused(tmp_path: Path) -> None:

@@ -169,7 +169,12 @@ def read_model_config(source: str | os.PathLike[str] | Mapping[str, object] | Ha
         >>> config.num_experts, config.num_moe_layers, config.experts_key
         (8, 32, 'num_local_experts')
     """
-    name, root = _load(source)
+    return config_argument("source", source)
+
+
+def config_argument(parameter: str, source: object) -> ModelConfig:
+    """As `read_model_config`, for an argument of another name."""
+    name, root = _load(parameter, source)
     sections = _sections(name, root)
     hits = [(section.at(key), value, section) for section in sections for key, value in section.counts(_EXPERT_KEYS)]
     model_type = sections[0].model_type()
@@ -211,29 +216,28 @@ def read_model_config(source: str | os.PathLike[str] | Mapping[str, object] | Ha
 # --- from a source to a mapping ---------------------------------------------------------------------------------------
 
 
-def _load(source: object) -> tuple[str, Mapping[str, object]]:
+def _load(parameter: str, source: object) -> tuple[str, Mapping[str, object]]:
     """The name of a source for error messages, and the mapping that it stands for."""
     if isinstance(source, Mapping):
         return "mapping", source
     if isinstance(source, (str, os.PathLike)):
         path = os.fspath(source)
         if isinstance(path, str):
-            return _load_path(path)
+            return _load_path(parameter, path)
     elif isinstance(source, HasToDict) and not isinstance(source, type):
         name = f"`{type(source).__name__}`"
         converted: object = source.to_dict()
         if isinstance(converted, Mapping):
             return name, converted
         raise TypeError(f"{name}: to_dict() returned `{type(converted).__name__}`, expected a mapping")
-    raise TypeError(
-        f"config is of type `{type(source).__name__}`, expected a path, a mapping or an object with a to_dict method"
-    )
+    expected = "a path, a mapping or an object with a to_dict method"
+    raise TypeError(f"{parameter} is of type `{type(source).__name__}`, expected {expected}")
 
 
-def _load_path(path: str) -> tuple[str, Mapping[str, object]]:
+def _load_path(parameter: str, path: str) -> tuple[str, Mapping[str, object]]:
     name = f"`{excerpt(path, _LONGEST_PATH)}`"
     if not path:
-        raise ValueError("the path of the configuration is empty, expected a file or a directory")
+        raise ValueError(f"{parameter}: the path of the configuration is empty, expected a file or a directory")
     if "\0" in path:
         raise ValueError(f"{name}: a path can not hold a null character")
     file = Path(path)

@@ -75,9 +75,9 @@ class Partition(_core.Partition):
             TypeError: a configuration that is neither path nor mapping and has no `to_dict`, a count that is no int, or
                 a strategy that is no str.
         """
-        from expert_placement.model_config import read_model_config
+        from expert_placement.model_config import config_argument
 
-        num_experts = read_model_config(config).num_experts
+        num_experts = config_argument("config", config).num_experts
         return cls(_core.with_redundant_experts(num_experts, num_redundant_experts), num_ranks, strategy)
 
     def owner_of(self, experts: _core._Integers) -> torch.Tensor:

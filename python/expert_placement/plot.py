@@ -11,15 +11,20 @@ from typing import Any, Literal
 
 import numpy as np
 
+from expert_placement._arguments import is_a, items_argument, str_argument
+from expert_placement._text import excerpt
 from expert_placement.formats.files import expect_writable, path_argument, write_bytes
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from typing import TypeVar
 
     import numpy.typing as npt
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
+
+    _Drawn = TypeVar("_Drawn", "Panel", "Curve")
 
 __all__ = ["Curve", "Panel", "Row", "plot_curves", "plot_ranks"]
 
@@ -41,6 +46,8 @@ _LEAST_INCHES = (8.6, 4.4)
 _DOTS_PER_INCH = 200
 # Counts are written on the bars of up to this many ranks.
 _MAX_LABELS = 16
+# How many panels, rows and curves are looked at; what never ends is none of these.
+_MOST_DRAWN = 2**12
 # Single layers are drawn as dots up to this many dots a panel.
 _MAX_DOTS = 4096
 
@@ -100,13 +107,17 @@ def plot_ranks(
     Raises:
         ModuleNotFoundError: matplotlib is not installed.
         ValueError: no panels, panels of different shapes, a number that is negative or not finite, no rows or an
-            unknown one, a suffix that matplotlib does not know, or the path of a pipe, a device or a socket.
+            unknown one, a title that is no Unicode, a suffix that matplotlib does not know, or the path of a pipe, a
+            device or a socket.
         OSError: the file can not be written.
+        TypeError: an argument of another type.
     """
+    kind = _figure_class()
+    panels, rows, title = _panels(panels), _rows(rows), _label("title", title)
     # A single row is taller, and the legend needs some width, however few panels there are.
     width = max(_INCHES_PER_PANEL * len(panels) + 0.6, _LEAST_INCHES[0])
-    figure = _figure(width, max(_INCHES_PER_ROW * len(rows) + 0.6, _LEAST_INCHES[1]))
-    _check(panels, rows)
+    figure = _figure(kind, width, max(_INCHES_PER_ROW * len(rows) + 0.6, _LEAST_INCHES[1]))
+    suffix = _suffix(figure, path)
     axes = figure.subplots(len(rows), len(panels), sharex=True, sharey="row", squeeze=False)
     for row, line in zip(rows, axes, strict=True):
         if row == "layers":
@@ -122,7 +133,7 @@ def plot_ranks(
     if handles := _handles(panels[0], rows):
         # Outside of the axes, where there are no data to cover.
         figure.legend(handles=handles, loc="outside lower center", ncols=len(handles), frameon=False)
-    _save(figure, path)
+    _save(figure, path, suffix)
 
 
 def plot_curves(
@@ -140,12 +151,17 @@ def plot_curves(
     Raises:
         ModuleNotFoundError: matplotlib is not installed.
         ValueError: no curves, one without points, with x and y of different lengths or with a number that is not
-            finite, a suffix that matplotlib does not know, or the path of a pipe, a device or a socket.
+            finite, a title or a label that is no Unicode, a suffix that matplotlib does not know, or the path of a
+            pipe, a device or a socket.
         OSError: the file can not be written.
+        TypeError: an argument of another type.
     """
-    figure = _figure(8, 5)
-    if not curves:
-        raise ValueError("curves is empty, expected one or more")
+    kind = _figure_class()
+    title = _label("title", title)
+    x_label, y_label = _label("x_label", x_label), _label("y_label", y_label)
+    curves = _drawn("curves", curves, Curve)
+    figure = _figure(kind, 8, 5)
+    suffix = _suffix(figure, path)
     for curve in curves:
         if len(curve.x) != len(curve.y) or not curve.x:
             raise ValueError(
@@ -183,7 +199,7 @@ def plot_curves(
     axes.grid(axis="x", color="0.9")
     figure.suptitle(title, fontweight="bold")
     figure.legend(loc="outside lower center", ncols=min(3, len(curves)), frameon=False)
-    _save(figure, path)
+    _save(figure, path, suffix)
 
 
 _ROW_LABELS: dict[str, str] = {
@@ -193,30 +209,90 @@ _ROW_LABELS: dict[str, str] = {
 }
 
 
-def _figure(width: float, height: float) -> Figure:
-    """A figure of its own, without pyplot: no window system, and nothing kept between calls."""
+def _figure_class() -> type[Figure]:
+    """What figures are of; where matplotlib is missing nothing else is said."""
     try:
         from matplotlib.figure import Figure
     except ModuleNotFoundError as error:
         message = f"plots need `{error.name}`: pip install 'expert-placement[plot]'"
         raise ModuleNotFoundError(message, name=error.name) from None
-    return Figure(figsize=(width, height), dpi=_DOTS_PER_INCH, layout="constrained")
+    return Figure
 
 
-def _save(figure: Figure, path: str | os.PathLike[str]) -> None:
-    """Writes a picture in the format that the suffix says; without one it is PNG, and gets the suffix."""
-    expect_writable(path)
+def _figure(kind: type[Figure], width: float, height: float) -> Figure:
+    """A figure of its own, without pyplot: no window system, and nothing kept between calls."""
+    return kind(figsize=(width, height), dpi=_DOTS_PER_INCH, layout="constrained")
+
+
+def _drawn(parameter: str, values: object, kind: type[_Drawn]) -> list[_Drawn]:
+    """Panels or curves, one or more.
+
+    Raises:
+        ValueError: there is none, or there are too many.
+        TypeError: something else.
+    """
+    found = items_argument(parameter, values, f"a sequence of {parameter}", _MOST_DRAWN, parameter)
+    for index, each in enumerate(found):
+        if not is_a(each, kind):
+            raise TypeError(f"{parameter}[{index}] must be a {kind.__name__}, got `{type(each).__name__}`")
+    if not found:
+        raise ValueError(f"{parameter} is empty, expected one or more")
+    return found
+
+
+def _label(parameter: str, value: object) -> str:
+    """A text that can be drawn.
+
+    Raises:
+        ValueError: half a surrogate pair is in it, which no font has.
+        TypeError: no text.
+    """
+    text = str_argument(parameter, value)
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise ValueError(f"{parameter}=`{excerpt(text)}` has half a surrogate pair, expected Unicode text") from None
+    return text
+
+
+def _suffix(figure: Figure, path: str | os.PathLike[str]) -> str:
+    """The suffix of a path, in lower case and without the dot, which says the format of the picture.
+
+    Raises:
+        OSError: a directory, or a path that can not be looked at.
+        ValueError: a suffix that matplotlib does not know, no path, or one of what no picture may replace.
+    """
     suffix = path_argument(path).suffix[1:].lower()
+    known = figure.canvas.get_supported_filetypes()
+    if suffix and suffix not in known:
+        raise ValueError(
+            f"path=`{excerpt(os.fspath(path), 200)}` has the suffix `{excerpt(suffix)}`, expected one of "
+            f"{', '.join(sorted(known))}"
+        )
+    expect_writable(path)
+    return suffix
+
+
+def _save(figure: Figure, path: str | os.PathLike[str], suffix: str) -> None:
+    """Writes a picture in the format that the suffix says; without one it is PNG, and gets the suffix."""
     stream = BytesIO()
     figure.savefig(stream, format=suffix or "png")
     write_bytes(path if suffix else f"{os.fspath(path).rstrip('.')}.png", stream.getvalue())
 
 
-def _check(panels: Sequence[Panel], rows: Sequence[Row]) -> None:
-    if not panels:
-        raise ValueError("panels is empty, expected one or more")
-    if not rows or any(row not in _ROW_LABELS for row in rows):
-        raise ValueError(f"rows={list(rows)} is out of range, expected one or more of {', '.join(_ROW_LABELS)}")
+def _rows(rows: object) -> list[Any]:
+    """The names of rows, one or more."""
+    given = items_argument("rows", rows, "a sequence of names", _MOST_DRAWN, "rows")
+    names = [str_argument(f"rows[{index}]", row) for index, row in enumerate(given)]
+    if not names or any(row not in _ROW_LABELS for row in names):
+        shown = f"[{', '.join(repr(excerpt(row)) for row in names[:8])}{', ...' if len(names) > 8 else ''}]"
+        raise ValueError(f"rows={shown} is out of range, expected one or more of {', '.join(_ROW_LABELS)}")
+    return names
+
+
+def _panels(given: object) -> list[Panel]:
+    """Panels of equal shapes, one or more, whose numbers can be drawn."""
+    panels = _drawn("panels", given, Panel)
     expected = (panels[0].rank_loads.shape[0], len(panels[0].counts))
     for panel in panels:
         if panel.rank_loads.shape != expected or len(panel.counts) != expected[1] or 0 in expected:
@@ -227,6 +303,7 @@ def _check(panels: Sequence[Panel], rows: Sequence[Row]) -> None:
         values = {"rank_loads": panel.rank_loads, "counts": panel.counts, "balancedness": panel.balancedness}
         for name, value in (values | ({} if panel.means is None else {"means": panel.means})).items():
             _expect_finite(f"panel `{panel.name}`: {name}", value, least=0.0)
+    return panels
 
 
 def _expect_finite(what: str, values: Any, least: float = -math.inf) -> None:

@@ -20,7 +20,9 @@ _USAGE = 2
 INTERRUPTED = 130
 _OUTPUT_CLOSED = 141
 # Bytes of the one line that says what is wrong.
-_LONGEST = 2000
+_LONGEST = 960
+# More words than any system hands to a program by hand.
+_MOST_WORDS = 2**16
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -32,11 +34,22 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Returns:
         0; 1 where a check failed; 2 for bad usage or input, after one line on standard error; 130 after Ctrl-C; 141
         where the reader of the output went away.
+
+    Raises:
+        ValueError: more than 2**16 words.
+        TypeError: words that are no texts.
     """
     try:
-        return _run(sys.argv[1:] if arguments is None else list(arguments))
+        return _run(sys.argv[1:] if arguments is None else _words(arguments))
     except KeyboardInterrupt:
         return INTERRUPTED
+
+
+def _words(arguments: Sequence[str]) -> list[str]:
+    from expert_placement._arguments import items_argument, str_argument
+
+    given = items_argument("arguments", arguments, "a sequence of texts", _MOST_WORDS, "words")
+    return [str_argument(f"arguments[{place}]", word) for place, word in enumerate(given)]
 
 
 def _run(arguments: list[str]) -> int:

@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final, Literal, TypeAlias
 
 from expert_placement import _core
-from expert_placement._text import excerpt
+from expert_placement._arguments import bool_argument, choice_argument
 from expert_placement.partition import Partition
 
 if TYPE_CHECKING:
@@ -62,29 +62,20 @@ def determine_expert_map(
         >>> determine_expert_map(ep_size=8, ep_rank=7, global_num_experts=30)[0]
         3
     """
-    _check_strategy(expert_placement_strategy)
-    if not isinstance(return_expert_mask, bool):
-        raise TypeError(f"return_expert_mask must be a bool, got `{type(return_expert_mask).__name__}`")
+    # What the engine refuses, at any EP size; `Partition` alone knows one strategy more.
+    strategy = choice_argument("expert_placement_strategy", expert_placement_strategy, _STRATEGIES)
+    with_mask = bool_argument("return_expert_mask", return_expert_mask)
     num_experts, num_ranks, rank, num_shared_experts, count = _core._vllm_partition(
-        ep_size, ep_rank, global_num_experts, expert_placement_strategy, num_fused_shared_experts
+        ep_size, ep_rank, global_num_experts, strategy, num_fused_shared_experts
     )
     if num_ranks == 1:
         return count, None, None
-    partition = Partition(num_experts, num_ranks, expert_placement_strategy)
+    partition = Partition(num_experts, num_ranks, strategy)
     device = _default_device()
-    if not return_expert_mask:
+    if not with_mask:
         return count, partition.expert_map(rank, device=device), None
     expert_map = partition.expert_map_with_shared(rank, num_shared_experts, device=device)
     return count, expert_map, partition.expert_mask(rank, num_shared_experts, device=device)
-
-
-def _check_strategy(name: object) -> None:
-    """Refuses what the engine refuses, at any EP size; `Partition` alone knows one strategy more."""
-    if not isinstance(name, str):
-        raise TypeError(f"expert_placement_strategy must be a str, got `{type(name).__name__}`")
-    if name not in _STRATEGIES:
-        known = ", ".join(f"`{strategy}`" for strategy in _STRATEGIES)
-        raise ValueError(f"expert_placement_strategy=`{excerpt(name)}` is unknown, expected one of {known}")
 
 
 def _default_device() -> torch.device | None:
