@@ -621,6 +621,18 @@ def test_tensors_that_do_not_broadcast_are_refused_by_their_names(query: str) ->
         QUERIES[query](torch.tensor([30, 31]), 8, torch.tensor([0, 1, 2]), "linear")
 
 
+@pytest.mark.parametrize("strategy", ["linear", "round_robin", "proportional"])
+@pytest.mark.parametrize("query", QUERIES)
+def test_no_ranks_in_a_tensor_own_nothing(query: str, strategy: str) -> None:
+    """For E in 0..40, R in -3..=0 and every id in -1..=E, beside an R for which there is an answer."""
+    nothing = 0 if query == "count" else -1
+    ids = torch.arange(-1, 41)
+    for experts in range(40):
+        found = QUERIES[query](experts, torch.tensor([[-3], [-1], [0], [7]]), ids, strategy)
+        assert bool((found[:3] == nothing).all())
+        assert torch.equal(found[3], QUERIES[query](experts, 7, ids, strategy))
+
+
 @pytest.mark.parametrize("query", QUERIES)
 def test_a_tensor_that_is_not_dense_is_refused(query: str) -> None:
     with pytest.raises(TypeError, match=r"must be a dense tensor, got the layout torch.sparse_coo$"):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import ctypes
+import itertools
 import json
 import os
 import pickle
@@ -719,6 +720,58 @@ def test_a_warm_up_is_a_call_of_route() -> None:
 def test_tables_that_are_none_are_refused() -> None:
     with pytest.raises(TypeError, match="tables must be a RoutingTables, got `Tensor`"):
         route(IDS, torch.zeros(3), layer=0)  # type: ignore[arg-type]
+    for want in (("slots",), ("slots", "order")):
+        with pytest.raises(TypeError, match="tables must be a RoutingTables, got `Disguised`"):
+            route(IDS, Disguised(RoutingTables), layer=0, want=want)  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match="placement must be a Placement or a Partition, got `Disguised`"):
+        RoutingTables(Disguised(Placement))  # type: ignore[arg-type]
+
+
+class Disguised:
+    """What says that it is of another class."""
+
+    def __init__(self, kind: type) -> None:
+        self.kind = kind
+
+    @property  # type: ignore[misc]
+    def __class__(self) -> type:
+        return self.kind
+
+
+def test_what_is_wanted_is_a_short_sequence_of_names() -> None:
+    tables = RoutingTables(placement_of(16, 24, 4))
+    wrong: Any = {"slots": 1}
+    with pytest.raises(TypeError, match=r"^want must be a sequence of names, got `dict`$"):
+        route(IDS, tables, layer=0, want=wrong)
+    with pytest.raises(ValueError, match=r"^want has more than 1024 names, expected fewer$"):
+        route(IDS, tables, layer=0, want=itertools.repeat("slots"))
+    wrong = [10**5000]
+    with pytest.raises(ValueError, match=r"^want=`a huge integer` is unknown, expected some of `slots`"):
+        route(IDS, tables, layer=0, want=wrong)
+    nested: Any = []
+    for _ in range(10**4):
+        nested = [nested]
+    with pytest.raises(TypeError, match=r"^dtype must be torch.int32 or torch.int64, got `a value of the type list`$"):
+        warm_up(tables, 2, 4, dtype=nested)
+
+
+def test_tensors_without_values_beside_tables_are_refused_by_their_names() -> None:
+    tables = RoutingTables(placement_of(16, 24, 4))
+    with FakeTensorMode() as mode:
+        ids, load = mode.from_tensor(IDS), mode.from_tensor(torch.zeros(24, dtype=torch.int64))
+    with pytest.raises(TypeError, match=r"^topk_ids must be a dense tensor whose values are known"):
+        route(ids, tables, layer=0)
+    with pytest.raises(TypeError, match=r"^load must be a dense tensor whose values are known"):
+        route(IDS, tables, layer=0, load=load)
+
+
+def test_a_load_of_inference_mode_is_added_to_inside_of_it_alone() -> None:
+    tables = RoutingTables(placement_of(16, 24, 4))
+    with torch.inference_mode():
+        load = torch.zeros(24, dtype=torch.int64)
+        route(IDS, tables, layer=0, load=load)
+    with pytest.raises(ValueError, match=r"^load must be a tensor that can be added to in place: Inplace"):
+        route(IDS, tables, layer=0, load=load, implementation="rust")
 
 
 def test_exact_and_weights_exclude_each_other() -> None:

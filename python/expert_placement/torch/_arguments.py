@@ -7,8 +7,10 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 import torch
 from torch import Tensor
+from torch._subclasses import FakeTensor
 
-from expert_placement import Partition, Placement
+from expert_placement import Partition, Placement, _core
+from expert_placement._arguments import is_a
 from expert_placement._text import digits, excerpt
 
 if TYPE_CHECKING:
@@ -52,11 +54,74 @@ def placement_argument(source: object) -> Placement:
     Raises:
         TypeError: something else.
     """
-    if isinstance(source, Partition):
+    if is_a(source, Partition):
         return Placement.from_partition(source)
-    if not isinstance(source, Placement):
+    if not is_a(source, Placement):
         raise TypeError(f"placement must be a Placement or a Partition, got `{type(source).__name__}`")
     return source
+
+
+def expect_placement(value: object, parameter: str = "placement") -> Placement:
+    """A placement, and no partition.
+
+    Raises:
+        TypeError: something else.
+    """
+    if not is_a(value, Placement):
+        raise TypeError(f"{parameter} must be a Placement, got `{type(value).__name__}`")
+    return value
+
+
+def tensor_argument(parameter: str, value: object) -> Tensor:
+    """A tensor; torch would follow the memory of what only says that it is one.
+
+    Raises:
+        TypeError: something else.
+    """
+    if not is_a(value, Tensor):
+        raise TypeError(f"{parameter} must be a torch.Tensor, got `{type(value).__name__}`")
+    return value
+
+
+def floats_argument(parameter: str, value: object, beside: Tensor) -> Tensor:
+    """A dense tensor of floating point numbers.
+
+    Args:
+        parameter: the parameter's name.
+        value: what was given for it.
+        beside: what it is used with. Where that has no values, on the device `meta` or as a fake tensor, it need not
+            have any either; nor where a graph is traced, in which nothing has.
+
+    Raises:
+        TypeError: something else, or a tensor whose memory does not hold what its shape says.
+    """
+    tensor = tensor_argument(parameter, value)
+    expect_values(parameter, tensor, beside)
+    if not tensor.is_floating_point():
+        raise TypeError(f"{parameter} has the dtype {tensor.dtype}, expected one of floating point")
+    return tensor
+
+
+def expect_values(parameter: str, tensor: Tensor, beside: Tensor) -> None:
+    """Refuses a tensor that is not one block of values in memory; `beside` is as for `floats_argument`."""
+    if tensor.is_nested or tensor.layout is not torch.strided:
+        layout = "it is nested" if tensor.is_nested else f"its layout is {tensor.layout}"
+        raise TypeError(f"{parameter} must be a dense tensor whose values are known: {layout}")
+    if not (torch.compiler.is_compiling() or beside.is_meta or is_fake(beside) or _is_dispatched()):
+        _core._expect_dense(parameter, tensor)
+
+
+def is_fake(tensor: object) -> bool:
+    """Whether a tensor stands for one that nobody has made."""
+    return is_a(tensor, FakeTensor)
+
+
+# How many modes look at every operation. It is no public name: where it is missing, none is taken to do so.
+_num_modes: Callable[[], int] = getattr(torch._C, "_len_torch_dispatch_stack", lambda: 0)
+
+
+def _is_dispatched() -> bool:
+    return _num_modes() > 0
 
 
 def torch_device(device: Device | None) -> torch.device | None:

@@ -34,9 +34,9 @@ def count(num_experts: Integers, num_ranks: Integers, rank: Integers, strategy: 
 
     Args:
         num_experts: E, in 0..=2**31 - 1; an int, or an integer tensor that broadcasts against `rank`. What a tensor
-            holds is trusted to be in range, R above 0 in particular. Integer tensors are int64, int32, int16, int8 or
-            uint8, and dense.
-        num_ranks: R, in 1..=2**31 - 1; likewise.
+            holds is trusted to be in range. Integer tensors are int64, int32, int16, int8 or uint8, and dense.
+        num_ranks: R, in 1..=2**31 - 1; likewise. An R in a tensor that is no number of ranks, being 0 or less, has no
+            rank in range, and owns nothing.
         rank: an int in 0..R, or an integer tensor of any shape.
         strategy: `"linear"`, `"round_robin"` or `"proportional"`.
 
@@ -55,7 +55,7 @@ def count(num_experts: Integers, num_ranks: Integers, rank: Integers, strategy: 
         tensor([4, 3, 0], dtype=torch.int32)
     """
     experts, ranks, ids = _arguments(num_experts, num_ranks, rank, strategy, "rank")
-    return torch.where(_within(ids, ranks), _count(experts, ranks, ids, strategy), 0).to(torch.int32)
+    return torch.where(_within(ids, ranks), _count(experts, _divisor(ranks), ids, strategy), 0).to(torch.int32)
 
 
 def start(num_experts: Integers, num_ranks: Integers, rank: Integers, strategy: str = "linear") -> Tensor:
@@ -64,7 +64,7 @@ def start(num_experts: Integers, num_ranks: Integers, rank: Integers, strategy: 
     Arguments, device and errors are those of `count`.
     """
     experts, ranks, ids = _arguments(num_experts, num_ranks, rank, strategy, "rank")
-    return torch.where(_within(ids, ranks), _start(experts, ranks, ids, strategy), -1).to(torch.int32)
+    return torch.where(_within(ids, ranks), _start(experts, _divisor(ranks), ids, strategy), -1).to(torch.int32)
 
 
 def owner(num_experts: Integers, num_ranks: Integers, expert: Integers, strategy: str = "linear") -> Tensor:
@@ -73,7 +73,8 @@ def owner(num_experts: Integers, num_ranks: Integers, expert: Integers, strategy
     Arguments, device and errors are those of `count`, with experts in 0..E in the place of ranks in 0..R.
     """
     experts, ranks, ids = _arguments(num_experts, num_ranks, expert, strategy, "expert")
-    return torch.where(_within(ids, experts), _owner(experts, ranks, ids, strategy), -1).to(torch.int32)
+    found = _owner(experts, _divisor(ranks), ids, strategy)
+    return torch.where(_has_owner(ids, experts, ranks), found, -1).to(torch.int32)
 
 
 def local_index(num_experts: Integers, num_ranks: Integers, expert: Integers, strategy: str = "linear") -> Tensor:
@@ -82,7 +83,8 @@ def local_index(num_experts: Integers, num_ranks: Integers, expert: Integers, st
     Arguments, device and errors are those of `owner`.
     """
     experts, ranks, ids = _arguments(num_experts, num_ranks, expert, strategy, "expert")
-    return torch.where(_within(ids, experts), _local_index(experts, ranks, ids, strategy), -1).to(torch.int32)
+    found = _local_index(experts, _divisor(ranks), ids, strategy)
+    return torch.where(_has_owner(ids, experts, ranks), found, -1).to(torch.int32)
 
 
 def partition_counts(
@@ -296,6 +298,17 @@ def _floor(dividend: _Number, divisor: _Number) -> Tensor:
 def _at_least_one(value: _Number) -> _Number:
     """A divisor for answers that no id in range takes, without dividing by zero."""
     return value.clamp(min=1) if isinstance(value, Tensor) else max(value, 1)
+
+
+def _divisor(ranks: _Number) -> _Number:
+    """R to divide by; of one in a tensor that is 0 or less the answer is masked."""
+    return ranks.clamp(min=1) if isinstance(ranks, Tensor) else ranks
+
+
+def _has_owner(experts: Tensor, end: _Number, ranks: _Number) -> Tensor:
+    """Whether an expert is in range, and there is a rank to own it; an int R was looked at before."""
+    is_there = _within(experts, end)
+    return is_there & (ranks > 0) if isinstance(ranks, Tensor) else is_there
 
 
 def _within(ids: Tensor, end: _Number) -> Tensor:

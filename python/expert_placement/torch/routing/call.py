@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from itertools import islice
 from typing import TYPE_CHECKING, NamedTuple, SupportsIndex
 
 import torch
 from torch import Tensor
 
 from expert_placement import _core
-from expert_placement._text import digits, excerpt
+from expert_placement._arguments import is_a
+from expert_placement._text import digits, excerpt, text_of
 from expert_placement.torch._arguments import int_argument
 from expert_placement.torch.routing import operators, reference, rust
 from expert_placement.torch.routing.request import BITS, LOCAL_SLOTS, NUMBERS, OUTPUTS, SLOTS, Request
@@ -110,12 +112,14 @@ def route(
     """
     is_default = want is _DEFAULT or _is_default(want)
     is_plain = not torch.compiler.is_compiling() and is_default and exact is False and implementation is None
-    if is_plain and isinstance(tables, RoutingTables) and tables.starts and not operators.is_watched():
+    # What only says that it is one has no tables; asked of the type once, that is no slower than to believe it.
+    is_tables = type(tables) is RoutingTables or issubclass(type(tables), RoutingTables)
+    if is_plain and is_tables and tables.starts and not operators.is_watched():
         # Only kernels that ran are started again, so there are kernels.
         slots = operators.kernels().start_again(topk_ids, tables, layer, token_offset, seed, valid_tokens, load)
         if slots is not None:
             return Routed(slots)
-    table = tables.row(layer) if isinstance(tables, RoutingTables) else _no_tables(tables)
+    table = tables.row(layer) if is_tables else _no_tables(tables)
     names, wanted = _PLAIN if is_default else _wanted(want)
     _check_ids(topk_ids, tables)
     request = Request(
@@ -125,7 +129,7 @@ def route(
         tables.parts,
         token_offset if token_offset is _ZERO else _number("token_offset", token_offset, table),
         seed if seed is _ZERO else _number("seed", seed, table),
-        topk_ids.shape[0] if valid_tokens is None else _valid_tokens(valid_tokens, topk_ids, table),
+        topk_ids.shape[0] if valid_tokens is None else valid_tokens_argument(valid_tokens, topk_ids, table),
         tables.rank or 0,
         exact if exact is False else _exact(exact, tables),
         wanted,
@@ -172,11 +176,11 @@ def warm_up(
         ValueError: a number below 1, and what `route` refuses.
         TypeError: an argument of another type.
     """
-    if not isinstance(tables, RoutingTables):
+    if not is_a(tables, RoutingTables):
         _no_tables(tables)
     for name, given in (("dtype", dtype), ("load_dtype", load_dtype)):
         if given not in _INTEGERS and not (given is None and name == "load_dtype"):
-            raise TypeError(f"{name} must be torch.int32 or torch.int64, got `{excerpt(str(given))}`")
+            raise TypeError(f"{name} must be torch.int32 or torch.int64, got `{excerpt(text_of(given))}`")
     width, most = int_argument("top_k", top_k), int_argument("max_tokens", max_tokens)
     for name, number in (("top_k", width), ("max_tokens", most)):
         if not 1 <= number <= _MOST_IDS:
@@ -205,19 +209,27 @@ def _is_default(want: object) -> bool:
 
 def _wanted(want: Iterable[str]) -> tuple[tuple[str, ...], int]:
     """The fields in their order, and their bits."""
-    if isinstance(want, (str, bytes)):
+    if isinstance(want, (str, bytes, dict)):
         raise TypeError(f"want must be a sequence of names, got `{type(want).__name__}`")
     try:
-        asked = set(want)
+        # A generator may never end.
+        given = want if isinstance(want, (tuple, list, set, frozenset)) else list(islice(want, _MOST_WANTED + 1))
+        asked = set(given)
     except TypeError as error:
         raise TypeError(f"want must be a sequence of names: {error}") from None
+    if len(given) > _MOST_WANTED:
+        raise ValueError(f"want has more than {_MOST_WANTED} names, expected fewer")
     unknown = asked - set(OUTPUTS)
     if unknown:
-        name = sorted(map(str, unknown))[0]
+        name = sorted(map(text_of, unknown))[0]
         expected = ", ".join(f"`{field}`" for field in OUTPUTS)
         raise ValueError(f"want=`{excerpt(name)}` is unknown, expected some of {expected}")
     names = tuple(name for name in OUTPUTS if name in asked)
     return names, sum(bit for name, bit in zip(OUTPUTS, BITS, strict=True) if name in asked)
+
+
+# Far more than there are names, of which some may be said twice.
+_MOST_WANTED = 2**10
 
 
 def _no_tables(tables: object) -> Tensor:
@@ -265,13 +277,27 @@ def _number(parameter: str, value: SupportsIndex | Tensor, table: Tensor) -> int
     return number & 0xFFFF_FFFF
 
 
-def _valid_tokens(value: SupportsIndex | Tensor, topk_ids: Tensor, table: Tensor) -> int | Tensor:
+def valid_tokens_argument(
+    value: SupportsIndex | Tensor, tokens_of: Tensor, table: Tensor, whose: str = "topk_ids"
+) -> int | Tensor:
+    """How many tokens are not padding, or a tensor of that.
+
+    Args:
+        value: what was given for it.
+        tokens_of: a tensor whose first dimension is the tokens.
+        table: a tensor on the device.
+        whose: what messages call the tensor of the tokens.
+
+    Raises:
+        ValueError: a number out of range, or a tensor of several elements or on another device.
+        TypeError: something else.
+    """
     if isinstance(value, Tensor):
         return _one_element("valid_tokens", value, table)
-    number, tokens = int_argument("valid_tokens", value, "an int or a tensor"), topk_ids.shape[0]
+    number, tokens = int_argument("valid_tokens", value, "an int or a tensor"), tokens_of.shape[0]
     if not 0 <= number <= tokens:
         raise ValueError(
-            f"valid_tokens={digits(number)} is out of range, expected 0..={tokens}: there are no more tokens"
+            f"valid_tokens={digits(number)} is out of range, expected 0..={tokens}: there are no more tokens in {whose}"
         )
     return number
 

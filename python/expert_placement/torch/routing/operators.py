@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from expert_placement.torch._arguments import is_fake
 from expert_placement.torch.routing import reference, rust
 from expert_placement.torch.routing.layout import parts_of
 from expert_placement.torch.routing.request import BITS, OUTPUTS, Request, Sizes
@@ -140,9 +141,27 @@ def run(request: Request) -> list[Tensor]:
     """Routes through the operator; directly, with the same result, where nobody would see the difference."""
     ids = request.topk_ids
     if is_seen(request):
-        answers = operator(*taken_apart(request))
+        answers = operator(*taken_apart(request)) if torch.compiler.is_compiling() else _dispatched(request)
         return [answer for answer, bit in zip(answers, BITS, strict=True) if request.wanted & bit]
     return _for_cuda(request) if ids.is_cuda else rust.route(request) if ids.is_cpu else reference.route(request)
+
+
+def _dispatched(request: Request) -> tuple[Tensor, ...]:
+    """The operator's answers; tensors that are fake beside others that are not are refused by their names."""
+    try:
+        return operator(*taken_apart(request))
+    except AssertionError as error:
+        named = {name: getattr(request, name) for name in (*_NUMBERS, "topk_ids", "load")}
+        fakes = [name for name, given in named.items() if is_fake(given)]
+        if not fakes or is_fake(request.table):
+            raise
+        raise TypeError(
+            f"{' and '.join(fakes)} must be a dense tensor whose values are known: a fake tensor has none, and the "
+            "tables are no fake ones"
+        ) from error
+
+
+_NUMBERS = ("token_offset", "seed", "valid_tokens")
 
 
 def is_seen(request: Request) -> bool:

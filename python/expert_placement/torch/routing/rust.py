@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from expert_placement import _core
+from expert_placement._text import excerpt
 from expert_placement.torch.routing import request as ask
 
 if TYPE_CHECKING:
@@ -13,6 +14,15 @@ if TYPE_CHECKING:
     from expert_placement.torch.routing.request import Request
 
 _LONGEST = 2**63 - 1
+
+
+def _add(load: Tensor, counts: Tensor) -> None:
+    try:
+        load.add_(counts)
+    except RuntimeError as error:
+        # As of a tensor of inference mode outside of it, of which torch says so when it has added.
+        reason = excerpt(str(error), 240)
+        raise ValueError(f"load must be a tensor that can be added to in place: {reason}") from error
 
 
 def route(request: Request) -> list[Tensor]:
@@ -33,7 +43,7 @@ def route(request: Request) -> list[Tensor]:
     )
     by_bit = dict(zip((bit for bit in ask.BITS if wanted & bit), answers, strict=True))
     if request.load is not None:
-        request.load.add_(by_bit[ask.SLOT_COUNTS])
+        _add(request.load, by_bit[ask.SLOT_COUNTS])
     for bit in (ask.SLOTS, ask.LOCAL_SLOTS, ask.POSITIONS):
         if bit in by_bit:
             by_bit[bit] = by_bit[bit].view(tokens, top_k)
