@@ -103,6 +103,11 @@ def alone(rank: int) -> None:
     else:
         with pytest.raises(ValueError, match="timeout=-1 is out of range"):
             agree(placement(3, 2), timeout=-1)
+        for huge in (10**400, -(10**400)):
+            with pytest.raises(
+                ValueError, match=r"timeout=-?10+\.\.\. is out of range, expected more than 0 and at most 864"
+            ):
+                agree(placement(3, 2), timeout=huge)
 
 
 def test_a_rank_that_does_not_come_is_an_error_after_the_timeout() -> None:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import itertools
 import logging
 import os
 import time
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import pytest
 
 pytest.importorskip("torch", reason="weights are tensors")
@@ -421,7 +423,14 @@ def unmade(rank: int) -> None:
     refused(TypeError, "cost must be a MovingCost", cost=5)
     refused(ValueError, "max_staged=-1 is out of range", max_staged=-1)
     refused(ValueError, "max_node_transfers=0 is out of range", max_node_transfers=0)
-    refused(ValueError, "on_error=`ignore` is unknown", on_error="ignore")
+    refused(ValueError, "on_error=`ignore` is unknown, expected one of `raise`, `report`", on_error="ignore")
+    refused(ValueError, r"^on_error=`x{40}\.\.\.` is unknown", on_error="x" * 10**6)
+    refused(TypeError, "on_error must be a str, got `list`", on_error=["raise"])
+    refused(TypeError, "verify must be a bool, got `int`", verify=1)
+    refused(TypeError, "control_group must be a torch.distributed.ProcessGroup, got `str`", control_group="gloo")
+    refused(TypeError, "tables must be a sequence of tables, got `dict`", tables={})
+    refused(ValueError, "tables has more than 65536 tables, expected fewer", tables=itertools.repeat(None))
+    refused(ValueError, "planning_timeout=10+... is out of range, expected more than 0", planning_timeout=10**400)
     refused(
         ValueError,
         "placement differs",
@@ -471,12 +480,35 @@ def test_options_of_a_plan_are_refused_when_they_are_given() -> None:
         (ValueError, "min_gain", {"min_gain": -1.0}),
         (ValueError, "max_off_node=2", {"max_off_node": 2}),
         (ValueError, "num_threads=0", {"num_threads": 0}),
+        (ValueError, r"num_threads=8192 is out of range, expected 1\.\.=4096", {"num_threads": 8192}),
         (ValueError, "policy `deepseek` needs no max_moves", {"policy": "deepseek", "max_moves": 1}),
     ):
         with pytest.raises(error, match=match):
             Planning(**options)
     Planning("deepseek", num_groups=8)
     Planning(num_groups=8, max_moves=3, min_gain=0.01, max_off_node=0.2, num_threads=2)
+    with pytest.raises(TypeError, match="placement must be a Placement, got `str`"):
+        Planning()(torch.ones(1, 1, 4), "p")  # type: ignore[arg-type]
+
+
+def test_a_planning_keeps_numbers_and_not_the_objects_that_said_them() -> None:
+    given: dict[str, Any] = {"max_moves": np.array(3), "min_gain": np.float64(0.5), "num_threads": np.int8(2)}
+    planning = Planning(**given)
+    assert planning == Planning(max_moves=3, min_gain=0.5, num_threads=2)
+    assert [type(value) for value in (planning.max_moves, planning.min_gain, planning.num_threads)] == [int, float, int]
+    assert hash(planning) == hash(Planning(max_moves=3, min_gain=0.5, num_threads=2))
+
+
+@pytest.mark.parametrize("name", ["step_seconds", "num_steps", "bytes_per_second"])
+def test_what_moving_costs_is_a_finite_float_above_nothing(name: str) -> None:
+    usual: dict[str, Any] = {"step_seconds": 1.0, "num_steps": 1.0, "bytes_per_second": 1.0}
+    for wrong in (0, -1.5, float("inf"), float("nan"), 10**400, -(10**400)):
+        with pytest.raises(ValueError, match=rf"^{name}=.* is out of range, expected a finite number more than 0$"):
+            MovingCost(**{**usual, name: wrong})
+    for other in (True, "1", None, [1.0]):
+        with pytest.raises(TypeError, match=rf"^{name} must be a number, got `{type(other).__name__}`$"):
+            MovingCost(**{**usual, name: other})
+    assert type(getattr(MovingCost(**{**usual, name: np.float64(2)}), name)) is float
 
 
 def test_arguments_that_do_not_fit_are_refused() -> None:

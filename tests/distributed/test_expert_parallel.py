@@ -8,6 +8,7 @@ from __future__ import annotations
 import random
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -22,6 +23,7 @@ from expert_placement.distributed import Balancer
 from expert_placement.distributed.exchange import exchange
 from expert_placement.distributed.expert_parallel import ExpertParallel
 from torch import Tensor
+from torch._subclasses.fake_tensor import FakeTensorMode
 
 from tests.distributed.running import new_group, on_ranks
 
@@ -588,7 +590,7 @@ def subgroup(rank: int) -> None:
     case = Case("", Partition(5, 2), (3, 4, 5, 6))
     hidden = tokens_of(case)[rank]
     assert_near(layer(hidden), weights(hidden, case, torch.ones(len(hidden))), "output")
-    with pytest.raises(ValueError, match="group does not have this process among its ranks"):
+    with pytest.raises(ValueError, match="group: this process does not belong to it, expected a group that it is in"):
         ExpertParallel(Partition(5, 2), HIDDEN, WIDTH, 2, group=groups[1 - rank % 2])
 
 
@@ -627,6 +629,37 @@ def test_an_exchange_brings_rows_in_the_order_of_the_ranks_and_gradients_back_an
 # Refusals.
 
 
+class Disguised:
+    """What says that it is a tensor."""
+
+    @property  # type: ignore[misc]
+    def __class__(self) -> type:
+        return torch.Tensor
+
+
+def _no_weights() -> list[Any]:
+    """What is no tensor of floating point whose values are known."""
+    shrunk = torch.zeros(3, 6).double()
+    shrunk.untyped_storage().resize_(8)
+    nested = torch.nested.nested_tensor([torch.zeros(2), torch.zeros(3)], layout=torch.jagged)
+    with FakeTensorMode() as mode:
+        fake = mode.from_tensor(torch.zeros(3, 6).double())
+    meta = torch.zeros(3, 6, device="meta")
+    return [
+        None,
+        3,
+        "w",
+        [1.0],
+        Disguised(),
+        shrunk,
+        nested,
+        fake,
+        meta,
+        torch.zeros(3, 6).to_sparse(),
+        torch.ones(3, 6).int(),
+    ]
+
+
 def refuse(rank: int) -> None:
     def refused(kind: type[Exception], message: str, call: Callable[[], object]) -> None:
         with pytest.raises(kind, match=message):
@@ -638,7 +671,7 @@ def refuse(rank: int) -> None:
     refused(ValueError, r"^placement has num_ranks=3, expected 2", lambda: make(Partition(5, 3), 6, 5, 2))
     refused(ValueError, r"^top_k=6 is out of range, expected 1..=5$", lambda: make(p, 6, 5, 6))
     refused(ValueError, r"^top_k=1 is out of range, expected 1..=0$", lambda: make(Partition(0, 2), 6, 5, 1))
-    refused(ValueError, r"^hidden_size=0 is out of range, expected 1..$", lambda: make(p, 0, 5, 2))
+    refused(ValueError, r"^hidden_size=0 is out of range, expected 1..=2147483647$", lambda: make(p, 0, 5, 2))
     refused(ValueError, r"^intermediate_size=-1 is out of range", lambda: make(p, 6, -1, 2))
     refused(ValueError, r"^seed=-1 is out of range, expected 0..=2147483647$", lambda: make(p, 6, 5, 2, seed=-1))
     refused(TypeError, r"^top_k must be an int, got `float`$", lambda: make(p, 6, 5, 2.0))  # type: ignore[arg-type]
@@ -661,6 +694,37 @@ def refuse(rank: int) -> None:
     refused(ValueError, r"^valid_tokens=4 is out of range", lambda: layer(hidden, valid_tokens=4))
     refused(TypeError, r"^valid_tokens must be an int or a tensor", lambda: layer(hidden, valid_tokens="1"))
     refused(TypeError, r"^placement must be a Placement or", lambda: layer.update_placement(None))  # type: ignore[arg-type]
+    wrong: Any = "yes"
+    refused(TypeError, r"^renormalize must be a bool, got `str`$", lambda: make(p, 6, 5, 2, renormalize=wrong))
+    refused(TypeError, r"^prefer_near must be a bool, got `str`$", lambda: make(p, 6, 5, 2, prefer_near=wrong))
+    refused(TypeError, r"^layer must be an int, got `NoneType`$", lambda: make(p, 6, 5, 2, layer=None))  # type: ignore[arg-type]
+    refused(TypeError, r"^group must be a torch\.distributed\.ProcessGroup", lambda: make(p, 6, 5, 2, group=[0]))  # type: ignore[arg-type]
+    refused(TypeError, r"^dtype must be a torch.dtype of floating point", lambda: make(p, 6, 5, 2, dtype=torch.int32))
+    refused(ValueError, r"^device=`nonsense` cannot be used", lambda: make(p, 6, 5, 2, device="nonsense"))
+    refused(ValueError, r"^seed: nothing can be drawn on the device `meta`", lambda: make(p, 6, 5, 2, device="meta"))
+    refused(ValueError, r"^hidden_size=1844674407370955161", lambda: make(p, 2**64, 5, 2))
+    claim = torch.tensor(1.0).expand(2**31, 2**20, 2)
+    refused(ValueError, r"^w2 has shape \[2147483648, ", lambda: make.from_dense(p, router, w13, claim, 2))
+    for odd in _no_weights():
+        calls: dict[str, Callable[[], object]] = {
+            "router": partial(make.from_dense, p, odd, w13, w2, 2),
+            "w13": partial(layer.load_dense, router, odd, w2),
+            "w2": partial(layer.load_dense, router + 1, w13 + 1, odd),
+            "hidden": partial(layer.select, odd),
+            "topk_weights": partial(layer.apply_experts, hidden, ids, odd),
+        }
+        for name, call in calls.items():
+            refused(TypeError, rf"^{name} (must be a|has the dtype)", call)
+        refused(TypeError, r"^hidden (must be a|has the dtype)", partial(layer, odd))
+    assert all(map(torch.equal, before, layer.parameters()))
+    refused(TypeError, r"^topk_ids must be a torch.Tensor", lambda: layer.apply_experts(hidden, wrong, mix))
+    refused(ValueError, r"^valid_tokens=18446744073709551616 is out", lambda: layer(hidden, valid_tokens=2**64))
+    refused(ValueError, r"^valid_tokens has 2 elements", lambda: layer(hidden, valid_tokens=torch.tensor([1, 2])))
+    with torch.inference_mode():
+        inferred = hidden.clone()
+    refused(ValueError, r"^hidden is a tensor of inference mode", lambda: layer.select(inferred))
+    with torch.no_grad():
+        layer.select(inferred)
     assert "5 experts" in repr(layer)
 
 

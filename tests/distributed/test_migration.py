@@ -244,6 +244,7 @@ def refused(rank: int) -> None:
 
     expect(TypeError, "plan must be a Migration, got `int`", good, 5)
     expect(TypeError, "weights must be a torch.Tensor, or a sequence", 5)
+    expect(TypeError, "verify must be a bool, got `str`", good, verify="yes")
     expect(ValueError, "weights holds no tensor", [])
     expect(TypeError, r"weights\[0\]\[1\] must be a torch.Tensor, got `int`", [[good[0], 5, good[2]]])
     expect(ValueError, r"weights\['a'\] is a sequence of 2, expected 3", {"a": [good[0]] * 2})

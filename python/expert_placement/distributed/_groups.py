@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import threading
 import time
 import weakref
@@ -12,6 +11,7 @@ from typing import TYPE_CHECKING
 import torch
 import torch.distributed as dist
 
+from expert_placement._arguments import is_a, real_argument
 from expert_placement._text import excerpt
 
 if TYPE_CHECKING:
@@ -32,11 +32,28 @@ def seconds_argument(name: str, value: object) -> float:
         ValueError: one that is out of 0..=86400 seconds, or 0.
         TypeError: no number.
     """
-    if isinstance(value, bool) or not isinstance(value, (int, float)):
-        raise TypeError(f"{name} must be a number of seconds, got `{type(value).__name__}`")
-    if not (math.isfinite(value) and 0 < value <= MOST_SECONDS):
-        raise ValueError(f"{name}={value} is out of range, expected more than 0 and at most {MOST_SECONDS:.0f} seconds")
-    return float(value)
+    expected = f"more than 0 and at most {MOST_SECONDS:.0f} seconds"
+    return real_argument(name, value, lambda seconds: 0 < seconds <= MOST_SECONDS, expected, "a number of seconds")
+
+
+def group_argument(group: Group, name: str = "group") -> Group:
+    """A process group that this process is in.
+
+    Raises:
+        ValueError: no process group, or one that this process does not belong to.
+        TypeError: something that is no group.
+    """
+    if not (dist.is_available() and dist.is_initialized()):
+        raise ValueError(f"{name}: there is no process group, expected torch.distributed.init_process_group before")
+    outside = f"{name}: this process does not belong to it, expected a group that it is in"
+    if group is not None and not is_a(group, dist.ProcessGroup):
+        if is_a(group, int):
+            # What `torch.distributed.new_group` gives a process that is not in the group.
+            raise ValueError(outside)
+        raise TypeError(f"{name} must be a torch.distributed.ProcessGroup, got `{type(group).__name__}`")
+    if dist.get_rank(group) < 0:
+        raise ValueError(outside)
+    return group
 
 
 class Deadline:
@@ -67,6 +84,7 @@ class Members:
 
     Args:
         group: a group that this process belongs to; torch's default group without other word.
+        name: what messages call it.
 
     Raises:
         ValueError: no process group, or one that this process does not belong to.
@@ -75,18 +93,9 @@ class Members:
 
     __slots__ = ("device", "group", "rank", "size")
 
-    def __init__(self, group: Group = None) -> None:
-        if not (dist.is_available() and dist.is_initialized()):
-            raise ValueError("group: there is no process group, expected torch.distributed.init_process_group before")
-        if group is not None and not isinstance(group, dist.ProcessGroup):
-            if isinstance(group, int):
-                # What `torch.distributed.new_group` gives a process that is not in the group.
-                raise ValueError("group: this process does not belong to it, expected a group that it is in")
-            raise TypeError(f"group must be a torch.distributed.ProcessGroup, got `{type(group).__name__}`")
-        self.group = group
+    def __init__(self, group: Group = None, name: str = "group") -> None:
+        self.group = group_argument(group, name)
         self.rank = dist.get_rank(group)
-        if self.rank < 0:
-            raise ValueError("group: this process does not belong to it, expected a group that it is in")
         self.size = dist.get_world_size(group)
         self.device = _message_device(group)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import operator
 import threading
 import time
 from dataclasses import dataclass
@@ -11,8 +12,10 @@ from typing import TYPE_CHECKING, NamedTuple
 import torch
 
 from expert_placement import Placement, Topology, plan_migration, rebalance
+from expert_placement._arguments import real_argument, str_argument
 from expert_placement.distributed._groups import number_words, reason_of
 from expert_placement.distributed.loads import number_argument
+from expert_placement.torch._arguments import expect_placement
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -72,6 +75,17 @@ class Planning:
             max_off_node=self.max_off_node,
             num_threads=self.num_threads,
         )
+        # Plans are made of the numbers that were looked at, and not of objects that may say something else by then.
+        kept = {
+            "policy": str_argument("policy", self.policy),
+            "num_groups": groups,
+            "max_moves": None if self.max_moves is None else operator.index(self.max_moves),
+            "min_gain": None if self.min_gain is None else float(self.min_gain),
+            "max_off_node": None if self.max_off_node is None else float(self.max_off_node),
+            "num_threads": 1 if self.num_threads is None else operator.index(self.num_threads),
+        }
+        for name, value in kept.items():
+            object.__setattr__(self, name, value)
 
     def __call__(self, loads: Tensor, placement: Placement) -> Placement:
         """A placement for these loads.
@@ -84,6 +98,7 @@ class Planning:
             ValueError: as for `rebalance`.
             TypeError: as for `rebalance`.
         """
+        expect_placement(placement)
         return rebalance(
             loads,
             placement.num_slots,
@@ -122,11 +137,14 @@ class MovingCost:
 
     def __post_init__(self) -> None:
         for name in ("step_seconds", "num_steps", "bytes_per_second"):
-            value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, (int, float)):
-                raise TypeError(f"{name} must be a number, got `{type(value).__name__}`")
-            if not (math.isfinite(value) and value > 0):
-                raise ValueError(f"{name}={value} is out of range, expected a finite number more than 0")
+            number = real_argument(
+                name,
+                getattr(self, name),
+                lambda value: math.isfinite(value) and value > 0,
+                "a finite number more than 0",
+                "a number",
+            )
+            object.__setattr__(self, name, number)
 
 
 class Part(NamedTuple):

@@ -7,6 +7,7 @@ import struct
 from typing import TYPE_CHECKING
 
 from expert_placement import Placement
+from expert_placement._arguments import is_a
 from expert_placement.distributed._groups import (
     Deadline,
     Members,
@@ -15,6 +16,7 @@ from expert_placement.distributed._groups import (
     reason_of,
     seconds_argument,
 )
+from expert_placement.torch._arguments import expect_placement
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -87,19 +89,18 @@ def agreed(placement: object, members: Members, seconds: float, others: Mapping[
         TypeError: `placement` is none.
         RuntimeError: another rank did not answer in time.
     """
-    message = _message(placement) if isinstance(placement, Placement) else _MESSAGE.pack(False, b"", 0, 0, 0, 0)
+    message = _message(placement) if is_a(placement, Placement) else _MESSAGE.pack(False, b"", 0, 0, 0, 0)
     told = {name: _told(text) for name, text in (others or {}).items()}
     try:
         answers = members.exchange(message + b"".join(told.values()), Deadline(seconds))
     except RuntimeError as error:
         raise RuntimeError(f"agree: no answer from every rank within {seconds:g} s: {reason_of(error)}") from error
-    if not isinstance(placement, Placement):
-        raise TypeError(f"placement must be a Placement, got `{type(placement).__name__}`")
+    held = expect_placement(placement)
     _compare([answer[: _MESSAGE.size] for answer in answers])
     for number, name in enumerate(told):
         at = _MESSAGE.size + number * _MOST_TEXT
         expect_same(name, [answer[at : at + _MOST_TEXT].rstrip(b"\0").decode() for answer in answers])
-    return placement
+    return held
 
 
 def expect_same(name: str, said: list[str]) -> None:

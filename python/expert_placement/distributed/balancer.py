@@ -25,6 +25,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Literal, NamedTuple, Protocol
 
 from expert_placement import Migration, Placement
+from expert_placement._arguments import bool_argument, choice_argument, is_a, items_argument, real_argument
 from expert_placement.distributed._groups import (
     Deadline,
     Members,
@@ -55,7 +56,7 @@ from expert_placement.distributed.migration import (
     layers_written,
     placement_after,
 )
-from expert_placement.torch._arguments import index_argument
+from expert_placement.torch._arguments import expect_placement, index_argument
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -225,10 +226,9 @@ class Balancer:
         timeout: float = 60.0,
         planning_timeout: float = 60.0,
     ) -> None:
-        if not isinstance(placement, Placement):
-            raise TypeError(f"placement must be a Placement, got `{type(placement).__name__}`")
+        expect_placement(placement)
         self._members = Members(group)
-        self._control = self._members if control_group is None else Members(control_group)
+        self._control = self._members if control_group is None else Members(control_group, "control_group")
         expect_ranks(self._members, self._control, placement.num_ranks, "placement")
         self._placement = placement
         self._weights = weights
@@ -247,10 +247,8 @@ class Balancer:
             tuple(local.bytes_per_expert(layer) for layer in range(placement.num_layers)),
         )
         self._judge = Judge(_planner(planning), _part("balanced_enough", balanced_enough), _cost(cost), self._moving)
-        self._verify = bool(verify)
-        if on_error not in ("raise", "report"):
-            raise ValueError(f"on_error=`{on_error}` is unknown, expected `raise` or `report`")
-        self._is_raising = on_error == "raise"
+        self._verify = bool_argument("verify", verify)
+        self._is_raising = choice_argument("on_error", on_error, ("raise", "report")) == "raise"
         self._timeout = seconds_argument("timeout", timeout)
         self._planning_timeout = seconds_argument("planning_timeout", planning_timeout)
         self._job: Job | None = None
@@ -736,11 +734,12 @@ def _trouble(act: Callable[[], object]) -> Exception | None:
     return None
 
 
+# There are as many as layers at most, of which no model has so many.
+_MOST_TABLES = 2**16
+
+
 def _followers(tables: Iterable[Tables]) -> tuple[Tables, ...]:
-    try:
-        made = tuple(tables)
-    except TypeError:
-        raise TypeError(f"tables must be a sequence of tables, got `{type(tables).__name__}`") from None
+    made: tuple[Tables, ...] = tuple(items_argument("tables", tables, "a sequence of tables", _MOST_TABLES, "tables"))
     for number, each in enumerate(made):
         if not (hasattr(each, "layers") and callable(getattr(each, "update", None))):
             expected = "something with `layers` and `update`, such as RoutingTables"
@@ -770,14 +769,10 @@ def _planner(planning: Planner | None) -> Planner:
 
 
 def _cost(cost: MovingCost | None) -> MovingCost | None:
-    if cost is not None and not isinstance(cost, MovingCost):
+    if cost is not None and not is_a(cost, MovingCost):
         raise TypeError(f"cost must be a MovingCost, got `{type(cost).__name__}`")
     return cost
 
 
 def _part(name: str, value: float) -> float:
-    if isinstance(value, bool) or not isinstance(value, (int, float)):
-        raise TypeError(f"{name} must be a number, got `{type(value).__name__}`")
-    if not 0.0 <= value <= 1.0:
-        raise ValueError(f"{name}={value} is out of range, expected 0.0..=1.0")
-    return float(value)
+    return real_argument(name, value, lambda part: 0.0 <= part <= 1.0, "0.0..=1.0", "a number")

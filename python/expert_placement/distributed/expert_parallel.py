@@ -15,11 +15,23 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn import functional
 
+from expert_placement._arguments import bool_argument, is_a
 from expert_placement._text import digits
+from expert_placement.distributed._groups import group_argument
 from expert_placement.distributed.exchange import exchange
 from expert_placement.distributed.replica_gradients import ReplicaSum
-from expert_placement.torch._arguments import int_argument, placement_argument
+from expert_placement.torch._arguments import (
+    expect_values,
+    floats_argument,
+    index_argument,
+    int_argument,
+    made_on,
+    placement_argument,
+    tensor_argument,
+    torch_device,
+)
 from expert_placement.torch.routing import Routed, RoutingTables, route
+from expert_placement.torch.routing.call import valid_tokens_argument
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -40,8 +52,8 @@ class ExpertParallel(nn.Module):
 
     Args:
         placement: a `Placement`, or a `Partition`, with as many ranks as the group.
-        hidden_size: H, at least 1.
-        intermediate_size: I, the width of an expert, at least 1.
+        hidden_size: H, in 1..=2**31 - 1.
+        intermediate_size: I, the width of an expert, in 1..=2**31 - 1.
         top_k: k, how many experts serve a token, in 1..=E.
         layer: the layer of the placement, in 0..L.
         renormalize: whether the weights of a token's experts are divided by their sum.
@@ -50,7 +62,7 @@ class ExpertParallel(nn.Module):
         group: the ranks among which the experts are; all without other word.
         device: where the weights and the routing tables are; torch's default device without other word. A later `to`
             would move the weights alone.
-        dtype: of the weights; torch's default dtype without other word.
+        dtype: of the weights, one of floating point; torch's default dtype without other word.
         seed: initial weights are drawn from it, in 0..2**31, for each expert and layer by themselves: they are the same
             on every rank and under every placement. With None they are 0, for who loads others.
 
@@ -83,17 +95,19 @@ class ExpertParallel(nn.Module):
     ) -> None:
         super().__init__()
         self.placement = placement_argument(placement)
-        self.group = group
+        self.group = group_argument(group)
         self.rank = _rank_in(group, self.placement.num_ranks)
-        like = torch.empty(0, device=device, dtype=dtype)
-        if prefer_near:
-            self.tables = RoutingTables.for_sender(self.placement, self.rank, layer=layer, device=like.device)
-        else:
-            self.tables = RoutingTables(self.placement, layer=layer, rank=self.rank, device=like.device)
-        self.layer = self.tables.layers[0]
+        self.layer = index_argument("layer", layer, self.placement.num_layers)
         self.top_k = _in_range("top_k", top_k, 1, self.placement.num_experts)
-        self.renormalize = renormalize
-        hidden, width = _in_range("hidden_size", hidden_size, 1), _in_range("intermediate_size", intermediate_size, 1)
+        self.renormalize = bool_argument("renormalize", renormalize)
+        is_near = bool_argument("prefer_near", prefer_near)
+        hidden = _in_range("hidden_size", hidden_size, 1, _MOST_WIDTH)
+        width = _in_range("intermediate_size", intermediate_size, 1, _MOST_WIDTH)
+        like = _like(device, dtype)
+        if is_near:
+            self.tables = RoutingTables.for_sender(self.placement, self.rank, layer=self.layer, device=like.device)
+        else:
+            self.tables = RoutingTables(self.placement, layer=self.layer, rank=self.rank, device=like.device)
         num_slots = len(self.local_experts)
         self.router = nn.Linear(hidden, self.placement.num_experts, bias=False, device=like.device, dtype=like.dtype)
         self.w13 = nn.Parameter(like.new_zeros(num_slots, 2 * width, hidden))
@@ -138,12 +152,19 @@ class ExpertParallel(nn.Module):
             IndexError: a layer out of range.
             TypeError: an argument of another type.
         """
+        source = placement_argument(placement)
+        floats_argument("w13", w13, w13)
+        for name, dense in (("router", router), ("w2", w2)):
+            floats_argument(name, dense, w13)
         if w2.dim() != 3:
             raise ValueError(f"w2 has {w2.dim()} dimensions, expected 3, [E, H, I]")
+        # Before memory is asked for whose size they say.
+        hidden, width = w2.shape[1:]
+        _expect_shapes(source.num_experts, hidden, width, router, w13, w2)
         made = cls(
-            placement,
-            w2.shape[1],
-            w2.shape[2],
+            source,
+            hidden,
+            width,
             top_k,
             layer=layer,
             renormalize=renormalize,
@@ -170,11 +191,13 @@ class ExpertParallel(nn.Module):
             seed: in 0..2**31, the same on all ranks.
 
         Raises:
-            ValueError: a seed out of range.
+            ValueError: a seed out of range, or weights on the device `meta`, where nothing can be drawn.
             TypeError: a seed that is no int.
         """
         streams = self.placement.num_experts + 1
         first = (_in_range("seed", seed, 0, 2**31 - 1) * self.placement.num_layers + self.layer) * streams
+        if self.w13.is_meta:
+            raise ValueError("seed: nothing can be drawn on the device `meta`, expected None there")
         generator = torch.Generator(self.w13.device)
         # An expert has a stream of its own, so that no rank has to draw, or to hold, what others have.
         _draw(self.router.weight, generator.manual_seed(first))
@@ -195,12 +218,11 @@ class ExpertParallel(nn.Module):
 
         Raises:
             ValueError: weights of another shape; nothing is changed then.
+            TypeError: no dense tensors of floating point; likewise.
         """
-        given = {"router": (router, self.router.weight), "w13": (w13, self.w13), "w2": (w2, self.w2)}
-        for name, (dense, parameter) in given.items():
-            expected = (self.placement.num_experts, *parameter.shape[1:])
-            if dense.shape != expected:
-                raise ValueError(f"{name} has shape {list(dense.shape)}, expected {list(expected)}")
+        for name, given in (("router", router), ("w13", w13), ("w2", w2)):
+            floats_argument(name, given, self.w13)
+        _expect_shapes(self.placement.num_experts, self.w2.shape[1], self.w2.shape[2], router, w13, w2)
         self.router.weight.copy_(router)
         for slot, expert in enumerate(self.local_experts):
             for dense, parameter in ((w13, self.w13), (w2, self.w2)):
@@ -262,6 +284,7 @@ class ExpertParallel(nn.Module):
         """
         self._check(hidden)
         if valid_tokens is not None:
+            valid_tokens = valid_tokens_argument(valid_tokens, hidden, self.tables.data, "hidden")
             # What is in padding may be anything, NaN included, which no weight of 0 would keep out of a gradient.
             hidden = hidden.masked_fill(_is_padding(hidden, valid_tokens), 0)
         topk_ids, topk_weights = self.select(hidden)
@@ -275,7 +298,16 @@ class ExpertParallel(nn.Module):
 
         Returns:
             int64 `[T, k]` ids, and their weights `[T, k]`, in float32 at least.
+
+        Raises:
+            ValueError: hidden states of another shape, or of inference mode where gradients are recorded.
+            TypeError: no dense tensor of floating point.
         """
+        self._check(hidden)
+        if not torch.compiler.is_compiling() and hidden.is_inference() and self._is_recording():
+            raise ValueError(
+                "hidden is a tensor of inference mode, expected a clone of it where gradients are recorded"
+            )
         logits: Tensor = self.router(hidden)
         scores = logits.to(_at_least_float32(logits.dtype)).softmax(-1)
         topk_weights, topk_ids = scores.topk(self.top_k)
@@ -313,12 +345,15 @@ class ExpertParallel(nn.Module):
             TypeError: an argument of another type.
         """
         self._check(hidden)
+        expect_values("topk_ids", tensor_argument("topk_ids", topk_ids), self.w13)
+        floats_argument("topk_weights", topk_weights, self.w13)
         for name, given in (("topk_ids", topk_ids), ("topk_weights", topk_weights)):
             if given.dim() != 2 or given.shape[0] != hidden.shape[0] or given.shape != topk_ids.shape:
                 raise ValueError(f"{name} has shape {list(given.shape)}, expected [{hidden.shape[0]}, k], k for both")
         want = ("slots", "slot_counts", "rank_counts", "order", "positions")
         routed = route(
-            topk_ids,
+            # Of ids that are negated lazily `route` sees the memory, which holds others.
+            topk_ids.resolve_neg(),
             self.tables,
             layer=self.layer,
             # Every rank numbers its tokens from another number on, or all would choose the same replica for their first
@@ -354,8 +389,12 @@ class ExpertParallel(nn.Module):
         """What the module is printed with."""
         return f"{self.placement!r}, layer={self.layer}, rank={self.rank}, top_k={self.top_k}"
 
+    def _is_recording(self) -> bool:
+        return torch.is_grad_enabled() and self.router.weight.requires_grad
+
     def _check(self, hidden: Tensor) -> None:
         width = self.w13.shape[2]
+        floats_argument("hidden", hidden, self.w13)
         if hidden.dim() != 2 or hidden.shape[1] != width:
             raise ValueError(f"hidden has shape {list(hidden.shape)}, expected [T, {width}]")
 
@@ -381,6 +420,8 @@ class ExpertParallel(nn.Module):
         return torch.cat(outputs).to(rows.dtype) if outputs else rows
 
 
+# What a size of a tensor of ours may be.
+_MOST_WIDTH = 2**31 - 1
 # How many numbers of tokens a rank has for itself; more tokens, or more than 4096 ranks, have numbers of others, too.
 _TOKENS_OF_A_RANK = 2**20
 
@@ -437,10 +478,8 @@ def _combined(returned: Tensor, topk_weights: Tensor, routed: Routed) -> Tensor:
     return (rows[routed.positions] * weights).sum(1).to(returned.dtype)
 
 
-def _is_padding(hidden: Tensor, valid_tokens: SupportsIndex | Tensor) -> Tensor:
+def _is_padding(hidden: Tensor, valid_tokens: int | Tensor) -> Tensor:
     """Which tokens are padding: bool `[T, 1]`."""
-    if not isinstance(valid_tokens, Tensor):
-        valid_tokens = int_argument("valid_tokens", valid_tokens, "an int or a tensor")
     return torch.arange(hidden.shape[0], device=hidden.device).unsqueeze(1) >= valid_tokens
 
 
@@ -453,11 +492,30 @@ def _draw(weight: Tensor, generator: torch.Generator) -> None:
     weight.uniform_(-bound, bound, generator=generator)
 
 
+def _like(device: Device | None, dtype: torch.dtype | None) -> Tensor:
+    """No weights, of the device and the dtype of all."""
+    if dtype is not None and not (is_a(dtype, torch.dtype) and dtype.is_floating_point):
+        found = f"torch.{dtype}".replace("torch.torch.", "torch.") if is_a(dtype, torch.dtype) else type(dtype).__name__
+        raise TypeError(f"dtype must be a torch.dtype of floating point, got `{found}`")
+    place = torch_device(device)
+    return made_on(lambda: torch.empty(0, device=place, dtype=dtype), place)
+
+
+def _expect_shapes(experts: int, hidden: int, width: int, router: Tensor, w13: Tensor, w2: Tensor) -> None:
+    """Refuses weights of all experts that are not of these sizes."""
+    wanted = {
+        "w2": (w2, [experts, hidden, width]),
+        "router": (router, [experts, hidden]),
+        "w13": (w13, [experts, 2 * width, hidden]),
+    }
+    for name, (dense, expected) in wanted.items():
+        if list(dense.shape) != expected:
+            raise ValueError(f"{name} has shape {list(dense.shape)}, expected {expected}")
+
+
 def _rank_in(group: dist.ProcessGroup | None, num_ranks: int) -> int:
     """This process's rank in the group, which has so many."""
     rank = dist.get_rank(group)
-    if rank < 0:
-        raise ValueError("group does not have this process among its ranks")
     if dist.get_world_size(group) != num_ranks:
         raise ValueError(f"placement has num_ranks={num_ranks}, expected {dist.get_world_size(group)} as the group has")
     return rank

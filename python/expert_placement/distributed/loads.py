@@ -10,7 +10,14 @@ import torch
 from expert_placement import Placement, _core
 from expert_placement._text import digits
 from expert_placement.distributed._groups import Deadline, Members, reason_of, seconds_argument
-from expert_placement.torch._arguments import Device, int_argument, made_on, torch_device
+from expert_placement.torch._arguments import (
+    Device,
+    expect_placement,
+    int_argument,
+    made_on,
+    tensor_argument,
+    torch_device,
+)
 
 if TYPE_CHECKING:
     from typing import SupportsIndex
@@ -124,8 +131,7 @@ class LoadWindows:
             TypeError: an argument of another type, or counters that are no integers.
         """
         expect_counters(load)
-        if not isinstance(placement, Placement):
-            raise TypeError(f"placement must be a Placement, got `{type(placement).__name__}`")
+        expect_placement(placement)
         for name in ("num_layers", "num_experts"):
             if getattr(placement, name) != getattr(self, name):
                 expected = f"{getattr(self, name)} as the windows have"
@@ -212,17 +218,15 @@ def number_argument(name: str, value: SupportsIndex, least: int) -> int:
 
 def expect_counters(load: object) -> None:
     """Refuses what is no dense tensor of integers."""
-    if not isinstance(load, torch.Tensor):
-        raise TypeError(f"load must be a torch.Tensor, got `{type(load).__name__}`")
-    _core._expect_dense("load", load)
-    if load.dtype not in _COUNTERS:
-        raise TypeError(f"load has the dtype {load.dtype}, expected integers")
+    counters = tensor_argument("load", load)
+    _core._expect_dense("load", counters)
+    if counters.dtype not in _COUNTERS:
+        raise TypeError(f"load has the dtype {counters.dtype}, expected integers")
 
 
 def slot_experts(placement: Placement, load: torch.Tensor) -> torch.Tensor:
     """int64[L, S] on the device of the counters: the column that a slot counts for, E where it holds no expert."""
-    if not isinstance(placement, Placement):
-        raise TypeError(f"placement must be a Placement, got `{type(placement).__name__}`")
+    expect_placement(placement)
     layers, slots = load.shape[-2:]
     if layers != placement.num_layers or slots < placement.num_slots:
         expected = f"[{placement.num_layers}, {placement.num_slots}] or more columns, as the placement has"

@@ -30,6 +30,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import torch
 
 from expert_placement import Migration, Placement, Topology
+from expert_placement._arguments import bool_argument, is_a
 from expert_placement._text import digits
 from expert_placement.distributed._groups import (
     Deadline,
@@ -42,7 +43,7 @@ from expert_placement.distributed._groups import (
 )
 from expert_placement.distributed._transfers import Transfers
 from expert_placement.distributed.agreement import expect_same
-from expert_placement.torch._arguments import int_argument
+from expert_placement.torch._arguments import expect_placement, int_argument
 
 if TYPE_CHECKING:
     from typing import SupportsIndex
@@ -201,7 +202,7 @@ def migrate(
             this process, such as a `KeyboardInterrupt`, is raised as it is, and has such an error as its `__cause__`.
         TypeError: an argument of another type.
     """
-    return carried_out(weights, plan, Progress(), group, control_group, bool(verify), timeout)
+    return carried_out(weights, plan, Progress(), group, control_group, verify, timeout)
 
 
 def carried_out(
@@ -220,7 +221,7 @@ def carried_out(
     start = time.perf_counter()
     waiting = seconds_argument("timeout", timeout)
     members = Members(group)
-    control = members if control_group is None else Members(control_group)
+    control = members if control_group is None else Members(control_group, "control_group")
     prepared = _prepared(weights, plan, members, control, verify)
     answers, name = _answers(prepared, members, waiting, progress)
     if isinstance(prepared, Exception):
@@ -263,8 +264,7 @@ def placement_after(
             are not active that hold something.
         TypeError: an argument of another type.
     """
-    if not isinstance(old, Placement):
-        raise TypeError(f"old must be a Placement, got `{type(old).__name__}`")
+    expect_placement(old, "old")
     _expect_plan(plan)
     number = int_argument("num_batches", num_batches)
     if not 0 <= number <= plan.num_batches:
@@ -315,7 +315,7 @@ class _Answer(NamedTuple):
 
 
 def _expect_plan(plan: object) -> None:
-    if not isinstance(plan, Migration):
+    if not is_a(plan, Migration):
         raise TypeError(f"plan must be a Migration, got `{type(plan).__name__}`")
 
 
@@ -328,7 +328,7 @@ def _prepared(
     try:
         _expect_plan(plan)
         expect_ranks(members, control, plan.num_ranks, "plan")
-        return Transfers(weights, plan, members, verify)
+        return Transfers(weights, plan, members, bool_argument("verify", verify))
     except Exception as error:
         return error
 
