@@ -108,17 +108,25 @@ def judge(subject: Subject, parameter: str, value: Value) -> Verdict:
         error = caught
     seconds, growth = time.perf_counter() - began, _peak() - before
     if error is None:
-        fault = _fault_of_answer(value, answer, expected)
+        try:
+            fault = _fault_of_answer(value, answer, expected)
+        except Exception as trouble:
+            # An answer that holds what it was given may be nothing that can be compared; the run goes on behind it.
+            fault = f"answered {_short(answer)}, which can not be compared: {type(trouble).__name__}: {_short(trouble)}"
     else:
         # What could be meant may be at odds with the other arguments, and any of them may be the one that is named.
         others = () if value.is_refused else tuple(arguments)
-        names = (parameter, *others, *subject.words.get(parameter, ()))
+        words = (word for name in (parameter, *others) for word in subject.words.get(name, ()))
+        names = tuple(dict.fromkeys((parameter, *others, *words)))
         fault = _fault_of_error(subject, names, value, arguments[parameter], error)
     if not fault and growth > MOST_GROWTH:
         fault = f"memory grew by {growth >> 20} MiB, expected at most {MOST_GROWTH >> 20}"
     if not fault and seconds > MOST_SECONDS:
         fault = f"took {seconds:.0f} s, expected at most {MOST_SECONDS:.0f}"
-    return Verdict("answered" if error is None else type(error).__name__, seconds, growth, fault)
+    outcome = "answered" if error is None else type(error).__name__
+    # It holds this frame, which holds it: what the call has taken would be there as long, and missing to later calls.
+    error = None
+    return Verdict(outcome, seconds, growth, fault)
 
 
 def _expected(subject: Subject, parameter: str, value: Value) -> tuple[Any, BaseException | None] | None:
@@ -226,6 +234,10 @@ def fingerprint(value: Any) -> Any:
         return "array", str(value.dtype), value.shape, np.ascontiguousarray(value).tobytes()
     if isinstance(value, dict):
         return tuple((fingerprint(key), fingerprint(inner)) for key, inner in value.items())
+    if isinstance(value, tuple) and hasattr(value, "_fields"):
+        # How long something took is no answer.
+        named = {name: each for name, each in zip(value._fields, value, strict=True) if "seconds" not in name}
+        return type(value).__name__, fingerprint(named)
     if isinstance(value, (tuple, list)):
         return type(value).__name__, tuple(map(fingerprint, value))
     if hasattr(value, "detach"):

@@ -72,6 +72,9 @@ class Path3:
         return self.told
 
 
+_ESCAPES = "\x1b[2J\r\n"
+
+
 def _nowhere() -> dict[str, Any]:
     """Paths that lead nowhere, for readers and writers alike."""
     return {
@@ -82,7 +85,7 @@ def _nowhere() -> dict[str, Any]:
         "a name of 5000 letters": "x" * 5000,
         "a path of 5000 folders": "x/" * 5000,
         "a million letters": "x" * 10**6,
-        "escapes": "\x1b[2J\r\n",
+        "escapes": _ESCAPES,
         "a number": 3,
         "zero, which is standard input": 0,
         "a bool": True,
@@ -140,7 +143,8 @@ def readable(usual: Path) -> list[Value]:
         return made
 
     def link() -> Path:
-        made = folder() / f"link{usual.suffix}"
+        # There are several sound files with one suffix.
+        made = folder() / f"link-{usual.name}"
         if not made.is_symlink():
             made.symlink_to(usual)
         return made
@@ -184,10 +188,12 @@ def writable(usual: Path) -> list[Value]:
         "a folder of the kernel": lambda: "/proc/self/file.json",
     }
     common = [
-        # Names that nobody should give a file are names.
-        Value(value.name, value.make) if value.name in ("escapes", "bytes that are no UTF-8") else value
+        Value(value.name, value.make) if value.name == "bytes that are no UTF-8" else value
         for value in _common(usual)
+        if value.name != "escapes"
     ]
+    # Names that nobody should give a file are names; written where the process is, it would be there to be read after.
+    common.append(Value("escapes", lambda: new_file("").parent / _ESCAPES))
     return _as_paths([*common, *(Value(name, make, is_refused=True) for name, make in given.items())])
 
 

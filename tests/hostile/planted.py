@@ -98,6 +98,11 @@ def says_too_much(number: Any) -> int:
     raise ValueError(f"number must be another: {'x' * 10**6}")
 
 
+def keeps_what_it_is_given(table: Any) -> list[Any]:
+    """Answers with an object that may be nothing that can be compared."""
+    return [table]
+
+
 def raises_another(number: Any) -> int:
     """Lets through what is no word of ours."""
     raise AttributeError("number has no attribute 'shape'")
@@ -119,6 +124,7 @@ FAULTS: dict[Callable[[Any], object], str] = {
     takes_memory: "memory grew by",
     believes_claims: "left no memory behind it",
     hangs: "did not come back",
+    keeps_what_it_is_given: "which can not be compared",
     says_nothing_of_it: "the message names none of number",
     says_too_much: "the message has",
     raises_another: "raised what is not documented",
@@ -133,7 +139,12 @@ def cases() -> list[Case]:
     usual = np.array([1, 2, 3])
     backwards = Value("negative strides", lambda: np.flip(np.flip(usual).copy()), lambda: usual)
     other_order = Value("the other byte order", lambda: usual.astype(">i8"), lambda: usual)
-    fed: dict[Callable[[Any], object], Value] = {ignores_strides: backwards, ignores_byte_order: other_order}
+    a_set = Value("a set", lambda: {1, 2, 3}, lambda: usual)
+    fed: dict[Callable[[Any], object], Value] = {
+        ignores_strides: backwards,
+        ignores_byte_order: other_order,
+        keeps_what_it_is_given: a_set,
+    }
     good = Case(Subject("sound", sound, lambda: {"number": 3}), "number", minus_one)
     made = [good]
     for planted in FAULTS:

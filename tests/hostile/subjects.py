@@ -183,7 +183,6 @@ READ = {
     "layer_ids": LAYER_IDS,
 }
 PICTURE = fed(paths.writable, lambda: paths.new_file(".png"))
-WORDS = fed(values.sequences, ["show", "--experts", "30", "--ranks", "8"])
 TEXT = fed(values.texts, "a title")
 
 FED: dict[str, dict[str, Fed]] = {
@@ -511,7 +510,8 @@ FED: dict[str, dict[str, Fed]] = {
     "expert_placement.formats.write": {
         "placement": PLACEMENT,
         "path": fed(paths.writable, lambda: paths.new_file(".json")),
-        "format": fed(values.choices, "sglang"),
+        # Without one it goes by the suffix of the path.
+        "format": maybe(values.choices, "sglang"),
         "layer_ids": LAYER_IDS,
         "num_hidden_layers": maybe(COUNT, 4),
     },
@@ -529,7 +529,8 @@ FED: dict[str, dict[str, Fed]] = {
         "x_label": TEXT,
         "y_label": TEXT,
     },
-    "expert_placement.cli.main": {"arguments": WORDS},
+    # Without any they are those of the process.
+    "expert_placement.cli.main": {"arguments": maybe(values.sequences, ["show", "--experts", "30", "--ranks", "8"])},
     "expert_placement.integrations.vllm.determine_expert_map": {
         "ep_size": NUM_RANKS,
         "ep_rank": RANK,
@@ -557,6 +558,8 @@ RECEIVERS: dict[str, Callable[[], Any]] = {
 """Whose methods are called; those of the class itself are called on it as well."""
 
 WORDS_FOR: dict[str, tuple[str, ...]] = {
+    # Of a line of words the command line names the word.
+    "arguments": ("command",),
     "config": ("configuration",),
     "slots_per_rank": ("num_slots",),
     "placement": ("Placement",),
@@ -653,9 +656,20 @@ def _exit_code(found: Callable[..., Any]) -> Callable[..., Any]:
         out, error = io.StringIO(), io.StringIO()
         with contextlib.redirect_stdout(out), contextlib.redirect_stderr(error):
             code = found(**arguments)
-        if code:
+        # Without any words the answer is the help, though a shell is told by the code that nothing was asked for.
+        if code and error.getvalue():
             raise ValueError(error.getvalue())
         return out.getvalue()
+
+    return call
+
+
+def _rounded(found: Callable[..., Any]) -> Callable[..., Any]:
+    """A call with a matrix product, which adds up in another order where strides are others: the last bits differ."""
+
+    def call(**arguments: Any) -> Any:
+        ids, weights = found(**arguments)
+        return ids, weights.round(decimals=5)
 
     return call
 
@@ -668,6 +682,7 @@ WRAPPED: dict[str, Callable[[Callable[..., Any]], Callable[..., Any]]] = {
     "expert_placement.cli.main": _exit_code,
     "expert_placement.distributed.migrate": _in_place("weights"),
     "expert_placement.torch.route": _in_place("load"),
+    "expert_placement.distributed.ExpertParallel.select": _rounded,
     "expert_placement.distributed.ExpertParallel.forward": _in_place("load"),
     "expert_placement.distributed.ExpertParallel.apply_experts": _in_place("load"),
 }

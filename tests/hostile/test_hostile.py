@@ -61,6 +61,14 @@ def test_hostile_input_is_answered_rightly_or_refused(source: str, step: int, pa
     assert not unlike, "\n".join(unlike)
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="memory is limited and measured as Linux has it")
+def test_what_is_left_to_fall_short_has_a_reason_and_does_fall_short() -> None:
+    recorded = [name for part in record.read().values() for name, _ in part["short"]]
+    assert set(recorded) <= record.REASONS.keys()
+    outcomes = running.run("tests.hostile.cases:of_names", *record.REASONS)
+    assert [outcome.name for outcome in outcomes if outcome.verdict.fault] == list(record.REASONS)
+
+
 def test_the_page_is_that_of_the_data() -> None:
     assert record.PAGE.read_text() == record.page(record.read())
 

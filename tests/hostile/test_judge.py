@@ -55,6 +55,14 @@ def test_every_kind_of_planted_fault_has_a_row_on_the_page() -> None:
     }
 
 
+def test_how_long_a_call_took_is_no_answer() -> None:
+    from expert_placement.distributed import Moved
+
+    moved = Moved(1, 2, 3, 4, 5, 6, 7, 8, 0.5)
+    assert fingerprint(moved) == fingerprint(moved._replace(seconds=0.25))
+    assert fingerprint(moved) != fingerprint(moved._replace(sent=0))
+
+
 def test_answers_are_told_apart_by_dtype_shape_and_content() -> None:
     import numpy as np
     import torch

@@ -652,7 +652,8 @@ def torch_layouts(usual: Any) -> list[Value]:
             torch.complex(usual.double(), -usual.double()).conj().imag.to(usual.dtype)
         )
     return [
-        *(_same_or_refused(name, make, lambda: usual) for name, make in made.items()),
+        # Some calls write to what they are given, and what is made of it after that would be another's.
+        *(_same_or_refused(name, make, usual.clone) for name, make in made.items()),
         *_refused(
             a_sparse_tensor=lambda: usual.to_sparse(),
             a_meta_tensor=lambda: usual.to("meta"),
@@ -824,7 +825,7 @@ def sequences(usual: Any) -> list[Value]:
     return [
         *(value for value in OBJECTS if value.name not in ("a dict", "a set")),
         *_refused(
-            a_dict=lambda: dict.fromkeys(usual, 1),
+            a_dict=lambda: _keyed(usual),
             a_text=lambda: "abc",
             a_number_of_its_own=lambda: 1.5,
             a_list_of_None=lambda: [None] * len(usual),
@@ -846,6 +847,14 @@ def sequences(usual: Any) -> list[Value]:
         _same_or_refused("an array backwards", lambda: np.array(list(usual)[::-1])[::-1], lambda: list(usual)),
         Value("an empty list", list),
     ]
+
+
+def _keyed(usual: Any) -> dict[Any, Any]:
+    """A mapping from the values, or to them where they cannot be keys."""
+    try:
+        return dict.fromkeys(usual, 1)
+    except TypeError:
+        return dict(enumerate(usual))
 
 
 def texts(usual: str) -> list[Value]:
