@@ -10,7 +10,7 @@ WITHOUT_TORCH := tests/test_partition.py tests/test_dlpack_without_torch.py test
 	tests/cli/test_show.py tests/cli/test_numbers.py tests/spec/test_checks_reject.py tests/spec/test_document.py
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-peers coverage lint bench exhaustive chapters engines determinism prove evidence fuzz fuzz-planted \
+.PHONY: help setup demo test test-peers coverage lint bench exhaustive chapters engines determinism prove evidence fuzz fuzz-planted mutants \
 	wheel wheel-matrix sdist leaks clean peers-named
 
 help: ## List the commands
@@ -98,6 +98,10 @@ fuzz: setup ## Run each fuzz target of the crate for SECONDS, 60 without other w
 
 fuzz-planted: setup ## Plant a rare bug in what each fuzz target looks at, and see that it is found within SECONDS
 	$(BIN)/python tests/fuzz.py --planted --seconds $(or $(SECONDS),60)
+
+# Everything takes many hours; what is through is kept.
+mutants: setup ## Test mutants of the files that changed since they were, FILES='rust/*/report.rs' or those named; hours
+	$(BIN)/python -m tests.mutation $(FILES)
 
 EVIDENCE := target/evidence
 PROOFS := --proofs $(EVIDENCE)/proofs.json --coq $(EVIDENCE)/coq.json
