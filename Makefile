@@ -7,11 +7,11 @@ RUST := Cargo.toml Cargo.lock $(shell find rust -name '*.rs' -o -name Cargo.toml
 MATRIX := 3.10 3.11 3.12 3.13
 # They pass where torch is absent.
 WITHOUT_TORCH := tests/test_partition.py tests/test_dlpack_without_torch.py tests/test_model_config.py \
-	tests/cli/test_show.py tests/cli/test_numbers.py tests/spec/test_checks_reject.py tests/spec/test_document.py
+	tests/test_recorded_answers.py tests/cli/test_show.py tests/cli/test_numbers.py tests/spec/test_checks_reject.py tests/spec/test_document.py
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-peers coverage lint bench exhaustive chapters engines determinism prove evidence fuzz fuzz-planted mutants \
-	wheel wheel-matrix sdist leaks clean peers-named
+.PHONY: help setup demo test test-peers coverage lint bench exhaustive chapters engines determinism prove evidence \
+	fuzz fuzz-planted mutants wheel wheel-matrix sdist leaks clean peers-named
 
 help: ## List the commands
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "make %-14s %s\n", $$1, $$2}'
