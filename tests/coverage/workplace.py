@@ -19,13 +19,14 @@ PLACE = ROOT / "target" / "coverage"
 TREE = PLACE / "tree"
 
 
-def copy_tree(commit: str = "") -> None:
+def copy_tree(commit: str = "", tree: Path = TREE) -> None:
     """Makes the copy; a file that is the same stays, so that nothing is built again for it.
 
     Args:
         commit: which commit to copy; what git knows of the working tree, or would add, without other word.
+        tree: where the copy is.
     """
-    with tempfile.TemporaryDirectory(dir=PLACE) as folder:
+    with tempfile.TemporaryDirectory(dir=tree.parent) as folder:
         source = ROOT
         if commit:
             source = Path(folder)
@@ -38,14 +39,14 @@ def copy_tree(commit: str = "") -> None:
             said = subprocess.run(listed, cwd=ROOT, check=True, capture_output=True, text=True).stdout
             names = {name for name in said.split("\0") if name and (ROOT / name).is_file()}
         for name in names:
-            target = TREE / name
+            target = tree / name
             if not target.is_file() or target.read_bytes() != (source / name).read_bytes():
                 target.parent.mkdir(parents=True, exist_ok=True)
                 shutil.copy(source / name, target)
-    for inside, _, files in os.walk(TREE):
+    for inside, _, files in os.walk(tree):
         for file in files:
             path = Path(inside) / file
-            if path.relative_to(TREE).as_posix() not in names and path.suffix not in (".so", ".pyc"):
+            if path.relative_to(tree).as_posix() not in names and path.suffix not in (".so", ".pyc"):
                 path.unlink()
 
 

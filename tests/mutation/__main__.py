@@ -7,11 +7,11 @@ from __future__ import annotations
 
 import argparse
 import shutil
-import subprocess
 import sys
 from fnmatch import fnmatch
 from pathlib import Path
 
+from tests.coverage.workplace import copy_tree
 from tests.mutation import crate, python, record
 from tests.mutation.targets import CRATE, ROOT, Target, targets
 
@@ -22,18 +22,8 @@ BINDING = Path("python", "expert_placement", "_core.abi3.so")
 def copied(place: Path) -> Path:
     """The last commit in a folder of its own, with the binding that is built here."""
     tree = place / "tree"
-    built = tree / "target"
-    kept = place / "built"
-    # What was built of an earlier copy is built anew only where sources differ.
-    if built.is_dir():
-        shutil.rmtree(kept, ignore_errors=True)
-        built.rename(kept)
-    shutil.rmtree(tree, ignore_errors=True)
-    tree.mkdir(parents=True)
-    packed = subprocess.run(["git", "archive", "HEAD"], cwd=ROOT, check=True, capture_output=True).stdout
-    subprocess.run(["tar", "-x"], cwd=tree, input=packed, check=True)
-    if kept.is_dir():
-        kept.rename(built)
+    tree.mkdir(parents=True, exist_ok=True)
+    copy_tree("HEAD", tree)
     shutil.copy(ROOT / BINDING, tree / BINDING)
     return tree
 

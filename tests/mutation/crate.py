@@ -30,14 +30,19 @@ CASES = "48"
 """Of each property: what proptest makes more of takes longer than building."""
 
 
-def environment() -> dict[str, str]:
-    """The environment in which `cargo mutants` is found."""
+def environment(built: Path) -> dict[str, str]:
+    """The environment in which `cargo mutants` is found, and builds in a folder."""
     path = os.pathsep.join((str(TOOLS / "bin"), os.environ.get("PATH", "")))
     if shutil.which("cargo-mutants", path=path) is None:
         print("installing cargo-mutants into target/tools", flush=True)
         install = ["cargo", "install", "cargo-mutants", "--version", VERSION, "--locked", "--quiet"]
         subprocess.run([*install, "--root", str(TOOLS)], cwd=ROOT, check=True)
-    return os.environ | {"PATH": path, "PROPTEST_CASES": CASES, "PROPTEST_DISABLE_FAILURE_PERSISTENCE": "1"}
+    return os.environ | {
+        "PATH": path,
+        "PROPTEST_CASES": CASES,
+        "PROPTEST_DISABLE_FAILURE_PERSISTENCE": "1",
+        "CARGO_TARGET_DIR": str(built),
+    }
 
 
 def run(target: Target, tree: Path) -> outcome.Outcome:
@@ -46,7 +51,7 @@ def run(target: Target, tree: Path) -> outcome.Outcome:
     Raises:
         RuntimeError: The tests fail without a mutant, or the tool does.
     """
-    written = tree / "target" / "mutants-of" / target.path.replace("/", "-")
+    written = tree.parent / "mutants-of" / target.path.replace("/", "-")
     shutil.rmtree(written, ignore_errors=True)
     written.mkdir(parents=True)
     command = [
@@ -55,7 +60,7 @@ def run(target: Target, tree: Path) -> outcome.Outcome:
         *("--no-config", "--output", str(written), *(f"--cargo-arg={test}" for test in target.tests)),
         *(("--", "--", *target.options) if target.options else ()),
     ]
-    ended = subprocess.run(command, cwd=tree, env=environment(), check=False)
+    ended = subprocess.run(command, cwd=tree, env=environment(tree.parent / "built"), check=False)
     file = written / "mutants.out" / "outcomes.json"
     # 0: all were caught, 2: some were missed, 3: some ran out of time.
     if ended.returncode not in (0, 2, 3):

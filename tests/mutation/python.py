@@ -48,7 +48,7 @@ def run(target: Target, tree: Path) -> outcome.Outcome:
     Raises:
         RuntimeError: The tests fail without a mutant.
     """
-    place = tree / "target" / "mutants-of" / target.path.replace("/", "-")
+    place = tree.parent / "mutants-of" / target.path.replace("/", "-")
     shutil.rmtree(place, ignore_errors=True)
     place.mkdir(parents=True)
     command = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", "-p", "no:xdist"]
