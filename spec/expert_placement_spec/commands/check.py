@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from expert_placement_spec import case_check
 from expert_placement_spec.cases import Chapter
 from expert_placement_spec.chapters import CHAPTERS, PARTITION
-from expert_placement_spec.commands.profiles import PROFILES, profile_of
+from expert_placement_spec.commands.profiles import PROFILES, parse_range, profile_of
 from expert_placement_spec.commands.terminal import JSON, output_console, progress_bar, whole
+from expert_placement_spec.conformance import look_at_cases, look_at_partitions
 from expert_placement_spec.deviations import Declared, read_deviations
-from expert_placement_spec.exhaustive import LARGEST, Domain, Outcome, check
+from expert_placement_spec.exhaustive import Domain
 from expert_placement_spec.implementation import NEEDS, OPTIONAL, REFERENCE
 from expert_placement_spec.invariants import INVARIANTS
 from expert_placement_spec.lines.command import named
@@ -24,7 +24,7 @@ from expert_placement_spec.outcome import AS_DECLARED, shown
 from expert_placement_spec.processes import Workers
 from expert_placement_spec.reference import MAX, STRATEGIES
 from expert_placement_spec.report import as_json, as_table, lacking, merged, without_cases
-from expert_placement_spec.sampled import MOST_EXPERTS, MOST_RANKS, large_shapes, sample, sample_tables
+from expert_placement_spec.sampled import MOST_EXPERTS, MOST_RANKS, large_shapes
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping, Sequence
@@ -60,21 +60,6 @@ Examples:
 
     expert-placement-spec prove
 """
-
-
-def parse_range(parameter: str, text: str, least: int) -> range:
-    """`0..=128` as a range that ends with 128.
-
-    Raises:
-        ValueError: another form, or bounds outside `least ..= LARGEST`.
-    """
-    first, dots, last = text.partition("..=")
-    what = f"{parameter}=`{shown(text, 100)}`"
-    if not dots or not (first + last).isascii() or not first.isdecimal() or not last.isdecimal():
-        raise ValueError(f"{what} is no range, expected the form `{least}..=128`")
-    if max(len(first), len(last)) > 10 or not least <= int(first) <= int(last) <= LARGEST:
-        raise ValueError(f"{what} is out of range, expected bounds in {least}..={LARGEST}, the smaller first")
-    return range(int(first), int(last) + 1)
 
 
 def required_laws(require: Sequence[str], laws: Collection[str], groups: Mapping[str, Collection[str]]) -> set[str]:
@@ -150,31 +135,8 @@ def run(
         sys.path.insert(0, os.getcwd())
     names = list(dict.fromkeys(implementations))
     declared = declared_in(deviations, PARTITION, names)
-    sampled: list[Outcome] = []
     with Workers(processes or os.cpu_count() or 1, timeout) as workers:
-        with progress_bar("exhaustive") as progress:
-            outcomes = check(names, domain, device=device, workers=workers, progress=progress)
-        if samples:
-            with progress_bar("sampled") as progress:
-                sampled = sample(
-                    names,
-                    samples,
-                    strategies=domain.strategies,
-                    device=device,
-                    workers=workers,
-                    progress=progress,
-                )
-            with progress_bar("sampled maps") as progress:
-                tables = sample_tables(
-                    names,
-                    samples,
-                    wide,
-                    strategies=domain.strategies,
-                    device=device,
-                    workers=workers,
-                    progress=progress,
-                )
-            sampled = merged([*sampled, *tables])
+        outcomes, sampled = look_at_partitions(names, domain, samples, device=device, workers=workers, bar=progress_bar)
     title = (
         f"exhaustive: E in {experts}, R in {ranks}; pairs, maps and tables up to {wide}, ids asked one by one up to "
     )
@@ -244,13 +206,8 @@ def run_chapter(
         sys.path.insert(0, os.getcwd())
     names = list(dict.fromkeys(implementations))
     declared = declared_in(deviations, chapter, names)
-    sampled: list[case_check.Outcome] = []
     with Workers(processes or os.cpu_count() or 1, timeout) as workers:
-        with progress_bar("exhaustive") as progress:
-            outcomes = case_check.exhaust(chapter, names, domain, workers=workers, progress=progress)
-        if samples:
-            with progress_bar("sampled") as progress:
-                sampled = case_check.sample(chapter, names, samples, workers=workers, progress=progress)
+        outcomes, sampled = look_at_cases(chapter, names, domain, samples, workers=workers, bar=progress_bar)
     titles = (f"exhaustive: {domains[domain].description}", f"sampled: {samples:,} random cases")
     header = {"chapter": chapter, "domain": {"name": domain, "description": domains[domain].description}}
     return show(outcomes, sampled, titles, header, required, declared, as_json_text=as_json_text)

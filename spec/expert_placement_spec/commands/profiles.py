@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from expert_placement_spec.exhaustive import LARGEST
 from expert_placement_spec.outcome import shown
 
 
@@ -39,6 +40,21 @@ PROFILES = {
     "full": Profile("0..=1024", "1..=1024", wide=256, alone=64, points=2000, domain="full", cases=3000),
 }
 """By name: `small` is for every change, `full` for a release."""
+
+
+def parse_range(parameter: str, text: str, least: int) -> range:
+    """`0..=128` as a range that ends with 128.
+
+    Raises:
+        ValueError: another form, or bounds outside `least ..= LARGEST`.
+    """
+    first, dots, last = text.partition("..=")
+    what = f"{parameter}=`{shown(text, 100)}`"
+    if not dots or not (first + last).isascii() or not first.isdecimal() or not last.isdecimal():
+        raise ValueError(f"{what} is no range, expected the form `{least}..=128`")
+    if max(len(first), len(last)) > 10 or not least <= int(first) <= int(last) <= LARGEST:
+        raise ValueError(f"{what} is out of range, expected bounds in {least}..={LARGEST}, the smaller first")
+    return range(int(first), int(last) + 1)
 
 
 def profile_of(name: str) -> Profile:
