@@ -331,11 +331,11 @@ fn write_not_uniform(f: &mut fmt::Formatter<'_>, partition: Partition) -> fmt::R
     }
     match partition.nearest_legal_ranks() {
         (Some(below), Some(above)) => write!(f, "use {below} or {above} ranks"),
-        (Some(count), None) | (None, Some(count)) => {
+        // Where slabs are not equal there are two ranks or more, and one rank is legal.
+        (below, above) => {
+            let count = below.or(above).unwrap_or(1);
             write!(f, "use {count} rank{}", if count == 1 { "" } else { "s" })
         }
-        // Where slabs are not equal there are two ranks or more, and one rank is legal.
-        (None, None) => f.write_str("use 1 rank"),
     }
 }
 

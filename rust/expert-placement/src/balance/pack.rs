@@ -108,9 +108,6 @@ fn make_room(expert: u32, shape: &Shape, work: &mut Workspace, state: &mut State
         head += 1;
         for place in state.first[bin]..state.first[bin + 1] {
             let item = state.items[place];
-            if item == NONE {
-                continue;
-            }
             for next in 0..shape.bins.len() {
                 if work.came_from[next].0 != UNSEEN || state.holds(next, item) {
                     continue;

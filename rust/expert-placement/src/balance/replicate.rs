@@ -36,12 +36,8 @@ impl Spare {
         let ranks = shape.bins.len();
         self.beyond[..ranks].reverse();
         self.most = ranks as u32;
-        if let Some(all) = self.beyond.first_mut().filter(|_| ranks > 0) {
-            *all -= experts;
-            if *all == 0 {
-                self.most = 0;
-            }
-        }
+        // There is room for more than one replica of each: where there is none, nobody asks.
+        self.beyond[0] -= experts;
     }
 
     /// One more replica for an expert that has `count`.

@@ -20,7 +20,6 @@ pub(crate) struct Workspace {
     kept: State,
     givers: Vec<u32>,
     takers: Vec<u32>,
-    tried: Vec<(u32, u32)>,
 }
 
 /// Improves a state that exchanges alone do not improve, until its busiest rank takes at most `target`, no trial of those
@@ -34,27 +33,21 @@ pub(crate) fn improve(
     state: &mut State,
 ) {
     let mut trials = 0;
-    work.tried.clear();
     while state.largest() > target {
         find_candidates(weights, shape, work, state);
-        let Workspace { kept, givers, takers, tried } = work;
+        let Workspace { kept, givers, takers } = work;
         let mut is_better = false;
         for (&less, &more) in givers.iter().flat_map(|less| takers.iter().map(move |more| (less, more))) {
-            if tried.contains(&(less, more)) {
-                continue;
-            }
             let Some(bin) = least_busy_holder(less, more, weights, shape, state) else { continue };
             if trials == MOST_TRIALS {
                 return;
             }
             trials += 1;
-            tried.push((less, more));
             kept.clone_from(state);
             refine::apply(Step::Replace { bin, old: less, new: more }, weights, shape, state);
             refine::refine(target, shape, by, state);
             is_better = state.largest() < kept.largest();
             if is_better {
-                tried.clear();
                 break;
             }
             std::mem::swap(state, kept);

@@ -47,9 +47,8 @@ impl Way {
         let mut offers = self.offers.clone();
         let mut is_first = true;
         offers.retain(|offer| std::mem::take(&mut is_first) || offer.off_node <= most_off_node);
-        if let Some(rest) = offers.get_mut(1..) {
-            rest.sort_by(|left, right| left.moves.cmp(&right.moves).then(left.time.total_cmp(&right.time)));
-        }
+        let first = offers.len().min(1);
+        offers[first..].sort_by(|left, right| left.moves.cmp(&right.moves).then(left.time.total_cmp(&right.time)));
         let mut worthwhile: Vec<Offer> = Vec::with_capacity(offers.len());
         for offer in offers {
             if worthwhile.last().is_none_or(|last| offer.time < last.time) {

@@ -1,6 +1,8 @@
 //! The crate through its public names, in one program: linking is what takes time.
 
 #[cfg(feature = "placement")]
+mod answers;
+#[cfg(feature = "placement")]
 mod balance;
 #[cfg(feature = "alloc")]
 mod partition;
