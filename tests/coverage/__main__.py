@@ -94,19 +94,20 @@ def main() -> int:
     library, programs = build(chosen.commit)
     code, said = 0, ""
     if not chosen.compare:
-        every = ["--numprocesses", "auto", "--maxprocesses", "8", "--dist", "worksteal"]
+        every = ["--numprocesses", "auto", "--maxprocesses", "8", "--dist", "worksteal", "--hypothesis-seed", "0"]
         code, said = run(programs, chosen.tests or every, known, is_added=chosen.add)
         SAID.write_text(said, encoding="utf-8")
 
     through_python = tools.lines(THROUGH_PYTHON, [library], TREE)
     through_python = {file: one for file, one in through_python.items() if file.startswith(rust.CRATES)}
     own = tools.lines(OWN, programs, TREE)
-    own = lines.narrowed(own, {file: one for file, one in through_python.items() if file.startswith(rust.CRATES[0])})
     in_python, branches = python.measured(CONFIGURATION, DATA, TREE)
     measured = through_python | in_python
     sources = {file: (TREE / file).read_text(encoding="utf-8").splitlines() for file in measured}
+    measured = explanations.without(known.excluded, measured, sources)
+    own = lines.narrowed(own, {file: one for file, one in measured.items() if file.startswith(rust.CRATES[0])})
     problems = explanations.problems(measured, sources, known.places, own)
-    problems += explanations.unmatched(known.excluded, {file: sources[file] for file in in_python})
+    problems += explanations.unmatched(known.excluded, sources)
     for folder, title in record.PARTS.items():
         some = [one for file, one in measured.items() if file.startswith(folder)]
         print(f"{title}: {sum(len(one.reached) for one in some)} of {sum(len(one.all) for one in some)} lines")

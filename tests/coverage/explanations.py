@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tests.coverage.lines import ranges
+from tests.coverage.lines import Lines, ranges
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -22,8 +22,6 @@ else:
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Mapping, Sequence
-
-    from tests.coverage.lines import Lines
 
 FILE = Path(__file__).with_name("unreached.toml")
 UNREACHED, SHOWN = "! ", "  "
@@ -64,6 +62,8 @@ class Place:
 class Excluded:
     """Lines that are not counted, such as those that only a checker of types reads."""
 
+    suffix: str
+    """Of the files in which it is looked for."""
     pattern: str
     reason: str
 
@@ -86,8 +86,8 @@ def parsed(text: str) -> Explanations:
     _expect(content.keys() <= {"excluded", "unreached"}, f"unknown tables among {sorted(content)}")
     excluded = []
     for table in content.get("excluded", []):
-        _expect(table.keys() == {"pattern", "reason"}, f"an excluded pattern has {sorted(table)}")
-        excluded.append(Excluded(table["pattern"], _reason(table)))
+        _expect(table.keys() == {"suffix", "pattern", "reason"}, f"an excluded pattern has {sorted(table)}")
+        excluded.append(Excluded(table["suffix"], table["pattern"], _reason(table)))
     places = []
     for table in content.get("unreached", []):
         _expect(table.keys() <= {"reason", "by", "sometimes", "at"}, f"an explanation has {sorted(table)}")
@@ -188,8 +188,25 @@ def unmatched(excluded: Iterable[Excluded], sources: Mapping[str, Sequence[str]]
     return [
         f"the excluded pattern `{one.pattern}` matches no line"
         for one in excluded
-        if not any(re.search(one.pattern, line) for source in sources.values() for line in source)
+        if not any(_matching(one, file, source) for file, source in sources.items())
     ]
+
+
+def without(
+    excluded: Iterable[Excluded], measured: Mapping[str, Lines], sources: Mapping[str, Sequence[str]]
+) -> dict[str, Lines]:
+    """What is measured but for the lines that have an excluded pattern."""
+    found = {}
+    for file, lines in measured.items():
+        left_out = frozenset(number for one in excluded for number in _matching(one, file, sources[file]))
+        found[file] = Lines(lines.all - left_out, lines.reached - left_out)
+    return found
+
+
+def _matching(one: Excluded, file: str, source: Sequence[str]) -> list[int]:
+    if not file.endswith(one.suffix):
+        return []
+    return [number for number, line in enumerate(source, 1) if re.search(one.pattern, line)]
 
 
 def proposed(lines: Lines, source: Sequence[str], first: int, last: int) -> str:

@@ -56,12 +56,13 @@ def configured(file: Path, data: Path, folders: Iterable[Path], excluded: Iterab
     def listed(values: Iterable[object]) -> str:
         return "".join(f"\n    {value}" for value in values)
 
+    patterns = [one.pattern for one in excluded if one.suffix == ".py"]
     file.write_text(
         f"[run]\nbranch = true\nparallel = true\ndata_file = {data}\nsource ={listed(folders)}\n"
         "concurrency =\n    thread\n    multiprocessing\npatch =\n    _exit\n    execv\n    fork\n"
         # What has another name in each process is not warned of in the midst of what tests read.
         "disable_warnings =\n    no-data-collected\n    module-not-measured\n    module-not-imported\n"
-        f"[report]\nignore_errors = false\nexclude_lines ={listed(one.pattern for one in excluded)}\n",
+        f"[report]\nignore_errors = false\nexclude_lines ={listed(patterns)}\n",
         encoding="utf-8",
     )
 

@@ -91,9 +91,9 @@ def page(record: Mapping[str, Any], excluded: Sequence[Excluded]) -> str:
         f"Of the {sum(way[0] for way in ways):,} ways on from the lines of Python that have several, "
         f"{sum(way[1] for way in ways):,} were gone.",
         "",
-        "Not counted are lines of Python with",
+        "Not counted are lines with",
         "",
-        *(f"- `{one.pattern}`: {one.reason}" for one in excluded),
+        *(f"- `{one.pattern}` in `{one.suffix}`: {one.reason}" for one in excluded),
         "",
         "## Unreached lines",
         "",

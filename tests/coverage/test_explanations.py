@@ -7,7 +7,7 @@ from itertools import pairwise
 import pytest
 
 from tests.coverage import record
-from tests.coverage.explanations import FILE, Excluded, Place, parsed, problems, proposed, unmatched
+from tests.coverage.explanations import FILE, Excluded, Place, parsed, problems, proposed, unmatched, without
 from tests.coverage.lines import Lines, from_lcov, narrowed, ranges
 from tests.coverage.workplace import ROOT
 
@@ -112,8 +112,20 @@ def test_what_depends_on_the_run_may_be_reached_or_not() -> None:
 
 
 def test_an_excluded_pattern_that_matches_nothing_is_told() -> None:
-    patterns = [Excluded(r"return \d;", "matches"), Excluded("return x;", "does not")]
-    assert unmatched(patterns, {"a.rs": SOURCE}) == ["the excluded pattern `return x;` matches no line"]
+    patterns = [
+        Excluded(".rs", r"return \d;", "matches"),
+        Excluded(".rs", "return x;", "does not"),
+        Excluded(".py", r"return \d;", "does in other files"),
+    ]
+    assert unmatched(patterns, {"a.rs": SOURCE}) == [
+        "the excluded pattern `return x;` matches no line",
+        "the excluded pattern `return \\d;` matches no line",
+    ]
+
+
+def test_excluded_lines_are_not_counted() -> None:
+    patterns = [Excluded(".rs", r"return \d;", "as it is"), Excluded(".py", "x", "no such file")]
+    assert without(patterns, MEASURED, {"a.rs": SOURCE}) == {"a.rs": Lines(ALL - {3, 10}, ALL - {3, 10})}
 
 
 TABLE = """
