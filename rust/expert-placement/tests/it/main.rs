@@ -13,4 +13,6 @@ mod recorded_answers;
 #[cfg(feature = "placement")]
 mod routing;
 #[cfg(feature = "placement")]
+mod topology;
+#[cfg(feature = "placement")]
 mod vectors;
