@@ -25,6 +25,7 @@ CONFIGURATION = PLACE / "configuration"
 THROUGH_PYTHON, OWN, DATA = PLACE / "through-python", PLACE / "own-tests", PLACE / "data" / "coverage"
 SAID = PLACE / "data" / "pytest"
 """What pytest said at last."""
+EVERY = ["--numprocesses", "auto", "--maxprocesses", "8", "--dist", "worksteal", "--hypothesis-seed", "0"]
 
 
 def say(text: str) -> None:
@@ -94,8 +95,8 @@ def main() -> int:
     library, programs = build(chosen.commit)
     code, said = 0, ""
     if not chosen.compare:
-        every = ["--numprocesses", "auto", "--maxprocesses", "8", "--dist", "worksteal", "--hypothesis-seed", "0"]
-        code, said = run(programs, chosen.tests or every, known, is_added=chosen.add)
+        left_out = [word for test in record.LEFT_OUT for word in ("--deselect", test)]
+        code, said = run(programs, chosen.tests or [*EVERY, *left_out], known, is_added=chosen.add)
         SAID.write_text(said, encoding="utf-8")
 
     through_python = tools.lines(THROUGH_PYTHON, [library], TREE)
@@ -122,6 +123,7 @@ def main() -> int:
         result = {
             "made_by": "make coverage",
             "tests": tests[0] if tests else "",
+            "without": list(record.LEFT_OUT),
             "with": f"CPython {platform.python_version()}, coverage.py {coverage.__version__}, "
             f"rustc {about['release']} with LLVM {about['LLVM version']}",
             "files": record.summary(measured, branches, own, sources, known.places),

@@ -178,6 +178,12 @@ def test_explanations_quote_what_stands_in_the_sources_once() -> None:
     assert [one for one in said if "is unreached and not explained" not in one] == []
 
 
+def test_tests_that_are_left_out_exist() -> None:
+    for test in record.LEFT_OUT:
+        file, _, name = test.partition("::")
+        assert f"\ndef {name}(" in (ROOT / file).read_text(encoding="utf-8")
+
+
 def test_lines_that_llvm_writes_are_read() -> None:
     text = "SF:/root/a.rs\nFN:1,f\nDA:1,4\nDA:2,0\nDA:3,18446744073709551615\nend_of_record\nSF:/other/b.rs\nDA:1,1\n"
     found = from_lcov(f"{text}end_of_record\n", "/root")
