@@ -6,6 +6,12 @@ import os
 import signal
 from pathlib import Path
 
+from hypothesis import settings
+
+# No test asserts a time, and slow machines are slow.
+settings.register_profile("tests", settings(), deadline=None)
+settings.load_profile("tests")
+
 # Whoever starts tests in the background of a shell has them ignore Ctrl-C, and programs that they start as well; some
 # tests send it to such a program.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:

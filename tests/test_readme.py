@@ -97,7 +97,7 @@ def test_commands_run_in_order_as_they_stand(tmp_path: Path) -> None:
         cwd=tmp_path,
         env=os.environ | {"PATH": f"{program.parent}{os.pathsep}{os.environ['PATH']}"},
         check=False,
-        timeout=120,
+        timeout=1200,
     )
     assert (result.returncode, result.stderr) == (0, "")
     written = {"plan.json", "next.json", "moves.png", "location.json", "eplb.yaml"}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import re
 import subprocess
 import sys
 import threading
@@ -152,6 +153,29 @@ def test_every_expert_has_a_replica_at_home(num_groups: int) -> None:
         homes = served.view(2, num_groups, -1).sum(2).argmax(0)
         for expert in range(64):
             assert expert in nodes[layer, homes[expert // (64 // num_groups)]]
+
+
+def test_groups_stay_whole_on_nodes_of_different_room_and_speed() -> None:
+    """Domain: 300 random topologies of up to 7 ranks on up to 6 nodes, with up to 3 groups a node of up to 3 experts."""
+    planned = 0
+    for seed in range(300):
+        rng = np.random.default_rng(seed)
+        ranks = int(rng.integers(2, 8))
+        nodes = int(rng.integers(2, ranks + 1))
+        groups, size = nodes * int(rng.integers(1, 4)), int(rng.integers(1, 4))
+        slots = rng.integers(0, 2 * groups * size, ranks).tolist()
+        speeds = rng.choice([0.5, 1.0, 2.0], ranks).tolist()
+        loads = rng.lognormal(0, 1.5, (1, groups * size))
+        topology = Topology(ranks, nodes, slots_per_rank=slots, speeds=speeds)
+        try:
+            plan = rebalance(loads, sum(slots), topology, num_groups=groups, max_off_node=0.0)
+        except ValueError as error:
+            assert re.search("max_off_node=0 is out of reach|leaves room for", str(error))  # noqa: PT017
+            continue
+        planned += 1
+        assert plan.off_node(loads, groups) == [0.0]
+        assert set(table(plan).ravel().tolist()) - {-1} == set(range(groups * size))
+    assert planned > 200
 
 
 def test_groups_stay_at_home_from_one_placement_to_the_next() -> None:
