@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import sys
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from expert_placement_spec.grid import POISON as POISON
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
+from expert_placement_spec.refusing import refuses as refuses
 
 
 class Lookup:
@@ -76,19 +74,6 @@ def is_table(answer: Any, shape: tuple[int, ...], dtype: str = "int32") -> bool:
     if isinstance(answer, list):
         return is_shaped and (not array.size or array.dtype.kind in ("iu" if dtype.startswith("int") else "iuf"))
     return is_shaped and str(answer.dtype).rpartition(".")[2] == dtype
-
-
-def refuses(error: type[Exception], call: Callable[[], Any]) -> bool:
-    """Whether a call raises an error of this type, and not something else."""
-    try:
-        call()
-    except error:
-        return True
-    except KeyboardInterrupt:
-        raise
-    except BaseException:
-        return False
-    return False
 
 
 def close(left: Any, right: Any) -> Any:

@@ -17,6 +17,7 @@ from expert_placement_spec.arrays import integers
 from expert_placement_spec.implementation import MAP_METHODS, SCALARS, TABLES, WITH_SHARED, Implementation
 from expert_placement_spec.logic import choose
 from expert_placement_spec.reference import CONTIGUOUS, MAX, map_length
+from expert_placement_spec.refusing import EVERY_WRONG_ID, refuses, wrong_ids
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -352,22 +353,24 @@ class Block:
 
     @cached_property
     def refusals(self) -> Any:
-        """For each partition: whether every query refuses the ids next to its range."""
+        """For each partition: whether queries refuse ids out of range, and offsets are refused without a meaning."""
         fine = []
         for partition, (num_experts, num_ranks) in zip(self.partitions, self.shapes, strict=True):
-            ranks = [
-                (getattr(partition, name), bad)
-                for name in ("count", "start", "experts", "local_experts", "expert_map", "expert_map_with_sentinel")
-                for bad in (-1, num_ranks)
+            with_shared = (partition.expert_map_with_shared, partition.expert_mask)
+            of_ranks = [
+                *(getattr(partition, name) for name in ("count", "start", "experts", "local_experts")),
+                *(partition.expert_map, partition.expert_map_with_sentinel),
+                *(partial(ask_with_shared, query) for query in with_shared),
             ]
-            with_shared = [partition.expert_map_with_shared, partition.expert_mask]
-            ranks += [(partial(ask_with_shared, query), bad) for query in with_shared for bad in (-1, num_ranks)]
-            experts = [
-                (getattr(partition, name), bad) for name in ("owner", "local_index") for bad in (-1, num_experts)
-            ]
-            if self.strategy not in CONTIGUOUS:
-                ranks.append((lambda _, partition=partition: partition.offsets(), 0))
-            fine.append(all(refuses(query, bad) for query, bad in ranks + experts))
+            of_experts = [partition.owner, partition.local_index]
+            is_small = max(num_experts, num_ranks) <= EVERY_WRONG_ID
+            asked = [(query, bad) for query in of_ranks for bad in wrong_ids(num_ranks, is_small=is_small)]
+            asked += [(query, bad) for query in of_experts for bad in wrong_ids(num_experts, is_small=is_small)]
+            has_offsets = self.strategy in CONTIGUOUS
+            fine.append(
+                all(refuses(IndexError, query, bad) for query, bad in asked)
+                and (has_offsets or refuses(ValueError, partition.offsets))
+            )
         return self._flags(fine)
 
     @cached_property
@@ -804,15 +807,3 @@ def no_bools(values: Iterable[Any]) -> None:
 def ask_with_shared(query: Callable[[int, int], Any], rank: int) -> Any:
     """A query that takes a number of shared experts, asked with one."""
     return query(rank, 1)
-
-
-def refuses(query: Callable[[int], Any], bad: int) -> bool:
-    """Whether a query raises an IndexError or a ValueError for an id out of range."""
-    try:
-        query(bad)
-    except KeyboardInterrupt:
-        raise
-    except BaseException as error:
-        # By its type, since an object may say that it is of another class.
-        return issubclass(type(error), (IndexError, ValueError))
-    return False

@@ -329,7 +329,7 @@ def answers_every_query(p: View) -> Any:
 
 @invariant(subject="errors")
 def wrong_ids_are_refused(p: View) -> Any:
-    """Every query refuses rank -1 and R, expert -1 and E, with an error, and round robin refuses to give offsets."""
+    """Ids out of range are refused by every query with an IndexError, and offsets of round robin with a ValueError."""
     return p.refuses_wrong_ids()
 
 

@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING, Any
 from expert_placement_spec import reference
 from expert_placement_spec.implementation import MAP_METHODS, WITH_SHARED
 from expert_placement_spec.reference import CONTIGUOUS, MAX, STRATEGIES
+from expert_placement_spec.refusing import EVERY_WRONG_ID, refuses, wrong_ids
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Iterator, Mapping
 
     from expert_placement_spec.invariants import Invariant
 
@@ -144,12 +145,14 @@ class Plain:
         partition = self._partition
         of_ranks = [partition.count, partition.start, partition.experts, partition.local_experts]
         of_ranks += [lambda rank, name=name: self._map(name, rank) for name in MAP_METHODS]
-        wrong = [(query, rank) for query in of_ranks for rank in (-1, self.num_ranks)]
-        wrong += [
-            (query, expert) for query in (partition.owner, partition.local_index) for expert in (-1, self.num_experts)
-        ]
-        contiguous = self.strategy in CONTIGUOUS
-        return all(refuses(*one) for one in wrong) and (contiguous or refuses(lambda _: partition.offsets(), 0))
+        of_experts = [partition.owner, partition.local_index]
+        is_small = max(self.num_experts, self.num_ranks) <= EVERY_WRONG_ID
+        wrong = [(query, rank) for query in of_ranks for rank in wrong_ids(self.num_ranks, is_small=is_small)]
+        wrong += [(query, expert) for query in of_experts for expert in wrong_ids(self.num_experts, is_small=is_small)]
+        has_offsets = self.strategy in CONTIGUOUS
+        return all(refuses(IndexError, *one) for one in wrong) and (
+            has_offsets or refuses(ValueError, partition.offsets)
+        )
 
     def says_uniform(self) -> Any:
         """What the partition says of being uniform."""
@@ -165,15 +168,6 @@ class Plain:
             if not 0 <= answer.value <= MAX or not all(0 <= one <= widest(self.strategy) for one in answer.computed):
                 return False
         return True
-
-
-def refuses(query: Callable[[int], Any], identifier: int) -> bool:
-    """Whether a query raises an error of the kinds that SPEC.md has for wrong ids."""
-    try:
-        query(identifier)
-    except (IndexError, ValueError):
-        return True
-    return False
 
 
 class Traced:

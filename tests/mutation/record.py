@@ -119,7 +119,7 @@ def page(
         "Tests that fail then, or go on for ever, notice the change. What they do not notice is listed with the reason",
         "why nobody could. The crate is mutated by cargo-mutants, and Python by Cosmic Ray, where an operator becomes",
         "its neighbour at the boundary and its opposite. `make mutants` tests what has changed since it was recorded,",
-        "and writes this page.",
+        f"and writes this page. So far {len(files)} of {len(targets)} files were tested; the others are listed below.",
         "",
         "| part | files | mutants | noticed | of them by time | survivors |",
         "|---|---|---|---|---|---|",

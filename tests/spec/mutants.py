@@ -323,6 +323,35 @@ class RefusesWithTheWrongType(Mutant):
         return rank
 
 
+class RefusesWithAnotherError(Mutant):
+    """Ranks out of range refused as a wrong argument is, not as a wrong index."""
+
+    breaks: ClassVar = {"wrong_ids_are_refused"}
+
+    def _rank(self, rank: int) -> int:
+        if not 0 <= rank < self.num_ranks:
+            raise ValueError("no rank")
+        return rank
+
+
+class WrapsIds(Mutant):
+    """Experts out of range but for the neighbours of the range taken modulo 2**32, as narrow integers are."""
+
+    breaks: ClassVar = {"wrong_ids_are_refused"}
+
+    def _expert(self, expert: int) -> int:
+        return super()._expert(expert if expert == -1 else expert % 2**32)
+
+
+class CountsFromTheEnd(Mutant):
+    """Ranks below -1 counted from the end, as lists do."""
+
+    breaks: ClassVar = {"wrong_ids_are_refused"}
+
+    def _rank(self, rank: int) -> int:
+        return super()._rank(rank + self.num_ranks if rank < -1 else rank)
+
+
 class Exits(Mutant):
     """Ends the run as if it were finished."""
 

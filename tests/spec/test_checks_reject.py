@@ -8,7 +8,7 @@ from typing import Any
 import expert_placement_spec
 import numpy as np
 import pytest
-from expert_placement_spec import INVARIANTS, Domain, Workers, check, evaluate, invariants, reference
+from expert_placement_spec import INVARIANTS, Domain, Workers, check, conformance, evaluate, invariants, reference
 from expert_placement_spec.commands import check as check_command
 from expert_placement_spec.grid import EVERY_RANK, Block, violations
 from expert_placement_spec.implementation import MAP_METHODS, REFERENCE, load
@@ -464,7 +464,7 @@ def test_maps_beyond_the_exhaustive_ones_are_sampled_however_large_the_domain_is
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     # The rule is sampled elsewhere.
-    monkeypatch.setattr(check_command, "sample", lambda *_, **__: [])
+    monkeypatch.setattr(conformance, "sample", lambda *_, **__: [])
     code = check_command.run(
         ["tests.spec.test_sampled_tables:WrongWhereLarge"],
         experts="0..=2048",
