@@ -69,7 +69,11 @@ class Model:
         if bracket:
             if not self.offers(name):
                 return False
-            parameters = inspect.signature(getattr(self.names, name)).parameters
+            try:
+                parameters = inspect.signature(getattr(self.names, name)).parameters
+            except (TypeError, ValueError):
+                # What is compiled may not say what it takes; then it is asked, and has to answer.
+                return True
             # Who takes any keyword takes this one.
             return parameter in parameters or any(one.kind is one.VAR_KEYWORD for one in parameters.values())
         first, _, rest = name.partition(".")
@@ -79,6 +83,10 @@ class Model:
         if not found or not rest or hasattr(getattr(self.names, first), rest):
             return found
         return first == "Placement" and self._placement_has(rest)
+
+
+class NoAttributeError(ValueError):
+    """An implementation's name leads nowhere."""
 
 
 def load_model(name: str) -> Model:
@@ -104,11 +112,17 @@ def load_model(name: str) -> Model:
         raise
     except BaseException as error:
         raise ValueError(f"implementation `{name}`: its import raised {in_words(error)}") from error
-    for part in filter(None, attribute.split(".")):
-        if not hasattr(made, part):
-            raise ValueError(f"implementation `{name}`: `{made.__name__}` has no attribute `{part}`")
-        made = getattr(made, part)
-    missing = [needed for needed in ("Topology", "Placement") if not hasattr(made, needed)]
+    missing, at = [], module_name
+    try:
+        for part in filter(None, attribute.split(".")):
+            if not hasattr(made, part):
+                raise NoAttributeError(f"implementation `{name}`: `{at}` has no attribute `{part}`")
+            made, at = getattr(made, part), f"{at}.{part}"
+        missing = [needed for needed in ("Topology", "Placement") if not hasattr(made, needed)]
+    except (NoAttributeError, KeyboardInterrupt):
+        raise
+    except BaseException as error:
+        raise ValueError(f"implementation `{name}`: a look at its attributes raised {in_words(error)}") from error
     if missing:
         raise ValueError(f"implementation `{name}` offers no {' and no '.join(missing)}")
     return Model(name, made)

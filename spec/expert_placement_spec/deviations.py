@@ -84,6 +84,8 @@ def read_deviations(path: str | Path) -> list[Deviation]:
         content = tomllib.loads(Path(path).read_text(encoding="utf-8"))
     except OSError as error:
         raise ValueError(f"{file}: {(error.strerror or str(error)).lower()}") from error
+    except RecursionError as error:
+        raise ValueError(f"{file} is nested too deeply") from error
     except ValueError as error:
         raise ValueError(f"{file} is no TOML in UTF-8: {shown(str(error), 200)}") from error
     tables = content.pop(TABLE, [])

@@ -10,18 +10,21 @@ from __future__ import annotations
 import json
 import re
 from importlib.metadata import version
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from expert_placement_spec.chapters import CHAPTERS, PARTITION
 from expert_placement_spec.formula_mutants import formula_mutants
 from expert_placement_spec.invariants import INVARIANTS, Invariant
+from expert_placement_spec.outcome import shown
 from expert_placement_spec.prove import LEMMA, TYPES
 from expert_placement_spec.single import can_sample
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
 Record = dict[str, Any]
+T = TypeVar("T")
 
 COMMAND = "make evidence"
 DOCUMENT, RECORD = "SPEC.md", "evidence.json"
@@ -73,6 +76,11 @@ def record_of_proofs(rows: list[dict[str, Any]]) -> Record:
     }
 
 
+def record_in(content: Record) -> Record:
+    """The part of the record that `prove --record` wrote."""
+    return {name: content[name] for name in ("command", "z3", "crosshair")}
+
+
 def record_of_coq(report: dict[str, Any]) -> Record:
     """The part of the record that a run of `spec/proofs/run.py --json` gives."""
     names = ("name", "file", "statement", "invariant", "strategies", "assumptions")
@@ -91,6 +99,10 @@ def records_of_check(report: dict[str, Any]) -> list[Record]:
         ValueError: a law was broken in it.
     """
     chapter = report.get("chapter", PARTITION)
+    if chapter not in (PARTITION, *CHAPTERS):
+        raise ValueError(
+            f"chapter=`{shown(str(chapter), 100)}` is unknown, expected {', '.join((PARTITION, *CHAPTERS))}"
+        )
     if report["broken"]:
         raise ValueError(f"a check of chapter=`{chapter}` has broken={report['broken']}, expected 0")
     parts = {part: held(report[part]) for part in ("exhaustive", "sampled")}
@@ -141,9 +153,29 @@ def read(path: Path) -> dict[str, Any]:
         found = json.loads(path.read_text(encoding="utf-8"))
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise ValueError(f"`{path}` is no JSON: {error}") from None
+    except RecursionError:
+        raise ValueError(f"`{path}` is nested too deeply") from None
     if not isinstance(found, dict):
         raise ValueError(f"`{path}` holds a {type(found).__name__}, expected an object")
     return found
+
+
+def read_as(path: Path, what: str, taken: Callable[[dict[str, Any]], T]) -> T:
+    """What a JSON file of some command is taken for.
+
+    Args:
+        path: the file.
+        what: the command that writes such files.
+        taken: what makes something of the content.
+
+    Raises:
+        ValueError: it is no JSON, or none that the command writes.
+    """
+    content = read(path)
+    try:
+        return taken(content)
+    except (KeyError, TypeError, AttributeError, IndexError) as error:
+        raise ValueError(f"`{path}` is not what `{what}` writes: {type(error).__name__}: {error}") from None
 
 
 def provers_of(record: Record, law: Invariant) -> list[str]:

@@ -111,6 +111,7 @@ def misbehave(way: str, identifier: int, line: bytes) -> bytes:
         "empty": b"\n",
         "latin": b'{"id":1,"answer":"caf\xe9"}\n',
         "deep": b"[" * 100_000 + b"\n",
+        "repeated": b'{"id": %d, "answer": [0], "answer": [1]}\n' % identifier,
         "nan": json.dumps({"id": identifier, "answer": [float("nan")]}).encode() + b"\n",
         "list": b"[1,2]\n",
         "other-id": line.replace(f'"id": {identifier}'.encode(), f'"id": {identifier + 1}'.encode()),

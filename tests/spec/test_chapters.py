@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import re
 import subprocess
@@ -13,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import expert_placement_spec
 import pytest
 from expert_placement_spec import CHAPTERS, Workers, evaluate_case
-from expert_placement_spec.adapter import load_model
+from expert_placement_spec.adapter import Model, load_model
 from expert_placement_spec.balance import homes, optimum, replication
 from expert_placement_spec.balance.problem import Problem
 from expert_placement_spec.case_check import check_cases, exhaust, sample, shrunk
@@ -261,11 +262,40 @@ def test_evaluate_case_refuses_what_it_does_not_know() -> None:
         ("expert_placement_spec.model:Missing", "has no attribute `Missing`"),
         ("expert_placement_spec.reference", "offers no Topology and no Placement"),
         (":x", "is not of the form"),
+        ("math:pi.foo", r"`math\.pi` has no attribute `foo`"),
+        ("tests.spec.test_chapters:HIDING", "a look at its attributes raised OSError: not today"),
     ],
 )
 def test_an_implementation_that_cannot_be_had_is_named(name: str, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         load_model(name)
+
+
+class Hiding:
+    """Names that can not be looked at."""
+
+    @property
+    def Topology(self) -> Any:  # noqa: N802 - the name that is asked for
+        raise OSError("not today")
+
+
+HIDING = Hiding()
+
+
+class Compiled:
+    """Functions that do not say what they take, as compiled ones do."""
+
+    Topology, Placement = Topology, Placement
+    rebalance = type
+
+
+def test_a_function_without_a_signature_is_taken_to_take_everything() -> None:
+    """Whether it does shows when it is asked."""
+    with pytest.raises(ValueError, match="no signature"):
+        inspect.signature(Compiled.rebalance)
+    asked = Model("compiled", Compiled)
+    assert asked.offers("rebalance(max_moves)")
+    assert not asked.offers("plan_migration(limits)")
 
 
 def spec(*arguments: str) -> subprocess.CompletedProcess[str]:

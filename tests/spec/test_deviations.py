@@ -122,6 +122,7 @@ def test_another_implementation_is_refused(tmp_path: Path) -> None:
         ("deviation = [1]\n", "is no list of tables"),
         ("version = 1\n", r"has `version`, expected tables \[\[deviation\]\] alone$"),
         ("[[deviation]\n", "is no TOML in UTF-8: "),
+        ("a = " + "[" * 100_000 + "\n", "is nested too deeply$"),
     ],
 )
 def test_a_wrong_file_is_refused(tmp_path: Path, content: str, message: str) -> None:

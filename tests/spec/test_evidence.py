@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -185,9 +186,32 @@ def test_differences_name_the_place() -> None:
     assert differences(RECORD, json.loads(written(RECORD))) == []
 
 
-@pytest.mark.parametrize(("text", "message"), [("{", "is no JSON"), ("[]", "holds a list, expected an object")])
+DEEP = '{"a":' * 100_000
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [("{", "is no JSON"), ("[]", "holds a list, expected an object"), (DEEP, "is nested too deeply")],
+)
 def test_a_record_that_is_none_is_refused(text: str, message: str, tmp_path: Path) -> None:
     path = tmp_path / "evidence.json"
     path.write_text(text, encoding="utf-8")
     with pytest.raises(ValueError, match=message):
         read(path)
+
+
+@pytest.mark.parametrize("option", ["--proofs", "--coq", "--check"])
+@pytest.mark.parametrize("text", ["{}", '{"a": 1}', '{"broken": 0, "exhaustive": 5, "theorems": 5, "z3": 1}'])
+def test_what_another_command_wrote_is_refused(option: str, text: str, tmp_path: Path) -> None:
+    path = tmp_path / "foreign.json"
+    path.write_text(text, encoding="utf-8")
+    command = [sys.executable, "-m", "expert_placement_spec", "evidence", "--folder", str(FOLDER), option, str(path)]
+    ended = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert ended.returncode == 2
+    assert ended.stderr.startswith(f"error: `{path}` is not what `")
+    assert ended.stderr.count("\n") == 1
+
+
+def test_a_check_of_an_unknown_chapter_is_refused() -> None:
+    with pytest.raises(ValueError, match="chapter=`nope` is unknown, expected partition, placement"):
+        records_of_check({"chapter": "nope", "broken": 0, "exhaustive": [], "sampled": []})

@@ -246,6 +246,7 @@ FAULTS = {
     "latin": "its answer is no UTF-8 at byte 21",
     "deep": "is no JSON",
     "nan": "is no JSON",
+    "repeated": "is no JSON",
     "list": "its answer `[1,2]` is no object of `id` and either `answer` or `error`",
     "other-id": "expected 3",
     "text-id": "its answer has id `3`, expected 3",

@@ -13,6 +13,8 @@ from expert_placement_spec.evidence import (
     Record,
     differences,
     read,
+    read_as,
+    record_in,
     record_of_coq,
     records_of_check,
     rendered,
@@ -52,11 +54,11 @@ def taken_in(old: Record, proofs: Path | None, coq: Path | None, check: list[Pat
     """The record with what runs gave in the place of what it had of them."""
     new = dict(old)
     if proofs is not None:
-        new.update(read(proofs))
+        new.update(read_as(proofs, "prove --record", record_in))
     if coq is not None:
-        new.update(record_of_coq(read(coq)))
+        new.update(read_as(coq, "spec/proofs/run.py --json", record_of_coq))
     for path in check:
-        new = with_checks(new, records_of_check(read(path)))
+        new = with_checks(new, read_as(path, "check --json", records_of_check))
     for part in ("z3", "crosshair", "coq", "checks"):
         if part not in new:
             raise ValueError(f"the record has no `{part}`, expected --proofs, --coq and --check to give it")

@@ -118,7 +118,7 @@ def decoded(line: bytes, identifier: int) -> Callable[[], Any]:
         NotOfTheProtocolError: the line is no answer to this request.
     """
     try:
-        content = json.loads(line.decode("utf-8"), parse_constant=refuse_constant)
+        content = json.loads(line.decode("utf-8"), parse_constant=refuse_constant, object_pairs_hook=without_repetition)
     except UnicodeDecodeError as error:
         raise NotOfTheProtocolError(f"its answer is no UTF-8 at byte {error.start}") from None
     except (ValueError, RecursionError):
@@ -144,6 +144,14 @@ def decoded(line: bytes, identifier: int) -> Callable[[], Any]:
         raise ERRORS[kind](message)
 
     return refuse
+
+
+def without_repetition(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """An object, none of whose keys stands in it twice."""
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        raise ValueError("a key stands twice in an object")
+    return found
 
 
 def refuse_constant(name: str) -> Any:
