@@ -156,7 +156,7 @@ def test_every_expert_has_a_replica_at_home(num_groups: int) -> None:
 
 
 def test_groups_stay_whole_on_nodes_of_different_room_and_speed() -> None:
-    """Domain: 300 random topologies of up to 7 ranks on up to 6 nodes, with up to 3 groups a node of up to 3 experts."""
+    """Domain: 300 random topologies of up to 7 ranks on up to 7 nodes, with up to 3 groups a node of 3 experts."""
     planned = 0
     for seed in range(300):
         rng = np.random.default_rng(seed)

@@ -1,0 +1,96 @@
+"""Input that is refused by name, each kind on purpose: tests/hostile feeds the same, but samples it in pytest."""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pytest
+from expert_placement import Topology, formats, rebalance
+from expert_placement.model_config import read_model_config
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+torch = pytest.importorskip("torch", reason="tensors need torch")
+
+
+@pytest.mark.parametrize(
+    ("loads", "kind", "said"),
+    [
+        (np.ma.array([[1.0, 2.0]], mask=[[True, False]]), TypeError, "loads must not be a masked array"),
+        ([[None, 1.0]], TypeError, "loads must be numbers"),
+        ([[10**400, 1]], ValueError, "loads hold an integer that no float64 holds, expected finite numbers"),
+    ],
+)
+def test_loads_that_are_no_numbers_are_refused(loads: Any, kind: type[Exception], said: str) -> None:
+    with pytest.raises(kind, match=f"^{said}$"):
+        rebalance(loads, 2, Topology(1))
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "said"),
+    [
+        ("native", [], "the JSON is an array, expected an object"),
+        ("native", {"topology": 3}, "`topology` is `3`, expected an object"),
+        (
+            "deepseek",
+            {"phy2log": [[0, 1], [1, 0]], "log2phy": [[[0], [1]], [[1], [0], [1]]]},
+            "`log2phy[1]` has 3 experts, expected 2",
+        ),
+    ],
+)
+def test_tables_that_do_not_fit_are_refused(name: str, content: Any, said: str, tmp_path: Path) -> None:
+    if isinstance(content, dict) and name == "native":
+        placement = rebalance([[1.0, 2.0]], 2, Topology(1))
+        formats.write(placement, tmp_path / "right.json", "native")
+        content = json.loads((tmp_path / "right.json").read_text()) | content
+    path = tmp_path / "p.json"
+    path.write_text(json.dumps(content))
+    with pytest.raises(ValueError, match=f": {re.escape(said)}$"):
+        formats.read(path, name, topology=None if name == "native" else Topology(1))
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="needs the files of Linux's kernel")
+def test_files_of_the_kernel_are_read_to_their_end_or_refused_by_name(tmp_path: Path) -> None:
+    for number, target in enumerate(("/proc/self/mem", "/proc/self/status")):
+        (tmp_path / f"{number}.json").symlink_to(target)
+    with pytest.raises(OSError, match=r"0\.json"):
+        formats.read(tmp_path / "0.json", "native")
+    with pytest.raises(ValueError, match=r"1\.json.*JSON"):
+        formats.read(tmp_path / "1.json", "native")
+
+
+@pytest.mark.parametrize(
+    ("source", "said"),
+    [
+        ("", "the path of the configuration is empty, expected a file or a directory"),
+        ("\ud800", "surrogates not allowed"),
+        ("x" * 2**16, "the path is longer than any that there is, expected a file or a directory"),
+    ],
+)
+def test_paths_that_no_file_has_are_refused(source: str, said: str) -> None:
+    with pytest.raises(ValueError, match=f"{said}$"):
+        read_model_config(source)
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        {"num_local_experts": 8, "block_configs": [3, None]},
+        {"num_local_experts": 8, "num_hidden_layers": 9, "moe_layer_interval": 1, "moe_layer_start_index": [1, 2]}
+        | {"moe_layer_end_index": [3, 4, 5]},
+        {"num_local_experts": 8, "moe_layer_interval": 1},
+    ],
+)
+def test_layers_that_are_not_told_are_unknown(config: dict[str, Any]) -> None:
+    found = read_model_config(config)
+    assert found.num_experts == 8
+    assert found.num_moe_layers is None
+
+
+def test_layers_are_counted_by_their_types_where_nothing_says_how_many_there_are() -> None:
+    assert read_model_config({"num_local_experts": 8, "mlp_layer_types": ["sparse", "dense"]}).num_moe_layers == 1
