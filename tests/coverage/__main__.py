@@ -60,7 +60,6 @@ def run(programs: list[Path], tests: list[str], known: explanations.Explanations
         for folder in (THROUGH_PYTHON, OWN, DATA.parent):
             shutil.rmtree(folder, ignore_errors=True)
     DATA.parent.mkdir(exist_ok=True)
-    python.configured(CONFIGURATION, DATA, [TREE / name for name in PYTHON_FOLDERS], known.excluded)
     interpreter = workplace.make_environment(PLACE / "environment", CONFIGURATION)
     workplace.link_environment(PLACE / "environment")
     python.check_measuring(interpreter, known.excluded)
@@ -93,6 +92,7 @@ def main() -> int:
     tools = rust.llvm_tools()
     rust.check_tools(tools)
     library, programs = build(chosen.commit)
+    python.configured(CONFIGURATION, DATA, [TREE / name for name in PYTHON_FOLDERS], known.excluded)
     code, said = 0, ""
     if not chosen.compare:
         left_out = [word for test in record.LEFT_OUT for word in ("--deselect", test)]

@@ -206,7 +206,13 @@ def without(
 def _matching(one: Excluded, file: str, source: Sequence[str]) -> list[int]:
     if not file.endswith(one.suffix):
         return []
-    return [number for number, line in enumerate(source, 1) if re.search(one.pattern, line)]
+    # As coverage.py reads patterns, which may span lines.
+    text = "\n".join(source)
+    found: list[int] = []
+    for match in re.finditer(one.pattern, text, re.MULTILINE):
+        first = 1 + text.count("\n", 0, match.start())
+        found += range(first, first + 1 + match[0].count("\n"))
+    return found
 
 
 def proposed(lines: Lines, source: Sequence[str], first: int, last: int) -> str:

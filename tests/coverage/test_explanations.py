@@ -123,6 +123,12 @@ def test_an_excluded_pattern_that_matches_nothing_is_told() -> None:
     ]
 
 
+def test_a_pattern_may_span_lines() -> None:
+    over_two = [Excluded(".rs", r"^    if x > 4 \{\n\s+return 7;$", "together")]
+    assert without(over_two, MEASURED, {"a.rs": SOURCE}) == {"a.rs": Lines(ALL - {9, 10}, ALL - {3, 9, 10})}
+    assert unmatched(over_two, {"a.rs": SOURCE}) == []
+
+
 def test_excluded_lines_are_not_counted() -> None:
     patterns = [Excluded(".rs", r"return \d;", "as it is"), Excluded(".py", "x", "no such file")]
     assert without(patterns, MEASURED, {"a.rs": SOURCE}) == {"a.rs": Lines(ALL - {3, 10}, ALL - {3, 10})}
