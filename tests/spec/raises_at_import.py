@@ -1,0 +1,3 @@
+"""An implementation whose import does not come to its end."""
+
+raise SystemExit("not today")
