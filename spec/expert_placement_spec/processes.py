@@ -5,10 +5,12 @@ from __future__ import annotations
 import os
 import signal
 import sys
+import threading
+import time
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import suppress
-from multiprocessing import get_context
+from multiprocessing import connection, get_context
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from expert_placement_spec.lines.program import TIMEOUT, set_timeout, watched
@@ -30,13 +32,20 @@ class WorkerEndedError(ValueError):
     """A process that shared the work ended in the middle of it, as one does in which somebody calls `os._exit`."""
 
 
+LINGER = 5.0
+"""Seconds that a worker without work has to end in; whatever threads an implementation has left in it."""
+
+LOOK = 0.5
+"""Seconds between two looks of a worker at whether the one that asked is there."""
+
 _notes: Any = None
 """Where this worker writes what it is doing: its process id, and the number of its task plus one."""
 
 
-def start_worker(notes: Any, number_started: Any, timeout: float) -> None:
+def start_worker(notes: Any, number_started: Any, timeout: float, asking: int) -> None:
     """One thread for each worker process: the processes share the cores already, and end with the one that asked."""
     global _notes
+    threading.Thread(target=follow, args=(asking,), daemon=True).start()
     os.environ["OMP_NUM_THREADS"] = "1"
     set_timeout(timeout)
     # What an implementation prints must not come between the results, by whatever way it prints.
@@ -55,6 +64,15 @@ def start_worker(notes: Any, number_started: Any, timeout: float) -> None:
         number_started.value += 1
     notes[place] = os.getpid()
     _notes = (notes, place + 1)
+
+
+def follow(asking: int) -> None:
+    """Ends this process, and the programs that it has started, once the one that asked is gone without a word."""
+    while os.getppid() == asking:
+        time.sleep(LOOK)
+    if hasattr(os, "killpg") and os.getpgid(0) == os.getpid():
+        os.killpg(0, signal.SIGKILL)
+    os._exit(1)
 
 
 def run_noted(run: Callable[[Task], Found], number: int, task: Task) -> Found:
@@ -90,15 +108,26 @@ class Workers:
             # Spawned, not forked: a library that has started threads does not survive a fork.
             context = get_context("spawn")
             self._notes = context.Array("q", 2 * self.processes, lock=False)
-            initial = (self._notes, context.Value("i", 0), self.timeout)
+            initial = (self._notes, context.Value("i", 0), self.timeout, os.getpid())
             self._pool = ProcessPoolExecutor(
                 self.processes, mp_context=context, initializer=start_worker, initargs=initial
             )
         return self
 
     def __exit__(self, *_: object) -> None:
-        if self._pool is not None:
-            self._pool.shutdown(wait=True, cancel_futures=True)
+        if self._pool is None:
+            return
+        workers = list((self._pool._processes or {}).values())
+        self._pool.shutdown(wait=False, cancel_futures=True)
+        lingering = {process.sentinel: process for process in workers}
+        until = time.monotonic() + LINGER
+        while lingering and (left := until - time.monotonic()) > 0:
+            for ended in connection.wait(list(lingering), left):
+                del lingering[ended]  # type: ignore[arg-type]
+        # A thread of an implementation that never ends would keep its process, and so this one, for ever.
+        for process in lingering.values():
+            end(process)
+        self._pool.shutdown(wait=True)
 
     def run_all(self, run: Callable[[Task], Found], work: Sequence[Task]) -> Generator[tuple[Task, Found], None, None]:
         """Every task with what came of it, in the order in which they end.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import threading
 from types import SimpleNamespace
 from typing import Any, ClassVar
 
@@ -402,3 +403,11 @@ class AttributesRaise(type):
 
 class RaisesManyArguments(Odd, metaclass=AttributesRaise):
     """A look at its arrays raises it."""
+
+
+class LeavesThreads(Odd):
+    """Every partition starts a thread that does not end, and that its process waits for."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        threading.Thread(target=threading.Event().wait).start()
