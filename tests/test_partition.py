@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, get_args
 import expert_placement
 import numpy as np
 import pytest
-from expert_placement import Partition, Policy, Strategy
+from expert_placement import ExpertMap, Partition, Policy, Strategy
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -823,3 +823,11 @@ def test_a_configuration_has_the_errors_of_the_partition() -> None:
     strategy: Any = "unknown"
     with pytest.raises(ValueError, match=r"^strategy=`unknown` is unknown"):
         Partition.from_config(MIXTRAL, 2, strategy=strategy)
+
+
+@pytest.mark.parametrize("duplicate", [copy.copy, copy.deepcopy, pickled])
+def test_a_map_is_copied_whole(duplicate: Callable[[ExpertMap], ExpertMap]) -> None:
+    given = ExpertMap.from_local_experts([1, 3], 5)
+    twin = duplicate(given)
+    assert twin == given
+    assert repr(twin) == repr(given)

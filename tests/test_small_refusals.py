@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
-from expert_placement import Topology, formats, rebalance
+from expert_placement import ExpertMap, Partition, Topology, formats, rebalance
 from expert_placement.model_config import read_model_config
 
 if TYPE_CHECKING:
@@ -94,3 +94,17 @@ def test_layers_that_are_not_told_are_unknown(config: dict[str, Any]) -> None:
 
 def test_layers_are_counted_by_their_types_where_nothing_says_how_many_there_are() -> None:
     assert read_model_config({"num_local_experts": 8, "mlp_layer_types": ["sparse", "dense"]}).num_moe_layers == 1
+
+
+def test_a_letter_that_no_terminal_shows_is_escaped_whole() -> None:
+    with pytest.raises(ValueError, match=r"^strategy=`\\U000e0001` is unknown"):
+        Partition(1, 1, "\U000e0001")  # type: ignore[arg-type]
+
+
+def test_ids_out_of_range_or_out_of_order_are_refused() -> None:
+    with pytest.raises(IndexError, match=r"^rank=2 is out of range, expected 0\.\.2$"):
+        Topology(2).node_of(2)
+    with pytest.raises(
+        ValueError, match=r"^local_experts\[1\]=1 is out of range, expected ascending ids and here 4\.\.5$"
+    ):
+        ExpertMap.from_local_experts([3, 1], 5)
