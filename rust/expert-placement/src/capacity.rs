@@ -8,6 +8,7 @@ use crate::error::Error;
 use crate::limits::NUM_SLOTS;
 use crate::loads::Loads;
 use crate::refusal::{Place, Refusal};
+use crate::report::LayerReport;
 use crate::topology::Topology;
 
 /// What a number of slots makes of the loads.
@@ -29,10 +30,9 @@ pub struct Capacity {
 pub fn capacity(loads: &Loads, num_slots: u64, topology: &Topology, options: &Options<'_>) -> Result<Capacity, Error> {
     let plan = rebalance(loads, num_slots, topology, options)?;
     let reports = plan.report(loads)?;
-    let sum = |of: fn(&crate::LayerReport) -> f64| reports.iter().map(of).sum::<f64>();
+    let sum = |of: fn(&LayerReport) -> f64| reports.iter().map(of).sum::<f64>();
     let (mean, bound) = (sum(|report| report.mean), sum(|report| report.lower_bound));
-    let most = if bound > 0.0 { (mean / bound).min(1.0) } else { 1.0 };
-    Ok(Capacity { num_slots, balancedness: plan.balancedness(loads)?, most })
+    Ok(Capacity { num_slots, balancedness: plan.balancedness(loads)?, most: LayerReport::balancedness_of(mean, bound) })
 }
 
 /// What a search for slots is told beside the options of its plans.
