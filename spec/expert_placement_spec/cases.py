@@ -156,7 +156,7 @@ class Chapter:
     needs: tuple[str, ...]
     """What an implementation has to offer to be checked at all."""
     domains: dict[str, Domain]
-    """By size: `quick` takes seconds, `small` a minute or so, `full` many minutes."""
+    """By size: `quick`, `small` and `full`; the README says how many cases that is."""
     drawn: Callable[[], SearchStrategy[Any]]
     """Random cases beyond the domains."""
     reference: ClassVar[str] = "expert_placement_spec.model"

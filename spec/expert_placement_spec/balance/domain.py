@@ -181,7 +181,7 @@ def without_slots(block: Block) -> Iterator[BalanceCase]:
 
 
 def quick_blocks() -> list[Block]:
-    """Some seconds of work."""
+    """The smallest domain."""
     shapes = ((1, 1), (2, 2), (2, 2, 2), (0, 1, 3))
     return [
         *(Block("nothing", slots, e, 2) for slots in shapes for e in range(min(sum(slots), 3) + 1)),

@@ -104,7 +104,7 @@ def with_failures(topology: Topology, old: Rows, new: Rows, is_wanted: bool) -> 
 
 
 def quick_blocks() -> list[Block]:
-    """Some seconds of work."""
+    """The smallest domain."""
     return [
         *blocks((1, 1), 2),
         *blocks((2, 1), 3),
