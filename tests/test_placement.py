@@ -323,7 +323,7 @@ def test_tables_of_another_shape_are_refused_by_name(
 @pytest.mark.parametrize(
     ("call", "kind", "message"),
     [
-        (lambda: Placement.load(""), ValueError, "path is empty, expected a placement that expert_placement saved"),
+        (lambda: Placement.load(""), ValueError, "``: the path is empty, expected that of a file"),
         (
             lambda: Placement.from_physical_to_logical(None, 2, Topology(2)),  # type: ignore[arg-type]
             TypeError,

@@ -75,8 +75,6 @@ def read(cls: type[_Placement], path: str | os.PathLike[str]) -> _Placement:
         ValueError: a file that is damaged, of another format or of an unknown version; the message names the place.
     """
     file = path_argument(path)
-    if not os.fspath(path):
-        raise ValueError(f"path is empty, expected {_EXPECTED}")
     name = f"`{printable(str(file))}`"
     if not file.exists():
         raise FileNotFoundError(f"{name}: no such file, expected {_EXPECTED}")
