@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from typing import TYPE_CHECKING, TypeVar
 
 from expert_placement import Topology
@@ -15,6 +14,7 @@ from expert_placement.formats.json_object import kind, printable, read_value, sh
 from expert_placement.formats.tables import integer, integer_argument, json_rows, rows_of
 
 if TYPE_CHECKING:
+    import os
     from collections.abc import Mapping
     from typing import SupportsIndex
 
