@@ -176,10 +176,10 @@ def test_explanations_quote_what_stands_in_the_sources_once() -> None:
     places = parsed(FILE.read_text(encoding="utf-8")).places
     files = {place.file for place in places}
     sources = {name: (ROOT / name).read_text(encoding="utf-8").splitlines() for name in files}
-    everything = frozenset(range(1, 1 + max(map(len, sources.values()), default=0)))
+    everything = {name: frozenset(range(1, 1 + len(source))) for name, source in sources.items()}
     # As if nothing were reached but what is not marked, only the quotations are looked at.
-    measured = {name: Lines(everything, frozenset()) for name in files}
-    own = {name: Lines(everything, everything) for name in files}
+    measured = {name: Lines(everything[name], frozenset()) for name in files}
+    own = {name: Lines(everything[name], everything[name]) for name in files}
     said = problems(measured, sources, places, own)
     assert [one for one in said if "is unreached and not explained" not in one] == []
 
