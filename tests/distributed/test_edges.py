@@ -13,7 +13,7 @@ pytest.importorskip("torch", reason="the distributed layer needs torch")
 import torch
 import torch.distributed as dist
 from expert_placement import Placement, Topology, plan_migration, rebalance
-from expert_placement.distributed import BalanceError, LoadWindows, all_reduce_load, placement_after
+from expert_placement.distributed import BalanceError, LoadWindows, _groups, all_reduce_load, placement_after
 from expert_placement.distributed._planning import Moving, Part, _expect_like
 from expert_placement.distributed._weights import LocalWeights
 from expert_placement.distributed.agreement import _told
@@ -94,3 +94,44 @@ def test_loads_on_another_device_and_of_other_dimensions_are_refused() -> None:
 def test_a_migration_without_batches_sends_nothing() -> None:
     moving = Moving.__new__(Moving)
     assert moving.most_bytes(Part((), plan_migration(OLD, OLD))) == 0
+
+
+def work_that(*, is_done: bool) -> Any:
+    """An operation that is over, rightly or not."""
+    return SimpleNamespace(is_completed=lambda: True, wait=lambda left: is_done)
+
+
+def test_an_operation_is_waited_for_on_every_device() -> None:
+    for device in (torch.device("cpu"), torch.device("meta")):
+        _groups.waited_for(None, _groups.Deadline(1), device)
+        _groups.waited_for(work_that(is_done=True), _groups.Deadline(1), device)
+        with pytest.raises(RuntimeError, match=r"^not done within 3 s$"):
+            _groups.waited_for(work_that(is_done=False), _groups.Deadline(3), device)
+
+
+def test_a_control_group_of_other_ranks_is_refused() -> None:
+    members, control = SimpleNamespace(rank=0, size=2), SimpleNamespace(rank=1, size=2)
+    said = "control_group has this process as rank 1 of 2, expected 0 of 2 as in group"
+    with pytest.raises(ValueError, match=f"^{said}$"):
+        _groups.expect_ranks(members, control, 2, "plan")  # type: ignore[arg-type]
+
+
+def test_messages_go_from_where_the_group_sends(monkeypatch: pytest.MonkeyPatch) -> None:
+    for backends, device in (("cpu:gloo,xpu:xccl", "cpu"), ("xpu:xccl", "xpu")):
+        monkeypatch.setattr(dist, "get_backend_config", lambda _, backends=backends: backends)
+        assert _groups._message_device(None).type == device
+        members: Any = SimpleNamespace(group=None, device=torch.device(device))
+        assert _groups.transfer_device(members, torch.device("xpu")).type == "xpu"
+        assert _groups.transfer_device(members, torch.device("meta")).type == device
+
+
+def test_a_store_that_can_not_be_asked_decides_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    members = _groups.Members.__new__(_groups.Members)
+    monkeypatch.setattr(_groups.Members, "_whole", lambda _: 1 / 0)
+    assert members.decide("key", "write", 10) is None
+
+    def refused(*_: object, **__: object) -> None:
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr("threading.Thread.start", refused)
+    assert members.decide("key", "write", 10) is None
