@@ -217,12 +217,19 @@ def test_no_command_prints_the_help_and_is_bad_usage() -> None:
     assert all(command in result.stdout for command in ("check", "prove", "list"))
 
 
-def test_an_interrupt_ends_the_run_and_its_workers() -> None:
+def test_an_interrupt_ends_the_run_and_its_workers(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "expert_placement_spec", "check", "--processes", "2", "--samples", "0"]
     process = subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, cwd=ROOT, start_new_session=True
+        [*command, "--implementation", "tests.spec.odd:Marking"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        cwd=ROOT,
+        env=os.environ | {"MARKS": str(tmp_path)},
+        start_new_session=True,
     )
-    time.sleep(6)
+    # Until both workers are at work: before, they are on their way through imports.
+    while process.poll() is None and len({path.name for path in tmp_path.iterdir()} - {str(process.pid)}) < 2:
+        time.sleep(0.1)
     assert process.poll() is None
     os.killpg(process.pid, signal.SIGINT)
     _, error = process.communicate(timeout=60)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, ClassVar
 
@@ -411,3 +412,12 @@ class LeavesThreads(Odd):
     def __post_init__(self) -> None:
         super().__post_init__()
         threading.Thread(target=threading.Event().wait).start()
+
+
+class Marking(Odd):
+    """Right; every process that asks it leaves its number in the folder `MARKS`, where that is named."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if folder := os.environ.get("MARKS"):
+            (Path(folder) / str(os.getpid())).touch()
