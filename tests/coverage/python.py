@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 import subprocess
-import sys
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+import coverage
 
 from tests.coverage.lines import Lines
 
@@ -69,17 +70,20 @@ def configured(file: Path, data: Path, folders: Iterable[Path], excluded: Iterab
 
 def measured(configuration: Path, data: Path, root: Path) -> tuple[dict[str, Lines], dict[str, Branches]]:
     """The lines and branches of the files below `root`, by their paths from there, of all processes together."""
-    command = [sys.executable, "-m", "coverage"]
-    options = ["--rcfile", str(configuration), "--quiet"]
+    # In this process: another one might be measured itself, where it is a test that asks.
+    looked_at = coverage.Coverage(config_file=str(configuration), messages=False)
+    if data.is_file():
+        looked_at.load()
     if any(data.parent.glob(f"{data.name}.*")):
-        subprocess.run([*command, "combine", "--append", *options], cwd=root, check=True)
+        looked_at.combine([str(data.parent)], strict=True)
+        looked_at.save()
     with tempfile.TemporaryDirectory() as folder:
         report = Path(folder) / "report.json"
-        subprocess.run([*command, "json", *options, "-o", str(report)], cwd=root, check=True)
+        looked_at.json_report(outfile=str(report))
         files = json.loads(report.read_text(encoding="utf-8"))["files"]
     lines, branches = {}, {}
     for name, content in sorted(files.items()):
-        path = (root / name).resolve().relative_to(root.resolve()).as_posix()
+        path = Path(name).resolve().relative_to(root.resolve()).as_posix()
         reached = frozenset(content["executed_lines"])
         lines[path] = Lines(reached | frozenset(content["missing_lines"]), reached)
         summary = content["summary"]

@@ -10,7 +10,6 @@ import os
 import shutil
 import subprocess
 import sys
-import sysconfig
 import tempfile
 from pathlib import Path
 
@@ -60,7 +59,9 @@ def make_environment(folder: Path, configuration: Path) -> Path:
     shutil.rmtree(folder, ignore_errors=True)
     subprocess.run([sys.executable, "-m", "venv", "--without-pip", str(folder)], check=True)
     (packages,) = folder.glob("lib/python*/site-packages")
-    paths = [str(TREE / "python"), str(TREE / "spec"), *dict.fromkeys(map(sysconfig.get_path, ("purelib", "platlib")))]
+    # This one may take its own from another, as it does where it is made so itself.
+    installed = [path for path in sys.path if Path(path).name in ("site-packages", "dist-packages")]
+    paths = [str(TREE / "python"), str(TREE / "spec"), *installed]
     named = f"import os; os.environ.setdefault('COVERAGE_PROCESS_START', {str(configuration)!r})"
     begun = "import coverage; coverage.process_startup()"
     (packages / "measured.pth").write_text("\n".join((*paths, named, begun, "")), encoding="utf-8")
