@@ -5,17 +5,22 @@ from __future__ import annotations
 import json
 import re
 import sys
-from typing import TYPE_CHECKING, Any
+import warnings
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from expert_placement import ExpertMap, Partition, Topology, formats, rebalance
+from expert_placement._text import text_of
+from expert_placement.formats.files import read_bytes
+from expert_placement.formats.tables import integer_argument
 from expert_placement.model_config import read_model_config
 
-if TYPE_CHECKING:
-    from pathlib import Path
+pytest.importorskip("torch", reason="tensors need torch")
 
-torch = pytest.importorskip("torch", reason="tensors need torch")
+import torch
+from expert_placement.distributed import _weights
 
 
 @pytest.mark.parametrize(
@@ -108,3 +113,38 @@ def test_ids_out_of_range_or_out_of_order_are_refused() -> None:
         ValueError, match=r"^local_experts\[1\]=1 is out of range, expected ascending ids and here 4\.\.5$"
     ):
         ExpertMap.from_local_experts([3, 1], 5)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="needs the files of Linux's kernel")
+def test_a_file_that_says_nothing_of_its_size_is_read_no_further_than_allowed() -> None:
+    with pytest.raises(ValueError, match=r"^status: the file is larger than 10 bytes, expected a list$"):
+        read_bytes(Path("/proc/self/status"), "status", "a list", 10)
+
+
+class Wordless:
+    """A value that has no words, and no number."""
+
+    def __str__(self) -> str:
+        raise OverflowError
+
+    def __index__(self) -> int:
+        raise RuntimeError("no number")
+
+
+def test_what_has_no_words_is_called_by_its_type() -> None:
+    assert text_of(3) == "3"
+    assert text_of("three") == "three"
+    assert text_of(Wordless()) == "a value of the type Wordless"
+
+
+def test_quantized_weights_are_refused() -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        weights = torch.quantize_per_tensor(torch.ones(1, 2, 3), 1.0, 0, torch.qint8)
+        with pytest.raises(TypeError, match=r"^w must not be quantized, expected the integers and the scales"):
+            _weights._expect_bytes("w", weights)
+
+
+def test_an_error_of_a_value_s_own_is_its_own_matter() -> None:
+    with pytest.raises(RuntimeError, match=r"^no number$"):
+        integer_argument("layer", Wordless())
