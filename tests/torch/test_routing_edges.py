@@ -10,7 +10,7 @@ import pytest
 pytest.importorskip("torch", reason="this is the torch implementation")
 
 import torch
-from expert_placement.torch import RoutingTables, route
+from expert_placement.torch import RoutingTables, route, warm_up
 from expert_placement.torch.routing import operators
 
 from tests.torch.test_routing import ids_of, placement_of
@@ -59,3 +59,8 @@ def test_a_load_of_more_slots_than_a_histogram_has_bins_is_counted(tokens: int) 
 def test_tables_of_one_sender_say_whose_they_are() -> None:
     assert RoutingTables(PLAN).sender is None
     assert RoutingTables.for_sender(PLAN, 1).sender == 1
+
+
+def test_only_tables_are_warmed_up() -> None:
+    with pytest.raises(TypeError, match=r"^tables must be a RoutingTables, got `int`$"):
+        warm_up(3, 1, 1)  # type: ignore[arg-type]
