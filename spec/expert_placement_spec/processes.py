@@ -10,7 +10,7 @@ import time
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import suppress
-from multiprocessing import connection, get_context
+from multiprocessing import connection, get_all_start_methods, get_context, parent_process
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from expert_placement_spec.lines.program import TIMEOUT, set_timeout, watched
@@ -35,17 +35,17 @@ class WorkerEndedError(ValueError):
 LINGER = 5.0
 """Seconds that a worker without work has to end in; whatever threads an implementation has left in it."""
 
-LOOK = 0.5
-"""Seconds between two looks of a worker at whether the one that asked is there."""
+ANEW = "forkserver" if "forkserver" in get_all_start_methods() else "spawn"
+"""How a process for one task is started: from one that has imported and done nothing else, where that can be had."""
 
 _notes: Any = None
 """Where this worker writes what it is doing: its process id, and the number of its task plus one."""
 
 
-def start_worker(notes: Any, number_started: Any, timeout: float, asking: int) -> None:
+def start_worker(notes: Any, number_started: Any, timeout: float) -> None:
     """One thread for each worker process: the processes share the cores already, and end with the one that asked."""
     global _notes
-    threading.Thread(target=follow, args=(asking,), daemon=True).start()
+    start_following()
     os.environ["OMP_NUM_THREADS"] = "1"
     set_timeout(timeout)
     # What an implementation prints must not come between the results, by whatever way it prints.
@@ -57,8 +57,6 @@ def start_worker(notes: Any, number_started: Any, timeout: float, asking: int) -
     except OSError:
         # Nothing is open where errors go.
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
-    # Ctrl-C reaches every process of a terminal; only the one that asked has something to say about it.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
     with number_started.get_lock():
         place = 2 * number_started.value
         number_started.value += 1
@@ -66,13 +64,39 @@ def start_worker(notes: Any, number_started: Any, timeout: float, asking: int) -
     _notes = (notes, place + 1)
 
 
-def follow(asking: int) -> None:
+def follow() -> None:
     """Ends this process, and the programs that it has started, once the one that asked is gone without a word."""
-    while os.getppid() == asking:
-        time.sleep(LOOK)
+    asking = parent_process()
+    if asking is not None:
+        connection.wait([asking.sentinel])
     if hasattr(os, "killpg") and os.getpgid(0) == os.getpid():
         os.killpg(0, signal.SIGKILL)
     os._exit(1)
+
+
+def alone(run: Callable[[Task], Found], task: Task, modules: Sequence[str] = ()) -> Found:
+    """What comes of a task in a process of its own, started for it with the same hashes every time.
+
+    A solver keeps terms and their order between questions, so that what was asked before can decide whether it finds
+    an answer in time.
+
+    Args:
+        run: a function of a module.
+        task: its argument.
+        modules: what the process has imported before, which takes its time once.
+    """
+    if modules and ANEW == "forkserver":
+        get_context(ANEW).set_forkserver_preload(list(modules))
+    os.environ["PYTHONHASHSEED"] = "0"
+    with ProcessPoolExecutor(1, get_context(ANEW), initializer=start_following) as pool:
+        return pool.submit(run, task).result()
+
+
+def start_following() -> None:
+    """Lets this process end with the one that asked, and leaves Ctrl-C to it."""
+    threading.Thread(target=follow, daemon=True).start()
+    # Ctrl-C reaches every process of a terminal; only the one that asked has something to say about it.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 def run_noted(run: Callable[[Task], Found], number: int, task: Task) -> Found:
@@ -108,7 +132,7 @@ class Workers:
             # Spawned, not forked: a library that has started threads does not survive a fork.
             context = get_context("spawn")
             self._notes = context.Array("q", 2 * self.processes, lock=False)
-            initial = (self._notes, context.Value("i", 0), self.timeout, os.getpid())
+            initial = (self._notes, context.Value("i", 0), self.timeout)
             self._pool = ProcessPoolExecutor(
                 self.processes, mp_context=context, initializer=start_worker, initargs=initial
             )

@@ -19,6 +19,7 @@ from expert_placement_spec import reference
 from expert_placement_spec.formula_mutants import formula_mutants
 from expert_placement_spec.invariants import INVARIANTS, QUANTIFIERS, Invariant
 from expert_placement_spec.plain import Plain, first_broken, is_case, obeys
+from expert_placement_spec.processes import alone
 from expert_placement_spec.reference import MAX
 
 if TYPE_CHECKING:
@@ -191,6 +192,15 @@ def run_contract(task: tuple[str, str]) -> Answer:
         mutant = next((name for name, model in breaking(law, strategy) if refutes(law, strategy, model)), "")
         answer = answer if mutant else "no mutant is refuted"
     return Answer(*task, str(limits_of(law, strategy)), answer, mutant, time.perf_counter() - begin)
+
+
+def run_contract_alone(task: tuple[str, str]) -> Answer:
+    """Runs the contract of an invariant in a process of its own, so that no other contract changes what comes of it.
+
+    Args:
+        task: the invariant's name and the strategy.
+    """
+    return alone(run_contract, task, modules=("expert_placement_spec.symbolic_start",))
 
 
 def breaking(law: Invariant, strategy: str) -> Iterator[tuple[str, Any]]:

@@ -10,6 +10,7 @@ from contextlib import suppress
 from pathlib import Path
 
 import pytest
+from expert_placement_spec.processes import alone
 
 ROOT = Path(__file__).parents[2]
 
@@ -65,3 +66,18 @@ def is_running(process: int) -> bool:
         return Path(f"/proc/{process}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()[0] != "Z"
     except OSError:
         return False
+
+
+def hash_of(text: str) -> tuple[int, int]:
+    """The hash of a text, and how often this process was asked."""
+    ASKED.append(text)
+    return hash(text), len(ASKED)
+
+
+ASKED: list[str] = []
+
+
+def test_a_task_alone_knows_nothing_of_the_one_before() -> None:
+    first, second = alone(hash_of, "expert"), alone(hash_of, "expert")
+    assert first == second
+    assert first[1] == 1

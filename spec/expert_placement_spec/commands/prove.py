@@ -15,7 +15,7 @@ from expert_placement_spec.evidence import record_of_proofs, written
 from expert_placement_spec.outcome import shown
 from expert_placement_spec.processes import Workers
 from expert_placement_spec.prove import prove_lemmas, prove_paired, work
-from expert_placement_spec.symbolic_run import CONFIRMED, contracts, need_crosshair, run_contract
+from expert_placement_spec.symbolic_run import CONFIRMED, contracts, need_crosshair, run_contract_alone
 
 TOOLS = ("z3", "crosshair")
 PASSED = ("proved", CONFIRMED)
@@ -75,7 +75,7 @@ def proved(tools: list[str], invariants: list[str], processes: int) -> list[dict
             tasks = [(law.name, strategy) for law, strategy in contracts() if law.name in invariants]
             with progress_bar("CrossHair") as progress:
                 answers = {}
-                for task, answer in workers.run_all(run_contract, tasks):
+                for task, answer in workers.run_all(run_contract_alone, tasks):
                     answers[task] = answer
                     progress(len(answers), len(tasks))
             rows += [{"tool": "crosshair", **vars(answers[task])} for task in tasks]
@@ -92,5 +92,6 @@ def show(rows: list[dict[str, Any]]) -> None:
         table.add_row(*words, f"{row['seconds']:.2f} s")
     output_console().print(table)
     for row in rows:
-        if row["result"] not in PASSED and row.get("counterexample"):
-            print(f"{row['invariant']}, {row['strategy']}: {row['counterexample']}")
+        if row["result"] not in PASSED:
+            found = f": {row['counterexample']}" if row.get("counterexample") else ""
+            print(f"{row['tool']}, {row['invariant']}, {row['strategy']}: {row['result']}{found}")
