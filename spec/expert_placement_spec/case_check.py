@@ -13,18 +13,18 @@ from hypothesis import HealthCheck, Phase, find, settings
 from hypothesis.errors import Flaky, NoSuchExample
 
 from expert_placement_spec.adapter import load_model
-from expert_placement_spec.cases import first_violation
+from expert_placement_spec.cases import Chapter, first_violation
 from expert_placement_spec.chapters import CHAPTERS, chapter_of
 from expert_placement_spec.lines.command import BrokenProgramError
 from expert_placement_spec.outcome import Outcome as AnyOutcome
-from expert_placement_spec.outcome import in_words
+from expert_placement_spec.outcome import in_words, shown
 from expert_placement_spec.processes import HERE
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
     from expert_placement_spec.adapter import Model
-    from expert_placement_spec.cases import Case, Chapter
+    from expert_placement_spec.cases import Case
     from expert_placement_spec.law import Law
     from expert_placement_spec.processes import Workers
 
@@ -43,6 +43,8 @@ class CaseCounterexample:
     case: Case
     values: tuple[tuple[str, int], ...] = ()
     message: str = ""
+    real: str = ""
+    """The name of the case, where it is one of real sizes."""
 
     @property
     def size(self) -> tuple[Any, ...]:
@@ -51,14 +53,15 @@ class CaseCounterexample:
 
     def call(self) -> str:
         """An expression that evaluates the law at this point, to be pasted."""
-        values = ", ".join(f"{name}={value!r}" for name, value in self.case.values().items())
+        given = {"real": self.real} if self.real else self.case.values()
+        values = ", ".join(f"{name}={value!r}" for name, value in given.items())
         at = f", at={dict(self.values)}" if self.values else ""
         what = f'{json.dumps(self.implementation)}, "{self.invariant}"'
         return f"expert_placement_spec.evaluate_case({what}, {values}{at})"
 
     def point(self) -> dict[str, Any]:
         """The point as plain values, for JSON."""
-        return {**self.case.values(), "at": dict(self.values)}
+        return {**({"real": self.real} if self.real else self.case.values()), "at": dict(self.values)}
 
 
 Outcome: TypeAlias = AnyOutcome[CaseCounterexample]
@@ -90,8 +93,18 @@ def offered_laws(chapter: Chapter, model: Model) -> list[Law]:
     return [law for law in chapter.laws.values() if all(map(model.offers, law.needs))]
 
 
-def check_cases(chapter: Chapter, model: Model, laws: list[Law], cases: Iterable[Case]) -> list[Outcome]:
-    """Evaluates laws on cases that an implementation can be given, and keeps the smallest counterexample to each."""
+def check_cases(
+    chapter: Chapter, model: Model, laws: list[Law], cases: Iterable[Case], real: str = ""
+) -> list[Outcome]:
+    """Evaluates laws on cases that an implementation can be given, and keeps the smallest counterexample to each.
+
+    Args:
+        chapter: the chapter of the laws.
+        model: the implementation.
+        laws: what is evaluated.
+        cases: on what.
+        real: the name of the only case, where it is one of real sizes.
+    """
     outcomes = {law.name: Outcome(model.name, law.name) for law in laws}
     offers = cache(model.offers)
     for case in cases:
@@ -106,11 +119,11 @@ def check_cases(chapter: Chapter, model: Model, laws: list[Law], cases: Iterable
                 outcome.cases += number
                 if point is not None:
                     values = tuple(zip(law.quantifiers, point, strict=True))
-                    broken = CaseCounterexample(model.name, law.name, case, values)
+                    broken = CaseCounterexample(model.name, law.name, case, values, real=real)
             except KeyboardInterrupt:
                 raise
             except BaseException as error:
-                broken = CaseCounterexample(model.name, law.name, case, message=in_words(error))
+                broken = CaseCounterexample(model.name, law.name, case, message=in_words(error), real=real)
                 outcome.cases += 1
             outcome.seconds += time.perf_counter() - begin
             if broken is not None:
@@ -226,6 +239,54 @@ def run_sampling(task: Sampling) -> list[Outcome]:
 
 
 @dataclass(frozen=True)
+class RealSize:
+    """A case of real sizes for one implementation."""
+
+    chapter: str
+    implementation: str
+    name: str
+
+    def __str__(self) -> str:
+        return f"implementation `{self.implementation}` in the chapter {self.chapter}, {self.name}"
+
+
+def run_real(task: RealSize) -> list[Outcome]:
+    """Checks one case of real sizes; called in a worker process, or in this one."""
+    chapter, model = CHAPTERS[task.chapter], load_model(task.implementation)
+    return check_cases(chapter, model, offered_laws(chapter, model), [chapter.real[task.name]()], task.name)
+
+
+def look_at_real(
+    chapter: str,
+    implementations: list[str],
+    *,
+    workers: Workers = HERE,
+    progress: Callable[[int, int], None] = lambda done, total: None,
+) -> list[Outcome]:
+    """Checks every law of a chapter on cases of the sizes that models and deployments have.
+
+    Args:
+        chapter: the name of a chapter.
+        implementations: names of the form `module` or `module:attribute`. The reference model, which is written to be
+            read, would take hours for some of these cases, and is not asked.
+        workers: who shares the work; without other word it is done in this process.
+        progress: called with the cases done and their total.
+
+    Returns:
+        One outcome for each implementation and law.
+    """
+    names = [name for name in implementations if name != Chapter.reference]
+    outcomes = unobserved(chapter, names, workers)
+    work = [RealSize(chapter, name, case) for case in CHAPTERS[chapter].real for name in names]
+    with closing(workers.run_all(run_real, work)) as results:
+        for done, (_, found) in enumerate(results, 1):
+            for outcome in found:
+                outcomes[outcome.implementation, outcome.invariant].add(outcome)
+            progress(done, len(work))
+    return list(outcomes.values())
+
+
+@dataclass(frozen=True)
 class Shrinking:
     """A law that one implementation breaks."""
 
@@ -309,13 +370,29 @@ def search(chapter: Chapter, condition: Callable[[Case], bool], examples: int, p
         return
 
 
-def evaluate_case(implementation: str, invariant: str, *, at: dict[str, int] | None = None, **values: Any) -> bool:
+def real_case(chapter: Chapter, name: str, values: dict[str, Any]) -> Case:
+    """The case of real sizes that has this name.
+
+    Raises:
+        ValueError: there is none, or values are given beside it.
+    """
+    if values:
+        raise ValueError(f"real=`{shown(name, 100)}` says the whole case, got {', '.join(values)} as well")
+    if name not in chapter.real:
+        raise ValueError(f"real=`{shown(name, 100)}` is unknown, expected one of {'; '.join(chapter.real)}")
+    return chapter.real[name]()
+
+
+def evaluate_case(
+    implementation: str, invariant: str, *, at: dict[str, int] | None = None, real: str | None = None, **values: Any
+) -> bool:
     """Whether one law holds of one case.
 
     Args:
         implementation: a name of the form `module` or `module:attribute`, or `$ ` and the command of a program.
         invariant: the law's name.
         at: a value for each of the law's quantifiers; without it, every point is looked at.
+        real: the name of a case of real sizes, instead of what it is made of.
         values: what the case is made of; a topology may be given as a dict of its arguments.
 
     Returns:
@@ -326,8 +403,11 @@ def evaluate_case(implementation: str, invariant: str, *, at: dict[str, int] | N
             that breaks the protocol.
     """
     chapter, law = chapter_of(invariant)
-    case = chapter.case.of(**values)
-    case.check()
+    if real is None:
+        case = chapter.case.of(**values)
+        case.check()
+    else:
+        case = real_case(chapter, real, values)
     if at is not None and set(at) != set(law.quantifiers):
         raise ValueError(f"{invariant} is about {', '.join(law.quantifiers) or 'the case alone'}, got {', '.join(at)}")
     view = chapter.view(load_model(implementation), case)
@@ -335,7 +415,7 @@ def evaluate_case(implementation: str, invariant: str, *, at: dict[str, int] | N
         if at is None:
             return first_violation(law, view)[1] is None
         point = tuple(at[name] for name in law.quantifiers)
-        if point in view.points(law.quantifiers):
+        if view.has_point(law.quantifiers, point):
             is_spoken_of = law.requires is None or law.requires(view, *point)
             return not is_spoken_of or bool(law.predicate(view, *point))
     except BrokenProgramError as error:

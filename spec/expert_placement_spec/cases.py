@@ -7,7 +7,9 @@ at every point: every choice of values for the quantifiers.
 
 from __future__ import annotations
 
+import random
 from dataclasses import MISSING, dataclass, fields
+from itertools import islice
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
@@ -15,7 +17,7 @@ import numpy as np
 from expert_placement_spec.placement.topology import Topology
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterable, Iterator, Mapping
 
     from hypothesis.strategies import SearchStrategy
     from typing_extensions import Self
@@ -25,6 +27,9 @@ if TYPE_CHECKING:
 
 ONE_BY_ONE = 12
 """So many points at most are evaluated on ints; on more of them arrays are faster."""
+
+MOST_POINTS = 2**15
+"""So many points are looked at in large cases, and in all of the domains' there are fewer."""
 
 Point = tuple[int, ...]
 
@@ -86,17 +91,58 @@ class View:
         raise NotImplementedError
 
     def points(self, quantifiers: tuple[str, ...]) -> list[Point]:
-        """Every choice of values for the quantifiers."""
+        """Every choice of values for the quantifiers, or some `MOST_POINTS` of them where there are more.
+
+        Those are the same every time, and every quantifier's first and last value are among them.
+        """
         if quantifiers not in self._points:
-            points: list[Point] = [()]
-            for name in quantifiers:
-                points = [
-                    (*point, number)
-                    for point in points
-                    for number in range(self.extent(name, dict(zip(quantifiers, point, strict=False))))
-                ]
+            points = list(islice(self._all_points(quantifiers), MOST_POINTS + 1))
+            if len(points) > MOST_POINTS:
+                points = self._some_points(quantifiers)
             self._points[quantifiers] = points
         return self._points[quantifiers]
+
+    def _all_points(self, quantifiers: tuple[str, ...]) -> Iterator[Point]:
+        if not quantifiers:
+            yield ()
+            return
+        for point in self._all_points(quantifiers[:-1]):
+            for number in range(self.extent(quantifiers[-1], dict(zip(quantifiers, point, strict=False)))):
+                yield (*point, number)
+
+    def _some_points(self, quantifiers: tuple[str, ...]) -> list[Point]:
+        points: list[Point] = [()]
+        for left, name in zip(range(len(quantifiers), 0, -1), quantifiers, strict=True):
+            each = int((MOST_POINTS / max(len(points), 1)) ** (1 / left))
+            points = [
+                (*point, number)
+                for place, point in enumerate(points)
+                for number in some(self.extent(name, dict(zip(quantifiers, point, strict=False))), each, place)
+            ]
+        return points
+
+    def has_point(self, quantifiers: tuple[str, ...], point: Point) -> bool:
+        """Whether a quantifier can have each of these values, where those before it have theirs."""
+        given: dict[str, int] = {}
+        for name, number in zip(quantifiers, point, strict=True):
+            if not 0 <= number < self.extent(name, given):
+                return False
+            given[name] = number
+        return True
+
+
+def some(extent: int, most: int, place: int) -> Iterable[int]:
+    """Every number below an extent or, where there are more than `most`, two at least: the ends and others at random.
+
+    Args:
+        extent: how many numbers there are.
+        most: how many are wanted at most.
+        place: by which others are chosen.
+    """
+    if extent <= most:
+        return range(extent)
+    others = random.Random(place).sample(range(1, extent - 1), min(max(most - 2, 0), extent - 2))
+    return sorted({0, extent - 1, *others})
 
 
 def first_violation(law: Law, view: View) -> tuple[int, Point | None]:
@@ -159,4 +205,6 @@ class Chapter:
     """By size: `quick`, `small` and `full`; the README says how many cases that is."""
     drawn: Callable[[], SearchStrategy[Any]]
     """Random cases beyond the domains."""
+    real: Mapping[str, Callable[[], Case]]
+    """Cases of the sizes that models and deployments have, by name."""
     reference: ClassVar[str] = "expert_placement_spec.model"

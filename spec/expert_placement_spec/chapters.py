@@ -29,12 +29,29 @@ CHAPTERS = {
         ("Placement.physical_to_logical",),
         placement.domains(),
         placement.drawn,
+        placement.real(),
     ),
-    "balance": Chapter(BALANCE, BalanceCase, BalanceView, ("rebalance",), balance.domains(), balance.drawn),
+    "balance": Chapter(
+        BALANCE, BalanceCase, BalanceView, ("rebalance",), balance.domains(), balance.drawn, balance.real()
+    ),
     "migration": Chapter(
-        MIGRATION, MigrationCase, MigrationView, ("plan_migration",), migration.domains(), migration.drawn
+        MIGRATION,
+        MigrationCase,
+        MigrationView,
+        ("plan_migration",),
+        migration.domains(),
+        migration.drawn,
+        migration.real(),
     ),
-    "routing": Chapter(ROUTING, RoutingCase, RoutingView, ("RoutingTables", "route"), routing.domains(), routing.drawn),
+    "routing": Chapter(
+        ROUTING,
+        RoutingCase,
+        RoutingView,
+        ("RoutingTables", "route"),
+        routing.domains(),
+        routing.drawn,
+        routing.real(),
+    ),
 }
 
 PARTITION = "partition"

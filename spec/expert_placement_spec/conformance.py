@@ -94,19 +94,33 @@ def look_at_partitions(
 
 
 def look_at_cases(
-    chapter: str, names: list[str], domain: str, number: int, *, workers: Workers, bar: Bar = no_bar
-) -> tuple[list[Outcome[Any]], list[Outcome[Any]]]:
-    """What came of every law of a chapter about cases: over a whole domain, and of so many random cases beyond it.
+    chapter: str, names: list[str], domain: str, number: int, *, workers: Workers, real: bool = True, bar: Bar = no_bar
+) -> tuple[list[Outcome[Any]], list[Outcome[Any]], list[Outcome[Any]]]:
+    """What came of every law of a chapter about cases: over a whole domain, of random cases, and of real sizes.
+
+    Args:
+        chapter: the name of the chapter.
+        names: of the implementations.
+        domain: which domain is looked at one and all.
+        number: how many random cases are.
+        workers: who shares the work.
+        real: whether cases of real sizes are.
+        bar: what shows how far it is.
 
     Raises:
         ValueError: an implementation that can not be had.
     """
+    sampled: list[Outcome[Any]] = []
+    of_real_sizes: list[Outcome[Any]] = []
     with bar("exhaustive") as progress:
         exhaustive = case_check.exhaust(chapter, names, domain, workers=workers, progress=progress)
-    if not number:
-        return exhaustive, []
-    with bar("sampled") as progress:
-        return exhaustive, case_check.sample(chapter, names, number, workers=workers, progress=progress)
+    if number:
+        with bar("sampled") as progress:
+            sampled = case_check.sample(chapter, names, number, workers=workers, progress=progress)
+    if real:
+        with bar("real sizes") as progress:
+            of_real_sizes = case_check.look_at_real(chapter, names, workers=workers, progress=progress)
+    return exhaustive, sampled, of_real_sizes
 
 
 def outcomes(chapter: str, implementation: str, profile: str, workers: Workers) -> dict[str, Outcome[Any]]:
@@ -125,7 +139,7 @@ def outcomes(chapter: str, implementation: str, profile: str, workers: Workers) 
     if chapter == PARTITION:
         bounds = parse_range("experts", how_much.experts, 0), parse_range("ranks", how_much.ranks, 1)
         domain = Domain(*bounds, how_much.wide, alone=how_much.alone)
-        parts = look_at_partitions(names, domain, how_much.points, workers=workers)
+        parts = [*look_at_partitions(names, domain, how_much.points, workers=workers)]
     else:
-        parts = look_at_cases(chapter, names, how_much.domain, how_much.cases, workers=workers)
-    return {one.invariant: one for one in merged([*parts[0], *parts[1]]) if one.invariant in about}
+        parts = [*look_at_cases(chapter, names, how_much.domain, how_much.cases, workers=workers)]
+    return {one.invariant: one for one in merged([one for part in parts for one in part]) if one.invariant in about}

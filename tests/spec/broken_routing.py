@@ -251,6 +251,17 @@ class GivesEverything(BrokenRouting):
         return model.route(topk_ids, tables, want=everything, **options)
 
 
+class FirstLayerForAll(BrokenRouting):
+    """The tables of the first layer for every layer."""
+
+    breaks: ClassVar = {"layers_are_routed_by_their_own"}
+
+    @classmethod
+    def route(cls, topk_ids: Any, tables: Any, *, layer: int = 0, **options: Any) -> Any:
+        model.route(topk_ids, tables, layer=layer, **options)
+        return model.route(topk_ids, tables, layer=0, **options)
+
+
 class LowerHalves(BrokenRouting):
     """Ids of 64 bits by their lower halves."""
 
@@ -410,6 +421,7 @@ BROKEN = [
     OrderAsPositions,
     OverwritesTheLoad,
     GivesEverything,
+    FirstLayerForAll,
     LowerHalves,
     IgnoresStrides,
     CountsSpareRoom,

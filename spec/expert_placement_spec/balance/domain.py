@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import random
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import pairwise, product
 from typing import TYPE_CHECKING, Any
 
@@ -12,12 +14,12 @@ from expert_placement_spec.balance import deepseek, homes
 from expert_placement_spec.balance.problem import Problem
 from expert_placement_spec.balance.view import BalanceCase
 from expert_placement_spec.cases import Domain
-from expert_placement_spec.placement.domain import NUMBERS, rows, topologies
+from expert_placement_spec.placement.domain import NUMBERS, rows, skewed, spread, topologies
 from expert_placement_spec.placement.reference import EMPTY
 from expert_placement_spec.placement.topology import Topology
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
 SPEEDS = (1.0, 2.0, 0.5)
 LIMITS = (None, 0.0, 0.2, 0.5, 1.0)
@@ -335,6 +337,45 @@ def equal_ranks(draw: st.DrawFn) -> BalanceCase:
         budget = draw(st.none() | st.integers(0, 4)) if policy == "balanced" else None
         return replace(case, previous=previous, max_moves=budget)
     return case
+
+
+def measured(
+    num_experts: int, num_slots: int, topology: Topology, num_layers: int = 1, num_windows: int = 1, **options: Any
+) -> BalanceCase:
+    """A call for loads like those of a model."""
+    chance = random.Random(num_experts)
+    loads = [[skewed(chance, num_experts) for _ in range(num_layers)] for _ in range(num_windows)]
+    if options.pop("is_warm", False):
+        everyone = replace(topology, active=None)
+        options["previous"] = [spread(chance, num_experts, everyone, num_slots) for _ in range(num_layers)]
+    return BalanceCase(loads, num_slots, topology, **options)
+
+
+def real() -> dict[str, Callable[[], BalanceCase]]:
+    """Calls of the sizes that models and deployments have."""
+    unequal = Topology(12, 2, [8, 20, 12] * 4, [1.0, 2.0, 1.5] * 4, [rank != 4 for rank in range(12)])
+    return {
+        "256 experts on 288 slots of 32 ranks by `deepseek`, 8 groups, 5 layers": partial(
+            measured, 256, 288, Topology(32, 4), 5, policy="deepseek", num_groups=8
+        ),
+        "128 experts on 144 slots of 16 ranks, 2 layers, 2 windows": partial(measured, 128, 144, Topology(16), 2, 2),
+        "130 experts on 160 slots of 12 unequal ranks of which one is out of service": partial(
+            measured, 130, 160, unequal
+        ),
+        "256 experts in 8 groups on 320 slots of 32 ranks on 4 nodes": partial(
+            measured, 256, 320, Topology(32, 4), num_groups=8
+        ),
+        "60 experts on 320 ranks of one slot": partial(measured, 60, 320, Topology(320)),
+        "64 experts on 90 slots of 9 ranks, from a previous placement with 17 moves": partial(
+            measured, 64, 90, Topology(9, 3), is_warm=True, max_moves=17
+        ),
+        "64 experts in 3 layers on 90 slots of 9 ranks of which one is out of service now": partial(
+            measured, 64, 90, Topology(9, 1, active=[rank != 5 for rank in range(9)]), 3, is_warm=True
+        ),
+        "96 experts in 6 groups on 144 slots of 12 ranks on 3 nodes, from a previous placement": partial(
+            measured, 96, 144, Topology(12, 3), num_groups=6, is_warm=True, max_moves=30
+        ),
+    }
 
 
 def domains() -> dict[str, Domain]:

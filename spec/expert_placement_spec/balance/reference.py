@@ -47,12 +47,7 @@ def rebalance(
             that do not divide where the policy needs it, a previous placement of another shape, or a limit that is none
             or that homes have too little room for.
     """
-    windows = checked_loads(loads)
-    problems = [Problem(list(layer), num_slots, topology) for layer in zip(*windows, strict=True)]
-    check_policy(problems[0], policy, num_groups, max_moves)
-    if max_off_node is not None:
-        check_limit(topology, policy, num_groups, max_off_node)
-    check_previous(problems, previous, max_moves)
+    problems = checked_problems(loads, num_slots, topology, policy, num_groups, previous, max_moves, max_off_node)
     if num_threads < 1:
         raise ValueError(f"num_threads={num_threads} is out of range, expected at least 1")
     before = previous.physical_to_logical() if previous is not None else None
@@ -70,6 +65,33 @@ def rebalance(
                 ]
             rows = warm_start.plan(problems, before, rows, max_moves)
     return Placement(rows, problems[0].num_experts, topology)
+
+
+def checked_problems(
+    loads: Any,
+    num_slots: int,
+    topology: Topology,
+    policy: str = "balanced",
+    num_groups: int = 1,
+    previous: Placement | None = None,
+    max_moves: int | None = None,
+    max_off_node: float | None = None,
+) -> list[Problem]:
+    """The layers of a call that has an answer, with the parameters of `rebalance`.
+
+    Raises:
+        ValueError: whatever `rebalance` refuses.
+    """
+    windows = checked_loads(loads)
+    problems = [Problem(list(layer), num_slots, topology) for layer in zip(*windows, strict=True)]
+    check_policy(problems[0], policy, num_groups, max_moves)
+    if max_off_node is not None:
+        check_limit(topology, policy, num_groups, max_off_node)
+    check_previous(problems, previous, max_moves)
+    if policy == "balanced" and problems[0].num_experts and homes.are_kept_together(topology, num_groups):
+        for problem in problems:
+            homes.settle(problem, num_groups, max_off_node)
+    return problems
 
 
 def check_policy(problem: Problem, policy: str, num_groups: int, max_moves: int | None) -> None:
@@ -103,7 +125,7 @@ def check_limit(topology: Topology, policy: str, num_groups: int, max_off_node: 
 
 
 def check_previous(problems: list[Problem], previous: Placement | None, max_moves: int | None) -> None:
-    """Refuses too few slots, a previous placement of another shape, and a budget that is none."""
+    """Refuses too few slots, another shape of the previous placement, and a budget that is none or too small."""
     problem = problems[0]
     if previous is not None:
         shape = (len(problems), problem.num_experts, problem.offsets)
@@ -111,8 +133,7 @@ def check_previous(problems: list[Problem], previous: Placement | None, max_move
             raise ValueError("previous has another shape, expected the layers, experts and slots of this plan")
         if max_moves is not None and max_moves < 0:
             raise ValueError(f"max_moves={max_moves} is out of range, expected at least 0")
-        for one, row in zip(problems, previous.physical_to_logical(), strict=True):
-            warm_start.repaired(one, row)
+        warm_start.restored(problems, previous.physical_to_logical(), max_moves)
     elif max_moves is not None:
         raise ValueError(f"max_moves={max_moves} needs a previous placement to move from")
     elif len(problem.usable_slots) < problem.num_experts:

@@ -10,7 +10,9 @@ def can_be_held_apart(counts: list[int], rooms: list[int]) -> bool:
     condition of Gale and Ryser.
     """
     rooms = sorted(rooms, reverse=True)
-    return all(sum(max(count - k, 0) for count in counts) <= sum(rooms[k:]) for k in range(len(rooms) + 1))
+    # Beyond the largest count there are no replicas left, and so room for them.
+    last = min(len(rooms), max(counts, default=0))
+    return all(sum(max(count - k, 0) for count in counts) <= sum(rooms[k:]) for k in range(last + 1))
 
 
 def replica_counts(loads: list[float], rooms: list[int]) -> list[int]:
@@ -25,12 +27,16 @@ def replica_counts(loads: list[float], rooms: list[int]) -> list[int]:
     counts = [1] * len(loads)
     if not can_be_held_apart(counts, rooms):
         raise ValueError(f"{sum(rooms)} slots on active ranks are too few for {len(loads)} experts")
-    while True:
-        grown = [[count + (e == expert) for e, count in enumerate(counts)] for expert in range(len(loads))]
-        candidates = [expert for expert in range(len(loads)) if can_be_held_apart(grown[expert], rooms)]
-        if not candidates:
-            return counts
-        counts = grown[min(candidates, key=lambda expert: precedence(loads[expert], counts[expert], expert))]
+    # What can not be held apart can not be so with more replicas of others either.
+    growing = set(range(len(loads)))
+    while growing:
+        expert = min(growing, key=lambda one: precedence(loads[one], counts[one], one))
+        more = [count + (e == expert) for e, count in enumerate(counts)]
+        if can_be_held_apart(more, rooms):
+            counts = more
+        else:
+            growing.remove(expert)
+    return counts
 
 
 def precedence(load: float, count: int, expert: int) -> tuple[float, int, int]:

@@ -42,6 +42,19 @@ def repaired(problem: Problem, previous: list[int]) -> list[int]:
     return row
 
 
+def restored(problems: list[Problem], previous: Rows, max_moves: int | None) -> Rows:
+    """The previous rows of all layers, with a live replica of every expert.
+
+    Raises:
+        ValueError: no slot is free for one, or the budget does not restore all of them.
+    """
+    start = [repaired(problem, row) for problem, row in zip(problems, previous, strict=True)]
+    if max_moves is not None and cost(problems, previous, start) > max_moves:
+        lost = first_lost(problems, previous)
+        raise ValueError(f"expert {lost} has no live replica, and max_moves={max_moves} is too few to restore one")
+    return start
+
+
 def aligned(problem: Problem, previous: list[int], row: list[int]) -> list[int]:
     """The same content of every rank: an expert that was there keeps its slot, the others ascend in those left."""
     result = [-1] * len(row)
@@ -68,12 +81,9 @@ def plan(problems: list[Problem], previous: Rows, from_nothing: Rows, max_moves:
     Raises:
         ValueError: a budget that does not restore every expert without a live replica.
     """
+    start = restored(problems, previous, max_moves)
     budget = float("inf") if max_moves is None else max_moves
-    start = [repaired(problem, row) for problem, row in zip(problems, previous, strict=True)]
     stations = walk(problems, previous, start)
-    if cost(problems, previous, start) > budget:
-        lost = first_lost(problems, previous)
-        raise ValueError(f"expert {lost} has no live replica, and max_moves={max_moves} is too few to restore one")
     if max_moves == 0:
         # A replica could still be given up, but nothing may change.
         return start

@@ -136,7 +136,7 @@ def run(
     names = list(dict.fromkeys(implementations))
     declared = declared_in(deviations, PARTITION, names)
     with Workers(processes or os.cpu_count() or 1, timeout) as workers:
-        outcomes, sampled = look_at_partitions(names, domain, samples, device=device, workers=workers, bar=progress_bar)
+        parts = look_at_partitions(names, domain, samples, device=device, workers=workers, bar=progress_bar)
     title = (
         f"exhaustive: E in {experts}, R in {ranks}; pairs, maps and tables up to {wide}, ids asked one by one up to "
     )
@@ -159,7 +159,7 @@ def run(
         if law.subject not in OPTIONAL and set(law.strategies) & set(domain.strategies)
     }
     required &= spoken_of | set(require)
-    return show(outcomes, sampled, titles, {"domain": domain_text}, required, declared, as_json_text=as_json_text)
+    return show(parts, titles, {"domain": domain_text}, required, declared, as_json_text=as_json_text)
 
 
 def run_chapter(
@@ -168,6 +168,7 @@ def run_chapter(
     *,
     domain: str = "small",
     samples: int = CASES,
+    real: bool = True,
     processes: int | None = None,
     timeout: float = TIMEOUT,
     require: Sequence[str] = (),
@@ -181,6 +182,7 @@ def run_chapter(
         implementations: names of the form `module` or `module:attribute`, or `$ ` and the command of a program.
         domain: `quick`, `small` or `full`: which cases are looked at one and all.
         samples: how many random cases beyond the domain; 0 for none.
+        real: whether implementations other than the reference model are given cases of real sizes.
         processes: how many processes share the work; all cores without other word.
         timeout: how many seconds an answer of a program may take.
         require: which laws have to be observable: `all`, or names of laws.
@@ -207,10 +209,14 @@ def run_chapter(
     names = list(dict.fromkeys(implementations))
     declared = declared_in(deviations, chapter, names)
     with Workers(processes or os.cpu_count() or 1, timeout) as workers:
-        outcomes, sampled = look_at_cases(chapter, names, domain, samples, workers=workers, bar=progress_bar)
-    titles = (f"exhaustive: {domains[domain].description}", f"sampled: {samples:,} random cases")
+        parts = look_at_cases(chapter, names, domain, samples, workers=workers, real=real, bar=progress_bar)
+    titles = (
+        f"exhaustive: {domains[domain].description}",
+        f"sampled: {samples:,} random cases",
+        f"real sizes: {'; '.join(CHAPTERS[chapter].real)}",
+    )
     header = {"chapter": chapter, "domain": {"name": domain, "description": domains[domain].description}}
-    return show(outcomes, sampled, titles, header, required, declared, as_json_text=as_json_text)
+    return show(parts, titles, header, required, declared, as_json_text=as_json_text)
 
 
 def declared_in(file: str | None, chapter: str, implementations: Sequence[str]) -> Declared:
@@ -222,10 +228,13 @@ def declared_in(file: str | None, chapter: str, implementations: Sequence[str]) 
     return Declared([] if file is None else read_deviations(file), chapter, implementations)
 
 
+PARTS = ("exhaustive", "sampled", "real_sizes")
+"""What JSON calls the parts of a check."""
+
+
 def show(
-    outcomes: Sequence[AnyOutcome[Any]],
-    sampled: Sequence[AnyOutcome[Any]],
-    titles: tuple[str, str],
+    parts: Sequence[Sequence[AnyOutcome[Any]]],
+    titles: Sequence[str],
     header: dict[str, Any],
     required: Collection[str],
     declared: Declared,
@@ -235,28 +244,27 @@ def show(
     """Prints what came of a check, and gives its exit code.
 
     Args:
-        outcomes: over the whole domain.
-        sampled: beyond it.
-        titles: of the two tables.
+        parts: the outcomes over the whole domain, of samples and, where there are any, of cases of real sizes.
+        titles: of the tables of these parts.
         header: what the JSON says of the domain.
         required: the invariants that fail the check where they can not be looked at, or have no case to look at.
         declared: the deviations that are no failures, and are ones where they no longer apply.
         as_json_text: whether to print JSON instead of tables.
     """
-    everything = merged([*outcomes, *sampled])
+    everything = merged([one for part in parts for one in part])
     expected = [one for one in everything if declared.expects(one)]
     broken = [one.counterexample for one in everything if one.counterexample is not None and one not in expected]
     unmet = list(declared.unmet(everything))
     unseen, idle = list(lacking(everything, required)), list(without_cases(everything, required))
     failed = bool(broken or idle or unmet) or any(one.required for one in unseen)
     if as_json_text:
-        results = {"exhaustive": as_json(outcomes), "sampled": as_json(sampled), "broken": len(broken)}
+        results = {name: as_json(part) for name, part in zip(PARTS, parts, strict=False)} | {"broken": len(broken)}
         not_seen = {"not_offered": [vars(one) for one in unseen], "no_cases": [vars(one) for one in idle]}
         deviating = {"deviations": {"as_declared": as_json(expected), "unmet": unmet}}
         print(json.dumps(header | results | not_seen | deviating, indent=2))
         return 1 if failed else 0
     console = output_console()
-    for part, title in zip((outcomes, sampled), titles, strict=True):
+    for part, title in zip(parts, titles, strict=True):
         if part:
             console.print(as_table(part, title, expected))
     for one in broken:
@@ -333,6 +341,7 @@ def check_command(
             metavar="N",
         ),
     ] = None,
+    real: Annotated[bool, typer.Option(help="Whether the other chapters look at cases of real sizes, too.")] = True,
     device: Annotated[str, typer.Option(help="Where torch implementations are evaluated.")] = "cpu",
     processes: Annotated[
         int | None,
@@ -377,6 +386,7 @@ def check_command(
             names,
             domain=looked_at if domain is None else domain,
             samples=number if samples is None else samples,
+            real=real,
             processes=processes,
             timeout=timeout,
             require=require or (),
@@ -384,6 +394,8 @@ def check_command(
             as_json_text=json_output,
         )
         raise typer.Exit(code)
+    if is_given("real"):
+        raise ValueError(f"--real and --no-real are for the chapters {', '.join(CHAPTERS)}")
     if domain is not None:
         raise ValueError(f"domain=`{domain}` is for the chapters {', '.join(CHAPTERS)}, expected --experts and --ranks")
     points = POINTS

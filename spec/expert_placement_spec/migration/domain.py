@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import random
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import product
 from typing import TYPE_CHECKING
 
@@ -11,12 +13,12 @@ from hypothesis import strategies as st
 from expert_placement_spec.balance.domain import full_row
 from expert_placement_spec.cases import Domain
 from expert_placement_spec.migration.view import MigrationCase, most_arrivals
-from expert_placement_spec.placement.domain import rows, topologies
+from expert_placement_spec.placement.domain import rows, spread, topologies
 from expert_placement_spec.placement.reference import EMPTY
 from expert_placement_spec.placement.topology import Topology
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from expert_placement_spec.migration.view import Rows
 
@@ -158,6 +160,42 @@ def drawn(draw: st.DrawFn) -> MigrationCase:
     transfers, more = draw(st.sampled_from(LIMITS))
     staged = None if more is None else most_arrivals(case) + more
     return replace(case, max_node_transfers=transfers, max_staged=staged)
+
+
+def moved(
+    num_experts: int, num_slots: int, topology: Topology, num_layers: int, exchanges: int, **limits: int
+) -> MigrationCase:
+    """From one placement of a model to another: some pairs of slots have exchanged what they hold."""
+    chance = random.Random(num_experts)
+    old = [spread(chance, num_experts, topology, num_slots) for _ in range(num_layers)]
+    offsets = topology.slot_offsets(num_slots)
+    live = [slot for rank in topology.usable_ranks(num_slots) for slot in range(offsets[rank], offsets[rank + 1])]
+    new = []
+    for row in old:
+        changed = list(row)
+        for _ in range(exchanges):
+            first, second = chance.sample(live, 2)
+            changed[first], changed[second] = changed[second], changed[first]
+        new.append(changed)
+    # What ranks out of service held is there too, and is no source.
+    dead = [slot for slot in range(num_slots) if slot not in live]
+    for row in old:
+        for slot in dead:
+            row[slot] = chance.randrange(num_experts)
+    return MigrationCase(num_experts, old, new, topology, **limits)
+
+
+def real() -> dict[str, Callable[[], MigrationCase]]:
+    """Migrations of the sizes that models and deployments have."""
+    uneven = Topology(72, 5, [rank % 6 for rank in range(72)], None, [rank % 16 != 7 for rank in range(72)])
+    return {
+        "256 experts on 288 slots of 32 ranks, 4 layers": partial(moved, 256, 288, Topology(32, 4), 4, 20),
+        "300 experts on 320 ranks of one slot, all of them": partial(moved, 300, 320, Topology(320, 40), 1, 900),
+        "200 experts on 600 slots of 2 ranks": partial(moved, 200, 600, Topology(2, 2), 1, 150, max_node_transfers=3),
+        "130 experts on 72 unequal ranks of which 5 are out of service": partial(
+            moved, 130, 180, uneven, 2, 40, max_staged=4
+        ),
+    }
 
 
 def domains() -> dict[str, Domain]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import random
+from functools import partial
 from itertools import product
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +15,7 @@ from expert_placement_spec.placement.topology import Topology
 from expert_placement_spec.placement.view import PlacementCase
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
 MOST_EXPERTS = 4
 MOST_SLOTS = 6
@@ -127,6 +129,58 @@ def drawn(draw: st.DrawFn) -> PlacementCase:
     layer = st.lists(NUMBERS, min_size=num_experts, max_size=num_experts)
     window = st.lists(layer, min_size=num_layers, max_size=num_layers)
     return PlacementCase(num_experts, table, ranks, draw(st.lists(window, min_size=1, max_size=3)))
+
+
+def skewed(chance: random.Random, num_experts: int) -> list[float]:
+    """A load of each expert, of anything between one and 10^5 tokens, as a router's are."""
+    return [float(chance.randrange(10 ** chance.randrange(6)) + 1) for _ in range(num_experts)]
+
+
+def spread(chance: random.Random, num_experts: int, topology: Topology, num_slots: int) -> list[int]:
+    """A row with every expert somewhere, and of the slots that are left every eighth empty."""
+    offsets = topology.slot_offsets(num_slots)
+    live = [slot for rank in topology.usable_ranks(num_slots) for slot in range(offsets[rank], offsets[rank + 1])]
+    content = list(range(num_experts))
+    content += [EMPTY if chance.randrange(8) == 0 else chance.randrange(num_experts) for _ in live[num_experts:]]
+    chance.shuffle(content)
+    row = [EMPTY] * num_slots
+    for slot, entry in zip(live, content, strict=True):
+        row[slot] = entry
+    return row
+
+
+def deployed(num_experts: int, num_slots: int, topology: Topology, num_layers: int, num_windows: int) -> PlacementCase:
+    """A placement of a model, with every expert somewhere in each layer."""
+    chance = random.Random(num_experts)
+    table = [spread(chance, num_experts, topology, num_slots) for _ in range(num_layers)]
+    loads = [[skewed(chance, num_experts) for _ in range(num_layers)] for _ in range(num_windows)]
+    return PlacementCase(num_experts, table, topology, loads)
+
+
+def replicated() -> PlacementCase:
+    """One expert in every third slot of many ranks."""
+    row = [0 if slot % 3 == 1 else 1 + slot % 59 for slot in range(960)]
+    return PlacementCase(60, [row], Topology(320, 40), [[skewed(random.Random(60), 60)]])
+
+
+def real() -> dict[str, Callable[[], PlacementCase]]:
+    """Placements of the sizes that models and deployments have."""
+    uneven = Topology(
+        72,
+        5,
+        [rank % 6 for rank in range(72)],
+        [1.0 + rank % 3 / 2 for rank in range(72)],
+        [rank % 16 != 7 for rank in range(72)],
+    )
+    return {
+        "256 experts on 288 slots of 32 ranks, 58 layers": partial(deployed, 256, 288, Topology(32, 4), 58, 1),
+        "288 experts on 320 ranks of one slot": partial(deployed, 288, 320, Topology(320, 40), 2, 1),
+        "512 experts on 900 slots of 3 ranks, 2 windows": partial(deployed, 512, 900, Topology(3), 1, 2),
+        "60 experts on 960 slots of 320 ranks, one of them on each": replicated,
+        "130 experts on 72 unequal ranks of which 5 are out of service, 3 windows": partial(
+            deployed, 130, 180, uneven, 2, 3
+        ),
+    }
 
 
 def domains() -> dict[str, Domain]:

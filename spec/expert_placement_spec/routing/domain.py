@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
+import random
 from dataclasses import dataclass
+from functools import partial
 from itertools import product
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from hypothesis import strategies as st
 
 from expert_placement_spec.balance.domain import full_row
 from expert_placement_spec.cases import Domain
-from expert_placement_spec.placement.domain import rows, topologies, topology
+from expert_placement_spec.placement.domain import rows, spread, topologies, topology
 from expert_placement_spec.placement.reference import EMPTY
+from expert_placement_spec.placement.topology import Topology
 from expert_placement_spec.routing.view import RoutingCase
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
 SHAPES = ((1, 1), (2, 1), (1, 2), (2, 2), (3, 1))
 """T and k."""
@@ -126,6 +129,38 @@ def drawn(draw: st.DrawFn) -> RoutingCase:
     valid = draw(st.none() | st.integers(0, tokens))
     load = draw(st.none() | loads)
     return RoutingCase(num_experts, row, ranks, ids, draw(number), draw(number), valid, exact, weights, load)
+
+
+def served(num_experts: int, num_slots: int, topology: Topology, shape: tuple[int, int], **options: Any) -> RoutingCase:
+    """A batch of a shape for a layer of a model: nine of ten ids are experts, most of them of the lower half."""
+    chance = random.Random(num_experts)
+    row = spread(chance, num_experts, topology, num_slots)
+    tokens, top_k = shape
+    ids = [
+        [chance.randrange(-num_experts // 9, num_experts) // (1 + chance.randrange(2)) for _ in range(top_k)]
+        for _ in range(tokens)
+    ]
+    if options.pop("is_weighted", False):
+        options["weights"] = with_weight(row, [float(1 + chance.randrange(1000)) for _ in row], num_experts)
+    return RoutingCase(num_experts, row, topology, ids, **options)
+
+
+def real() -> dict[str, Callable[[], RoutingCase]]:
+    """Batches of the sizes that models and deployments have."""
+    return {
+        "1,025 tokens of 2 ids, 256 experts on 288 slots of 32 ranks": partial(
+            served, 256, 288, Topology(32, 4), (1025, 2), seed=2**40 + 7, valid_tokens=1024
+        ),
+        "1,023 tokens of 3 ids in turn, 160 experts on 640 slots of 8 ranks": partial(
+            served, 160, 640, Topology(8, 2), (1023, 3), token_offset=2**33, exact=True
+        ),
+        "257 tokens of 8 ids, 384 experts weighted on 576 slots of 72 ranks": partial(
+            served, 384, 576, Topology(72, 9), (257, 8), seed=3, is_weighted=True
+        ),
+        "16,384 tokens of one id, 60 experts on 512 slots of 2 ranks": partial(
+            served, 60, 512, Topology(2), (16384, 1), token_offset=2**63 - 5
+        ),
+    }
 
 
 def domains() -> dict[str, Domain]:

@@ -66,6 +66,12 @@ def replicas_serve_their_parts(rt: RoutingView, e: Any) -> Any:
 
 
 @ROUTING.register()
+def layers_are_routed_by_their_own(rt: RoutingView) -> Any:
+    """In tables of several layers each is routed as by tables of its own."""
+    return rt.layers_stand_alone()
+
+
+@ROUTING.register()
 def routing_repeats_itself(rt: RoutingView) -> Any:
     """The same arguments give the same answer, and every rank's tables the same slots."""
     return rt.is_repeated()

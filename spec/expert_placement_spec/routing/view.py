@@ -29,6 +29,9 @@ DEVIATIONS = 6
 MORE_ROOM = 3
 """Slots that tables have room for beyond those that there are, where that must not matter."""
 
+NUM_LAYERS = 3
+"""Layers of tables that have several."""
+
 
 @dataclass(frozen=True)
 class RoutingCase(Case):
@@ -178,13 +181,7 @@ class RoutingView(View):
     @cached_property
     def made(self) -> Any:
         """The implementation's placement."""
-        return self.placement_of(self.case.row)
-
-    def placement_of(self, row: list[int]) -> Any:
-        """A placement of the implementation, of one layer."""
-        topology = made_topology(self.names, self.case.topology)
-        make = self.names.Placement.from_physical_to_logical
-        return make([list(row)], num_experts=self.case.num_experts, topology=topology)
+        return self._made_of_rows([self.case.row])
 
     def tables(self, **options: Any) -> Any:
         """Tables of the implementation for the case, weighted where it is."""
@@ -197,7 +194,7 @@ class RoutingView(View):
     def route(self, tables: Any, want: Any = ("slots",), ids: Any = None, **options: Any) -> Any:
         """The implementation's answer to the batch, or to other ids."""
         batch = self.case.batch() if ids is None else ids
-        return self.names.route(batch, tables, layer=0, want=want, **{**self.case.options(), **options})
+        return self.names.route(batch, tables, want=want, **{"layer": 0, **self.case.options(), **options})
 
     @cached_property
     def answer(self) -> Any:
@@ -337,6 +334,29 @@ class RoutingView(View):
         is_same = all(np.array_equal(as_array(field(one, "slots")), self.slot.array) for one in others)
         return is_same and self.is_same(self.route(self.tables(rank=0), FIELDS), self.answer)
 
+    def layers_stand_alone(self) -> bool:
+        """Whether tables of three layers, each with its experts elsewhere, route each layer like tables of it alone."""
+        rows = [self._renamed(by) for by in range(NUM_LAYERS)]
+        weights = {} if self.case.weights is None else {"weights": np.array([self.case.weights] * NUM_LAYERS)}
+        together = self.names.RoutingTables(self._made_of_rows(rows), rank=0, **weights)
+        alone = [
+            self.names.RoutingTables(
+                self._made_of_rows([row]), rank=0, **{name: one[:1] for name, one in weights.items()}
+            )
+            for row in rows
+        ]
+        return all(
+            self.is_same(self.route(together, FIELDS, layer=layer), self.route(tables, FIELDS))
+            for layer, tables in enumerate(alone)
+        )
+
+    def _renamed(self, by: int) -> list[int]:
+        """The row with every expert where the one `by` before it stood, with all of its slots."""
+        return [entry if entry == EMPTY else (entry + by) % self.case.num_experts for entry in self.case.row]
+
+    def _made_of_rows(self, rows: list[list[int]]) -> Any:
+        return self._made_of(Placement(rows, self.case.num_experts, self.case.topology))
+
     def _with_one_more(self, row: list[int]) -> Placement:
         """A placement of one slot more: a row with an empty slot behind it, on the last rank."""
         slots = [end - begin for begin, end in pairwise(self.case.placement().offsets)]
@@ -348,7 +368,7 @@ class RoutingView(View):
 
         In the other one every expert stands where the one before it stood.
         """
-        renamed = [entry if entry == EMPTY else (entry + 1) % self.case.num_experts for entry in self.case.row]
+        renamed = self._renamed(1)
         # Experts are renamed with all of their slots, so that none of them is without weight.
         wider = {} if self.case.weights is None else {"weights": np.array([[*self.case.weights, 1.0]])}
         tables = self.names.RoutingTables(self._made_of(self._with_one_more(renamed)), rank=0, **wider)

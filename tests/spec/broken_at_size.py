@@ -1,0 +1,116 @@
+"""Implementations that are right in every small world and wrong from a size on, with the invariants that must tell.
+
+All are real: entries of eight bits, a buffer of fixed length, a block whose number is forgotten, a shortcut for many.
+"""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any, ClassVar
+
+import expert_placement
+import numpy as np
+from expert_placement_spec import model
+
+from tests.spec.broken_routing import BrokenRouting, changed
+
+
+class _EightBits(model.Placement):
+    def logical_to_physical(self, *arguments: Any) -> Any:
+        return [
+            [[slot & 255 if slot >= 0 else slot for slot in row] for row in rows]
+            for rows in super().logical_to_physical(*arguments)
+        ]
+
+
+class EightBitSlots:
+    """Slots in eight bits: right up to 256 of them."""
+
+    Partition, Topology, Placement = model.Partition, model.Topology, _EightBits
+    chapter = "placement"
+    breaks: ClassVar = {"listed_slots_hold_the_expert", "slots_are_listed_for_their_expert"}
+
+
+class _FirstLayers(model.Placement):
+    def local_experts(self, layer: int, rank: int) -> list[int]:
+        return super().local_experts(layer if layer < 4 else 3, rank)
+
+
+class FourLayers:
+    """A list of experts for four layers, the last of which stands for all after it."""
+
+    Partition, Topology, Placement = model.Partition, model.Topology, _FirstLayers
+    chapter = "placement"
+    breaks: ClassVar = {"local_experts_are_the_slots"}
+
+
+class _ManyRanks(model.Placement):
+    def rank_loads(self, loads: Any) -> Any:
+        answer = super().rank_loads(loads)
+        return answer if self.num_ranks <= 16 else np.array(answer).astype(np.float32).astype(np.float64).tolist()
+
+
+class SinglePrecisionOfManyRanks:
+    """Loads of more than 16 ranks in float32."""
+
+    Partition, Topology, Placement = model.Partition, model.Topology, _ManyRanks
+    chapter = "placement"
+    breaks: ClassVar = {"shares_add_up_in_slot_order"}
+
+
+class ForgetsLoadsOfMany:
+    """A planner that takes more than 32 experts for equally loaded, unless it is to follow `deepseek`."""
+
+    Partition, Topology, Placement = expert_placement.Partition, expert_placement.Topology, expert_placement.Placement
+    chapter = "balance"
+    breaks: ClassVar = {"never_worse_than_deepseek", "no_exchange_helps"}
+
+    @staticmethod
+    def rebalance(loads: Any, num_slots: int, topology: Any, policy: str = "balanced", **options: Any) -> Any:
+        array = np.array(loads, dtype=np.float64)
+        if array.shape[-1] > 32 and policy == "balanced":
+            expert_placement.rebalance(array, num_slots, topology, policy, **options)
+            array = np.ones_like(array)
+        return expert_placement.rebalance(array, num_slots, topology, policy, **options)
+
+
+class WritesEarlyWhereMuchMoves:
+    """Where more than 64 slots change, every move is written with its own batch."""
+
+    Partition, Topology, Placement = model.Partition, model.Topology, model.Placement
+    chapter = "migration"
+    breaks: ClassVar = {"writes_wait_for_copies", "interruptions_lose_nothing"}
+
+    @staticmethod
+    def plan_migration(*arguments: Any, **options: Any) -> Any:
+        plan = model.plan_migration(*arguments, **options)
+        if plan.num_moves <= 64:
+            return plan
+        told = {name: getattr(plan, name) for name in dir(plan) if not name.startswith("_")}
+        batches = np.searchsorted(plan.batches, np.arange(plan.num_moves), side="right") - 1
+        return SimpleNamespace(**{**told, "write_batches": batches.tolist()})
+
+
+class ForgetsTheBlock(BrokenRouting):
+    """Tokens in blocks of 1,024, each of which counts from the first token again."""
+
+    chapter = "routing"
+    breaks: ClassVar = {"replicas_are_chosen_by_the_rule"}
+
+    @classmethod
+    def route(cls, topk_ids: Any, tables: Any, *, want: Any = ("slots",), exact: bool = False, **options: Any) -> Any:
+        routed = model.route(topk_ids, tables, want=want, exact=exact, **options)
+        if exact or routed.slots is None or len(topk_ids) <= 1024:
+            return routed
+        again = model.route(topk_ids[1024:], tables, want=("slots",), **options | {"valid_tokens": None})
+        return changed(routed, "slots", lambda slots: np.concatenate([slots[:1024], again.slots]))
+
+
+BROKEN = [
+    EightBitSlots,
+    FourLayers,
+    SinglePrecisionOfManyRanks,
+    ForgetsLoadsOfMany,
+    WritesEarlyWhereMuchMoves,
+    ForgetsTheBlock,
+]

@@ -1,0 +1,115 @@
+"""Cases of the sizes that models and deployments have tell what is right in every small world and wrong beyond."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import expert_placement_spec
+import pytest
+from expert_placement_spec import CHAPTERS, Workers, evaluate_case
+from expert_placement_spec.adapter import load_model
+from expert_placement_spec.case_check import check_cases, look_at_real, sample
+from expert_placement_spec.cases import MOST_POINTS, Chapter, some
+
+from tests.spec.broken_at_size import BROKEN
+
+OURS = {
+    "placement": ["expert_placement"],
+    "balance": ["expert_placement"],
+    "migration": ["expert_placement"],
+    "routing": ["expert_placement.conformance:RustRouting", "expert_placement.conformance:TorchRouting"],
+}
+NOT_MET: dict[str, set[str]] = {
+    "placement": set(),
+    # Too many layouts to look at all, room for every group, and plans so near the bound that no search goes on.
+    "balance": {
+        "replication_is_optimal",
+        "plans_respect_the_optimum",
+        "limits_out_of_reach_are_refused",
+        "no_exchange_helps",
+    },
+    "migration": set(),
+    # Too many sets of ranks to look at all.
+    "routing": {
+        "parts_of_an_expert_are_one",
+        "parts_are_of_slots_that_serve",
+        "best_parts_make_the_busiest_rank_fastest",
+    },
+}
+
+
+@pytest.mark.parametrize("chapter", CHAPTERS)
+def test_ours_obey_every_law_in_real_sizes(chapter: str) -> None:
+    """Domain: the cases of real sizes of SPEC.md, "How placements are checked". Cost: some seconds a chapter."""
+    with Workers(2) as workers:
+        outcomes = look_at_real(chapter, OURS[chapter], workers=workers)
+    assert [one.counterexample.call() for one in outcomes if one.counterexample is not None] == []
+    assert {one.invariant for one in outcomes if not one.cases} == NOT_MET[chapter]
+
+
+@pytest.mark.parametrize("broken", BROKEN, ids=lambda broken: broken.__name__)
+def test_what_is_wrong_from_a_size_on_is_rejected_by_name(broken: Any) -> None:
+    """Domain: the cases of real sizes, and 40 random ones, in which nothing is wrong."""
+    about, model = CHAPTERS[broken.chapter], load_model(f"{broken.__module__}:{broken.__name__}")
+    small = sample(broken.chapter, [model.name], 40)
+    assert [one.counterexample.call() for one in small if one.counterexample is not None] == []
+    laws = {law: about.laws[law] for law in sorted(broken.breaks)}
+    for name, case in about.real.items():
+        for outcome in check_cases(about, model, list(laws.values()), [case()], name):
+            example = outcome.counterexample
+            if example is not None:
+                assert f"real={name!r}" in example.call()
+                assert example.point()["real"] == name
+                assert eval(example.call(), {"expert_placement_spec": expert_placement_spec}) is False, (
+                    outcome.invariant
+                )
+                del laws[outcome.invariant]
+    assert not laws
+
+
+@pytest.mark.parametrize(
+    ("chapter", "name"), [(chapter, name) for chapter in CHAPTERS for name in CHAPTERS[chapter].real]
+)
+def test_cases_of_real_sizes_are_allowed_and_the_same_every_time(chapter: str, name: str) -> None:
+    case = CHAPTERS[chapter].real[name]()
+    case.check()
+    assert case == CHAPTERS[chapter].real[name]()
+
+
+def test_the_reference_model_is_not_asked() -> None:
+    assert look_at_real("migration", [Chapter.reference]) == []
+
+
+def test_of_many_points_some_are_looked_at() -> None:
+    placement = CHAPTERS["placement"]
+    view = placement.view(
+        load_model(Chapter.reference), placement.real["256 experts on 288 slots of 32 ranks, 58 layers"]()
+    )
+    points = view.points(("l", "r", "e"))
+    assert MOST_POINTS // 2 < len(points) == len(set(points)) <= MOST_POINTS
+    assert all(view.has_point(("l", "r", "e"), point) for point in points)
+    for place, extent in enumerate((58, 32, 256)):
+        assert {0, extent - 1} <= {point[place] for point in points}
+    assert len({point[2] for point in points}) == 256
+    assert len(view.points(("l", "j"))) == 58 * 288
+    assert not view.has_point(("l", "e"), (0, 256))
+    assert not view.has_point(("l", "e"), (-1, 0))
+
+
+def test_some_numbers_are_the_same_every_time() -> None:
+    assert list(some(5, 5, 0)) == list(range(5))
+    assert some(100, 10, 3) == some(100, 10, 3) != some(100, 10, 4)
+    assert len(list(some(100, 10, 3))) == 10
+    assert some(100, 1, 0) == [0, 99]
+
+
+def test_cases_of_real_sizes_are_asked_for_by_name() -> None:
+    name = "300 experts on 320 ranks of one slot, all of them"
+    assert evaluate_case(Chapter.reference, "batches_cut_the_moves", real=name) is True
+    with pytest.raises(
+        ValueError, match=re.escape("real=`a million experts` is unknown, expected one of 256 experts on")
+    ):
+        evaluate_case(Chapter.reference, "batches_cut_the_moves", real="a million experts")
+    with pytest.raises(ValueError, match=f"real=`{name}` says the whole case, got old as well"):
+        evaluate_case(Chapter.reference, "batches_cut_the_moves", real=name, old=[[0]])
