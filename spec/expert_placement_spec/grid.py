@@ -17,7 +17,13 @@ from expert_placement_spec.arrays import integers
 from expert_placement_spec.implementation import MAP_METHODS, SCALARS, TABLES, WITH_SHARED, Implementation
 from expert_placement_spec.logic import choose
 from expert_placement_spec.reference import CONTIGUOUS, MAX, map_length
-from expert_placement_spec.refusing import EVERY_WRONG_ID, refuses, wrong_ids
+from expert_placement_spec.refusing import (
+    EVERY_WRONG_ID,
+    refuses,
+    refuses_wrong_partitions,
+    refuses_wrong_shared_experts,
+    wrong_ids,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -104,6 +110,10 @@ class Block:
             _ = self.rows_match
         if "errors" in self.subjects:
             _ = self.refusals, self.uniform
+        if "arguments" in self.subjects:
+            _ = self.refused_partitions
+        if "shared" in self.subjects:
+            _ = self.refused_shared
 
     def extents(self, name: str) -> Any:
         """How many values a quantifier or a query's id takes in each partition."""
@@ -372,6 +382,18 @@ class Block:
                 and (has_offsets or refuses(ValueError, partition.offsets))
             )
         return self._flags(fine)
+
+    @cached_property
+    def refused_partitions(self) -> Any:
+        """For each partition: whether those that differ from it by a wrong argument are refused."""
+        make, strategy = self.implementation.make, self.strategy
+        return self._flags([refuses_wrong_partitions(make, *shape, strategy) for shape in self.shapes])
+
+    @cached_property
+    def refused_shared(self) -> Any:
+        """For each partition: whether maps with wrong numbers of shared experts are refused."""
+        of_shapes = zip(self.partitions, self.shapes, strict=True)
+        return self._flags([refuses_wrong_shared_experts(partition, shape[0]) for partition, shape in of_shapes])
 
     @cached_property
     def uniform(self) -> Any:
@@ -647,6 +669,14 @@ class Points:
     def refuses_wrong_ids(self) -> Any:
         """Whether every query refuses the ids next to its range."""
         return self.block.refusals[self.partition]
+
+    def refuses_wrong_partitions(self) -> Any:
+        """Whether partitions of wrong numbers of experts or ranks, or of no strategy, are refused."""
+        return self.block.refused_partitions[self.partition]
+
+    def refuses_wrong_shared_experts(self) -> Any:
+        """Whether maps with wrong numbers of shared experts are refused."""
+        return self.block.refused_shared[self.partition]
 
     def says_uniform(self) -> Any:
         """What the partition says of being uniform."""

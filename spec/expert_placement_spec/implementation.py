@@ -42,6 +42,8 @@ NEEDS: dict[str, tuple[str, ...]] = {
     "lists": ("local_experts",),
     "offsets": ("offsets",),
     "maps": tuple(MAP_METHODS.values()),
+    "arguments": SCALARS,
+    "shared": tuple(MAP_METHODS[name] for name in WITH_SHARED),
     "errors": (*SCALARS, "experts", "local_experts", *MAP_METHODS.values(), "is_uniform"),
 }
 """What is asked of an implementation for the invariants of each subject. The others need no more than one of these, or

@@ -333,6 +333,18 @@ def wrong_ids_are_refused(p: View) -> Any:
     return p.refuses_wrong_ids()
 
 
+@invariant(subject="arguments")
+def wrong_partitions_are_refused(p: View) -> Any:
+    """E and R out of range, and strategies that there are not, are refused with a ValueError, at the first query."""
+    return p.refuses_wrong_partitions()
+
+
+@invariant(subject="shared")
+def wrong_shared_experts_are_refused(p: View) -> Any:
+    """Maps with a negative number of shared experts, or with more than int32 has room for, are ValueErrors."""
+    return p.refuses_wrong_shared_experts()
+
+
 @invariant(subject="errors")
 def uniform_when_divisible(p: View) -> Any:
     """The partition says that it is uniform exactly where R divides E."""

@@ -12,7 +12,13 @@ from typing import TYPE_CHECKING, Any
 from expert_placement_spec import reference
 from expert_placement_spec.implementation import MAP_METHODS, WITH_SHARED
 from expert_placement_spec.reference import CONTIGUOUS, MAX, STRATEGIES
-from expert_placement_spec.refusing import EVERY_WRONG_ID, refuses, wrong_ids
+from expert_placement_spec.refusing import (
+    EVERY_WRONG_ID,
+    refuses,
+    refuses_wrong_partitions,
+    refuses_wrong_shared_experts,
+    wrong_ids,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -153,6 +159,14 @@ class Plain:
         return all(refuses(IndexError, *one) for one in wrong) and (
             has_offsets or refuses(ValueError, partition.offsets)
         )
+
+    def refuses_wrong_partitions(self) -> Any:
+        """Whether partitions of wrong numbers of experts or ranks, or of no strategy, are refused."""
+        return refuses_wrong_partitions(self._model.Partition, self.num_experts, self.num_ranks, self.strategy)
+
+    def refuses_wrong_shared_experts(self) -> Any:
+        """Whether maps with wrong numbers of shared experts are refused."""
+        return refuses_wrong_shared_experts(self._partition, self.num_experts)
 
     def says_uniform(self) -> Any:
         """What the partition says of being uniform."""

@@ -17,6 +17,31 @@ def wrong_ids(end: int, *, is_small: bool) -> tuple[int, ...]:
     return (-1, end, *wrapping)
 
 
+def wrong_partitions(num_experts: int, num_ranks: int, strategy: str) -> list[tuple[int, int, str]]:
+    """Partitions that there are not, each for one argument that is out of range, also by more than 32 bits."""
+    experts = (-1, -num_experts - 1, -(2**31), 2**31, 2**32 + num_experts)
+    ranks = (0, -num_ranks, 2**31, 2**32 + num_ranks)
+    strategies = ("", strategy.upper(), f"{strategy} ", "contiguous")
+    return [
+        *((wrong, num_ranks, strategy) for wrong in experts),
+        *((num_experts, wrong, strategy) for wrong in ranks),
+        *((num_experts, num_ranks, wrong) for wrong in strategies),
+    ]
+
+
+def refuses_wrong_partitions(make: Callable[..., Any], num_experts: int, num_ranks: int, strategy: str) -> bool:
+    """Whether wrong partitions are errors when they are made, or at the latest when they are asked for a count."""
+    wrong = wrong_partitions(num_experts, num_ranks, strategy)
+    return all(refuses(ValueError, lambda one=one: make(*one).count(0)) for one in wrong)
+
+
+def refuses_wrong_shared_experts(partition: Any, num_experts: int) -> bool:
+    """Whether a negative number of shared experts, and more than an int32 has room for, are errors."""
+    asked = (partition.expert_map_with_shared, partition.expert_mask)
+    wrong = (-1, -(2**31), 2**31 - num_experts, 2**32)
+    return all(refuses(ValueError, query, 0, number) for query in asked for number in wrong)
+
+
 def refuses(error: type[Exception], query: Callable[..., Any], *arguments: Any) -> bool:
     """Whether a query raises an error of this type, and not something else."""
     try:

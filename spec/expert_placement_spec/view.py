@@ -114,6 +114,12 @@ class View(Protocol):
     def refuses_wrong_ids(self) -> Any:
         """Whether every query refuses the ids next to its range."""
 
+    def refuses_wrong_partitions(self) -> Any:
+        """Whether partitions of wrong numbers of experts or ranks, or of no strategy, are refused."""
+
+    def refuses_wrong_shared_experts(self) -> Any:
+        """Whether maps with wrong numbers of shared experts are refused."""
+
     def says_uniform(self) -> Any:
         """What the partition says of being uniform."""
 

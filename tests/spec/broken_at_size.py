@@ -66,7 +66,7 @@ class ForgetsLoadsOfMany:
     breaks: ClassVar = {"never_worse_than_deepseek", "no_exchange_helps"}
 
     @staticmethod
-    def rebalance(loads: Any, num_slots: int, topology: Any, policy: str = "balanced", **options: Any) -> Any:
+    def rebalance(loads: Any, num_slots: int, topology: Any, policy: Any = "balanced", **options: Any) -> Any:
         array = np.array(loads, dtype=np.float64)
         if array.shape[-1] > 32 and policy == "balanced":
             expert_placement.rebalance(array, num_slots, topology, policy, **options)

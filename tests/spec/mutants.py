@@ -334,6 +334,36 @@ class RefusesWithAnotherError(Mutant):
         return rank
 
 
+class TakesAnyPartition(Mutant):
+    """Numbers as they come, and for an unknown strategy the usual one."""
+
+    breaks: ClassVar = {"wrong_partitions_are_refused"}
+
+    def __init__(self, num_experts: int, num_ranks: int, strategy: str = "linear") -> None:
+        try:
+            super().__init__(num_experts, num_ranks, strategy)
+        except ValueError:
+            super().__init__(max(num_experts, 0) % 2**31, max(num_ranks, 1) % 2**31 or 1, "linear")
+
+
+class TakesAnyStrategy(Mutant):
+    """The name of a strategy in any case."""
+
+    breaks: ClassVar = {"wrong_partitions_are_refused"}
+
+    def __init__(self, num_experts: int, num_ranks: int, strategy: str = "linear") -> None:
+        super().__init__(num_experts, num_ranks, strategy.lower())
+
+
+class FewerThanNoSharedExperts(Mutant):
+    """A negative number of shared experts taken for none."""
+
+    breaks: ClassVar = {"wrong_shared_experts_are_refused"}
+
+    def expert_mask(self, rank: int, num_shared_experts: int = 0) -> list[int]:
+        return super().expert_mask(rank, max(num_shared_experts, 0))
+
+
 class WrapsIds(Mutant):
     """Experts out of range but for the neighbours of the range taken modulo 2**32, as narrow integers are."""
 

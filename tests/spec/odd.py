@@ -252,6 +252,7 @@ class Noisy(Odd):
 
     def __post_init__(self) -> None:
         print("a line on standard output")
+        super().__post_init__()
 
     def owner(self, expert: int) -> int:
         """The owner, from nobody where E = R = 3."""
