@@ -4,12 +4,18 @@
 mod answers;
 #[cfg(feature = "placement")]
 mod balance;
+#[cfg(feature = "placement")]
+mod nodes;
+#[cfg(feature = "placement")]
+mod packing;
 #[cfg(feature = "alloc")]
 mod partition;
 #[cfg(feature = "placement")]
 mod recorded;
 #[cfg(feature = "placement")]
 mod recorded_answers;
+#[cfg(feature = "placement")]
+mod refusals;
 #[cfg(feature = "placement")]
 mod routing;
 #[cfg(feature = "placement")]
