@@ -61,6 +61,14 @@ def content(way: str, request: dict[str, Any]) -> dict[str, Any]:
         offers = [*OFFERS, "partition.cuont"] if way == "unknown-offer" else OFFERS
         return {"answer": {"protocol": protocol, "offers": offers}}
     experts, ranks = request["num_experts"], request["num_ranks"]
+    for num_experts in experts if isinstance(experts, list) else [experts]:
+        if not 0 <= num_experts < 2**31:
+            return {"error": {"kind": "value", "message": f"num_experts={num_experts} is out of range"}}
+    for num_ranks in ranks if isinstance(ranks, list) else [ranks]:
+        if not 1 <= num_ranks < 2**31:
+            return {"error": {"kind": "value", "message": f"num_ranks={num_ranks} is out of range"}}
+    if strategy not in ("linear", "round_robin", "proportional"):
+        return {"error": {"kind": "value", "message": f"strategy=`{strategy}` is unknown"}}
     if call == "partition.is_uniform":
         return {"answer": experts % ranks == 0}
     if call == "partition.counts":

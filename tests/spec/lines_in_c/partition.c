@@ -1,6 +1,7 @@
 /* Answers spec/PROTOCOL.md for the partition rule alone, to show that little is needed. No other JSON is read than what
  * the protocol says is written: the fields of a call are found by their names. */
 
+#include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -60,6 +61,14 @@ static const struct {
     {"\"partition.local_index\"", "experts", local_index},
 };
 
+/* Whether the value of a field is one of the strategies. */
+static int is_strategy(const char *value) {
+    static const char *const NAMES[] = {"\"linear\"", "\"round_robin\"", "\"proportional\""};
+    for (size_t at = 0; at < sizeof NAMES / sizeof *NAMES; at++)
+        if (value != NULL && strncmp(value, NAMES[at], strlen(NAMES[at])) == 0) return 1;
+    return 0;
+}
+
 static void answer(const char *line) {
     static long long experts[MOST], ranks[MOST], ids[MOST];
     const char *call = field(line, "call"), *strategy = field(line, "strategy");
@@ -69,7 +78,15 @@ static void answer(const char *line) {
         /* Of owners, `experts` is the list of ids, and `num_experts` has a name of its own. */
         list(line, "num_experts", experts);
         list(line, "num_ranks", ranks);
+        if (!is_strategy(strategy)) {
+            printf("\"error\":{\"kind\":\"value\",\"message\":\"there is no such strategy\"}}\n");
+            return;
+        }
         for (int i = 0; i < length; i++) {
+            if (experts[i] < 0 || experts[i] > INT_MAX || ranks[i] < 1 || ranks[i] > INT_MAX) {
+                printf("\"error\":{\"kind\":\"value\",\"message\":\"%lld experts, %lld ranks\"}}\n", experts[i], ranks[i]);
+                return;
+            }
             long long end = CALLS[at].ids[0] == 'r' ? ranks[i] : experts[i];
             if (ids[i] < 0 || ids[i] >= end) {
                 printf("\"error\":{\"kind\":\"index\",\"message\":\"%lld is not in 0..%lld\"}}\n", ids[i], end);
