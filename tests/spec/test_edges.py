@@ -133,7 +133,7 @@ def test_terms_are_taken_from_numbers_and_truths_from_bools() -> None:
 def test_a_refuted_theorem_is_shown_with_its_counterexample(capsys: pytest.CaptureFixture[str]) -> None:
     row = {"tool": "z3", "invariant": "contiguous", "strategy": "linear", "over": "all", "result": "refuted"}
     show([row | {"seconds": 1.0, "counterexample": "E = 3"}])
-    assert capsys.readouterr().out.endswith("contiguous, linear: E = 3\n")
+    assert capsys.readouterr().out.endswith("z3, contiguous, linear: refuted: E = 3\n")
 
 
 def test_required_laws_without_cases_are_told() -> None:
