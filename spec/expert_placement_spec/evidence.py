@@ -105,7 +105,8 @@ def records_of_check(report: dict[str, Any]) -> list[Record]:
         )
     if report["broken"]:
         raise ValueError(f"a check of chapter=`{chapter}` has broken={report['broken']}, expected 0")
-    parts = {part: held(report[part]) for part in ("exhaustive", "sampled")}
+    # A check of partitions has no cases of real sizes.
+    parts = {part: held(report.get(part, [])) for part in ("exhaustive", "sampled", "real_sizes")}
     cases: dict[str, int] = {}
     for row in report["exhaustive"]:
         cases[row["implementation"]] = cases.get(row["implementation"], 0) + row["cases"]
@@ -201,7 +202,7 @@ def confirmed(record: Record, law: Invariant) -> str:
 
 
 def looked_at(record: Record, chapter: str, part: str) -> set[str]:
-    """The laws that were seen to hold of some implementation, `exhaustive` or `sampled`."""
+    """The laws that were seen to hold of some implementation: `exhaustive`, `sampled` or `real_sizes`."""
     return {law for entry in record["checks"] if entry["chapter"] == chapter for law in entry[part]}
 
 
@@ -223,6 +224,7 @@ def statuses(record: Record) -> dict[str, str]:
             parts = ["the model's rule proved by Coq"] if one in coq else []
             parts += ["checked"] if one in looked_at(record, name, "exhaustive") else []
             parts += ["sampled"] if one in looked_at(record, name, "sampled") else []
+            parts += ["in real sizes"] if one in looked_at(record, name, "real_sizes") else []
             found[one] = ", ".join(parts)
     return found
 
@@ -261,9 +263,10 @@ def rows_of_checks(record: Record) -> list[str]:
     rows = []
     for entry in record["checks"]:
         number, sampled = len(entry["exhaustive"]), len(entry["sampled"])
+        real = f", {len(entry['real_sizes'])} in real sizes" if entry["real_sizes"] else ""
         rows.append(
             f"| `{entry['implementation']}` obeys {number} laws of the chapter {entry['chapter']} | checked, "
-            f"{entry['cases']:,} cases, and {sampled} sampled | {entry['domain']} |"
+            f"{entry['cases']:,} cases, and {sampled} sampled{real} | {entry['domain']} |"
         )
     return rows
 

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 from expert_placement_spec import CHAPTERS, INVARIANTS
+from expert_placement_spec.cases import Chapter
 from expert_placement_spec.chapters import PARTITION
 from expert_placement_spec.command import run_program
 from expert_placement_spec.evidence import (
@@ -25,6 +26,7 @@ from expert_placement_spec.evidence import (
     written,
 )
 from expert_placement_spec.formula_mutants import formula_mutants
+from expert_placement_spec.implementation import REFERENCE
 from expert_placement_spec.prove import LEMMA, work
 from expert_placement_spec.symbolic_run import contracts, limits_of
 
@@ -72,6 +74,9 @@ def test_the_record_has_every_law_that_a_checker_can_look_at() -> None:
         entries = [entry for entry in RECORD["checks"] if entry["chapter"] == chapter]
         assert len(entries) >= 2, chapter
         assert set(names) == {law for entry in entries for law in entry["exhaustive"]}, chapter
+        assert all(set(entry["real_sizes"]) <= set(names) for entry in entries)
+        is_asked = [entry["implementation"] not in (REFERENCE, Chapter.reference) for entry in entries]
+        assert [bool(entry["real_sizes"]) for entry in entries] == [one and chapter != PARTITION for one in is_asked]
         assert all(set(entry["sampled"]) <= set(names) and entry["cases"] > 0 for entry in entries)
 
 
