@@ -112,6 +112,15 @@ def test_the_crate_answers_for_partitions() -> None:
 
 
 @pytest.mark.skipif(not CRATE, reason="there is no cargo")
+@pytest.mark.parametrize("chapter", ["balance", "migration"])
+def test_the_crate_answers_in_real_sizes(chapter: str) -> None:
+    """Domain: the cases of real sizes of the two chapters in which they take few lines."""
+    outcomes = case_check.look_at_real(chapter, [crate()])
+    assert [one.counterexample.call() for one in outcomes if one.counterexample is not None] == []
+    assert sum(one.result == "holds" for one in outcomes) > 30
+
+
+@pytest.mark.skipif(not CRATE, reason="there is no cargo")
 @pytest.mark.parametrize("chapter", CHAPTERS)
 def test_the_crate_answers_for_every_chapter(chapter: str) -> None:
     """Domain: 25 random cases of each chapter, the same in every run."""
