@@ -377,9 +377,9 @@ def real_case(chapter: Chapter, name: str, values: dict[str, Any]) -> Case:
         ValueError: there is none, or values are given beside it.
     """
     if values:
-        raise ValueError(f"real=`{shown(name, 100)}` says the whole case, got {', '.join(values)} as well")
-    if name not in chapter.real:
-        raise ValueError(f"real=`{shown(name, 100)}` is unknown, expected one of {'; '.join(chapter.real)}")
+        raise ValueError(f"real=`{shown(str(name), 100)}` says the whole case, got {', '.join(values)} as well")
+    if not isinstance(name, str) or name not in chapter.real:
+        raise ValueError(f"real=`{shown(str(name), 100)}` is unknown, expected one of {'; '.join(chapter.real)}")
     return chapter.real[name]()
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import random
 from dataclasses import MISSING, dataclass, fields
-from itertools import islice
+from itertools import islice, product
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
@@ -17,7 +17,7 @@ import numpy as np
 from expert_placement_spec.placement.topology import Topology
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Mapping
+    from collections.abc import Callable, Iterator, Mapping
 
     from hypothesis.strategies import SearchStrategy
     from typing_extensions import Self
@@ -29,7 +29,7 @@ ONE_BY_ONE = 12
 """So many points at most are evaluated on ints; on more of them arrays are faster."""
 
 MOST_POINTS = 2**15
-"""So many points are looked at in large cases, and in all of the domains' there are fewer."""
+"""So many points are drawn in cases that have more. No case of the domains does."""
 
 Point = tuple[int, ...]
 
@@ -91,9 +91,9 @@ class View:
         raise NotImplementedError
 
     def points(self, quantifiers: tuple[str, ...]) -> list[Point]:
-        """Every choice of values for the quantifiers, or some `MOST_POINTS` of them where there are more.
+        """Every choice of values for the quantifiers or, where there are more than `MOST_POINTS`, so many random draws.
 
-        Those are the same every time, and every quantifier's first and last value are among them.
+        Those are the same every time. Some coincide, and every quantifier's first and last value are among them.
         """
         if quantifiers not in self._points:
             points = list(islice(self._all_points(quantifiers), MOST_POINTS + 1))
@@ -111,15 +111,20 @@ class View:
                 yield (*point, number)
 
     def _some_points(self, quantifiers: tuple[str, ...]) -> list[Point]:
-        points: list[Point] = [()]
-        for left, name in zip(range(len(quantifiers), 0, -1), quantifiers, strict=True):
-            each = int((MOST_POINTS / max(len(points), 1)) ** (1 / left))
-            points = [
-                (*point, number)
-                for place, point in enumerate(points)
-                for number in some(self.extent(name, dict(zip(quantifiers, point, strict=False))), each, place)
-            ]
-        return points
+        chance, points = random.Random(len(quantifiers)), set()
+        # The first draws take a quantifier's first or last value each, all others any.
+        ends = list(product(range(len(quantifiers)), (0, -1)))
+        for number in range(MOST_POINTS):
+            place, end = ends[number] if number < len(ends) else (-1, 0)
+            given: dict[str, int] = {}
+            for at, name in enumerate(quantifiers):
+                extent = self.extent(name, given)
+                if not extent:
+                    break
+                given[name] = end % extent if at == place else chance.randrange(extent)
+            else:
+                points.add(tuple(given.values()))
+        return sorted(points)
 
     def has_point(self, quantifiers: tuple[str, ...], point: Point) -> bool:
         """Whether a quantifier can have each of these values, where those before it have theirs."""
@@ -129,20 +134,6 @@ class View:
                 return False
             given[name] = number
         return True
-
-
-def some(extent: int, most: int, place: int) -> Iterable[int]:
-    """Every number below an extent or, where there are more than `most`, two at least: the ends and others at random.
-
-    Args:
-        extent: how many numbers there are.
-        most: how many are wanted at most.
-        place: by which others are chosen.
-    """
-    if extent <= most:
-        return range(extent)
-    others = random.Random(place).sample(range(1, extent - 1), min(max(most - 2, 0), extent - 2))
-    return sorted({0, extent - 1, *others})
 
 
 def first_violation(law: Law, view: View) -> tuple[int, Point | None]:

@@ -17,6 +17,7 @@ from expert_placement_spec.formula_mutants import formula_mutants
 from expert_placement_spec.invariants import INVARIANTS, Invariant
 from expert_placement_spec.outcome import shown
 from expert_placement_spec.prove import LEMMA, TYPES
+from expert_placement_spec.report import REPORT_PARTS
 from expert_placement_spec.single import can_sample
 
 if TYPE_CHECKING:
@@ -106,7 +107,7 @@ def records_of_check(report: dict[str, Any]) -> list[Record]:
     if report["broken"]:
         raise ValueError(f"a check of chapter=`{chapter}` has broken={report['broken']}, expected 0")
     # A check of partitions has no cases of real sizes.
-    parts = {part: held(report.get(part, [])) for part in ("exhaustive", "sampled", "real_sizes")}
+    parts = {part: held(report.get(part, [])) for part in REPORT_PARTS}
     cases: dict[str, int] = {}
     for row in report["exhaustive"]:
         cases[row["implementation"]] = cases.get(row["implementation"], 0) + row["cases"]

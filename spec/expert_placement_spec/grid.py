@@ -392,8 +392,7 @@ class Block:
     @cached_property
     def refused_shared(self) -> Any:
         """For each partition: whether maps with wrong numbers of shared experts are refused."""
-        of_shapes = zip(self.partitions, self.shapes, strict=True)
-        return self._flags([refuses_wrong_shared_experts(partition, shape[0]) for partition, shape in of_shapes])
+        return self._flags(list(map(refuses_wrong_shared_experts, self.partitions)))
 
     @cached_property
     def uniform(self) -> Any:

@@ -42,7 +42,7 @@ NEEDS: dict[str, tuple[str, ...]] = {
     "lists": ("local_experts",),
     "offsets": ("offsets",),
     "maps": tuple(MAP_METHODS.values()),
-    "arguments": SCALARS,
+    "arguments": ("count",),
     "shared": tuple(MAP_METHODS[name] for name in WITH_SHARED),
     "errors": (*SCALARS, "experts", "local_experts", *MAP_METHODS.values(), "is_uniform"),
 }

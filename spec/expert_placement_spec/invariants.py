@@ -335,13 +335,13 @@ def wrong_ids_are_refused(p: View) -> Any:
 
 @invariant(subject="arguments")
 def wrong_partitions_are_refused(p: View) -> Any:
-    """E and R out of range, and strategies that there are not, are refused with a ValueError, at the first query."""
+    """E and R out of range and unknown strategies are refused with a ValueError, by `count(0)` at the latest."""
     return p.refuses_wrong_partitions()
 
 
 @invariant(subject="shared")
 def wrong_shared_experts_are_refused(p: View) -> Any:
-    """Maps with a negative number of shared experts, or with more than int32 has room for, are ValueErrors."""
+    """Negative numbers of shared experts, and those that nothing has room for, are refused with a ValueError."""
     return p.refuses_wrong_shared_experts()
 
 

@@ -166,7 +166,7 @@ class Plain:
 
     def refuses_wrong_shared_experts(self) -> Any:
         """Whether maps with wrong numbers of shared experts are refused."""
-        return refuses_wrong_shared_experts(self._partition, self.num_experts)
+        return refuses_wrong_shared_experts(self._partition)
 
     def says_uniform(self) -> Any:
         """What the partition says of being uniform."""

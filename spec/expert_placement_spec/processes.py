@@ -67,15 +67,16 @@ def start_worker(notes: Any, number_started: Any, timeout: float) -> None:
 def follow() -> None:
     """Ends this process, and the programs that it has started, once the one that asked is gone without a word."""
     asking = parent_process()
-    if asking is not None:
-        connection.wait([asking.sentinel])
+    if asking is None:
+        return
+    connection.wait([asking.sentinel])
     if hasattr(os, "killpg") and os.getpgid(0) == os.getpid():
         os.killpg(0, signal.SIGKILL)
     os._exit(1)
 
 
 def alone(run: Callable[[Task], Found], task: Task, modules: Sequence[str] = ()) -> Found:
-    """What comes of a task in a process of its own, started for it with the same hashes every time.
+    """What comes of a task in a process of its own, started for it, with the same hashes every time.
 
     A solver keeps terms and their order between questions, so that what was asked before can decide whether it finds
     an answer in time.
@@ -84,12 +85,22 @@ def alone(run: Callable[[Task], Found], task: Task, modules: Sequence[str] = ())
         run: a function of a module.
         task: its argument.
         modules: what the process has imported before, which takes its time once.
+
+    Raises:
+        WorkerEndedError: the process died.
     """
     if modules and ANEW == "forkserver":
         get_context(ANEW).set_forkserver_preload(list(modules))
+    seed = os.environ.get("PYTHONHASHSEED")
     os.environ["PYTHONHASHSEED"] = "0"
-    with ProcessPoolExecutor(1, get_context(ANEW), initializer=start_following) as pool:
-        return pool.submit(run, task).result()
+    try:
+        with ProcessPoolExecutor(1, get_context(ANEW), initializer=start_following) as pool:
+            return pool.submit(run, task).result()
+    except BrokenProcessPool:
+        raise WorkerEndedError(f"a process of its own ended while it was asked for {task}") from None
+    finally:
+        del os.environ["PYTHONHASHSEED"]
+        os.environ |= {} if seed is None else {"PYTHONHASHSEED": seed}
 
 
 def start_following() -> None:

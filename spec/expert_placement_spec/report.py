@@ -14,6 +14,10 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Sequence
 
 
+REPORT_PARTS = ("exhaustive", "sampled", "real_sizes")
+"""What JSON calls the parts of a check: a whole domain, random cases and, where there are any, cases of real sizes."""
+
+
 def as_table(outcomes: Sequence[Outcome[Any]], title: str, expected: Sequence[Outcome[Any]] = ()) -> Table:
     """Invariants down, implementations across: cases and time where the law holds, and the word where it does not.
 

@@ -205,18 +205,6 @@ class FirstLayerForAll(BrokenPlanner):
         return changed(plan, [plan.table[0]] * plan.num_layers)
 
 
-class TakesUnequalRanksForEqualLoads(BrokenPlanner):
-    """Where ranks are not all alike, every expert counts as equally loaded."""
-
-    breaks: ClassVar = {"no_exchange_helps"}
-
-    @staticmethod
-    def rebalance(loads: Any, num_slots: int, topology: Any, *arguments: Any, **options: Any) -> Any:
-        is_alike = topology.speeds is None and len(set(topology.slots(num_slots))) == 1
-        flat = loads if is_alike else np.ones_like(np.array(loads, dtype=np.float64)).tolist()
-        return rebalance(flat, num_slots, topology, *arguments, **options)
-
-
 class FirstWindowForAll(BrokenPlanner):
     """A plan for the first window."""
 

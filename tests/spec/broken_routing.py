@@ -262,6 +262,19 @@ class FirstLayerForAll(BrokenRouting):
         return model.route(topk_ids, tables, layer=0, **options)
 
 
+class _FirstWeights(reference.RoutingTables):
+    def __init__(self, placement: Any, *, weights: Any = None, **options: Any) -> None:
+        first = weights if weights is None else np.array([np.asarray(weights)[0]] * placement.num_layers)
+        super().__init__(placement, weights=first, **options)
+
+
+class FirstWeightsForAll(BrokenRouting):
+    """The weights of the first layer for every layer."""
+
+    RoutingTables = _FirstWeights
+    breaks: ClassVar = {"layers_are_routed_by_their_own"}
+
+
 class LowerHalves(BrokenRouting):
     """Ids of 64 bits by their lower halves."""
 
@@ -422,6 +435,7 @@ BROKEN = [
     OverwritesTheLoad,
     GivesEverything,
     FirstLayerForAll,
+    FirstWeightsForAll,
     LowerHalves,
     IgnoresStrides,
     CountsSpareRoom,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shlex
 import subprocess
 import sys
@@ -10,7 +11,7 @@ from contextlib import suppress
 from pathlib import Path
 
 import pytest
-from expert_placement_spec.processes import alone
+from expert_placement_spec.processes import WorkerEndedError, alone
 
 ROOT = Path(__file__).parents[2]
 
@@ -75,6 +76,17 @@ def hash_of(text: str) -> tuple[int, int]:
 
 
 ASKED: list[str] = []
+
+
+def end_with(code: int) -> None:
+    os._exit(code)
+
+
+def test_a_task_alone_that_ends_its_process_is_named() -> None:
+    before = os.environ.get("PYTHONHASHSEED")
+    with pytest.raises(WorkerEndedError, match="a process of its own ended while it was asked for 3"):
+        alone(end_with, 3)
+    assert os.environ.get("PYTHONHASHSEED") == before
 
 
 def test_a_task_alone_knows_nothing_of_the_one_before() -> None:

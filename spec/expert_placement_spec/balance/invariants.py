@@ -82,18 +82,6 @@ def single_slots_are_used_best(c: BalanceView, l: Any) -> Any:
     return close(c.largest(l), c.bound(l))
 
 
-@BALANCE.register(
-    requires=lambda c, l: (
-        (c.is_from_nothing and c.num_windows == 1 and not c.has_homes)
-        & negate(c.is_balanced(l))
-        & negate(c.is_of_the_field(l))
-    )
-)
-def no_exchange_helps(c: BalanceView, l: Any) -> Any:
-    """No slot of the busiest rank could exchange what it holds with another so that both ranks are done earlier."""
-    return negate(c.is_helped_by_an_exchange(l))
-
-
 @BALANCE.register(requires=lambda c, l, j: c.case.policy == "deepseek" and not c.has_previous)
 def deepseek_is_followed_exactly(c: BalanceView, l: Any, j: Any) -> Any:
     """The policy `deepseek` puts into every slot what its chapter says."""

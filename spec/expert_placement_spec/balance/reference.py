@@ -47,9 +47,9 @@ def rebalance(
             that do not divide where the policy needs it, a previous placement of another shape, or a limit that is none
             or that homes have too little room for.
     """
-    problems = checked_problems(loads, num_slots, topology, policy, num_groups, previous, max_moves, max_off_node)
     if num_threads < 1:
         raise ValueError(f"num_threads={num_threads} is out of range, expected at least 1")
+    problems = checked_problems(loads, num_slots, topology, policy, num_groups, previous, max_moves, max_off_node)
     before = previous.physical_to_logical() if previous is not None else None
     if policy == "deepseek":
         rows = [deepseek.place(problem.summed, num_slots, topology, num_groups) for problem in problems]
@@ -80,7 +80,7 @@ def checked_problems(
     """The layers of a call that has an answer, with the parameters of `rebalance`.
 
     Raises:
-        ValueError: whatever `rebalance` refuses.
+        ValueError: whatever `rebalance` refuses but a number of threads.
     """
     windows = checked_loads(loads)
     problems = [Problem(list(layer), num_slots, topology) for layer in zip(*windows, strict=True)]

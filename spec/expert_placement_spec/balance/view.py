@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections import Counter
 from copy import deepcopy
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
@@ -23,7 +22,7 @@ from expert_placement_spec.placement.reference import EMPTY, Placement
 from expert_placement_spec.placement.view import made_topology
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
 
     from expert_placement_spec.placement.topology import Topology
 
@@ -405,23 +404,6 @@ class BalanceView(View):
         )
 
     @cached_property
-    def is_of_the_field(self) -> Lookup:
-        """Whether a layer is that of `deepseek`, or that with one replica on each rank for two."""
-        if self.needs_of_deepseek:
-            return Lookup([False] * self.num_layers)
-        layers = zip(self.problems, self.rows, self.rows_of_deepseek, strict=True)
-        return Lookup([row in (other, problem.without_duplicates(other)) for problem, row, other in layers])
-
-    @cached_property
-    def is_helped_by_an_exchange(self) -> Lookup:
-        """Whether the busiest rank of a layer, alone in that, could exchange a slot and be done earlier.
-
-        No exchange counts that puts an expert twice on a rank, or the replicas of an expert on fewer nodes.
-        """
-        layers = zip(self.problems, self.rows, strict=True)
-        return Lookup([next(helping_exchanges(problem, row), None) is not None for problem, row in layers])
-
-    @cached_property
     def has_duplicates(self) -> Lookup:
         """Whether some rank holds two replicas of an expert in a layer."""
         return Lookup([p.without_duplicates(row) != row for p, row in zip(self.problems, self.rows, strict=True)])
@@ -730,28 +712,3 @@ class BalanceView(View):
     def refuses_what_deepseek_lacks(self) -> bool:
         """Whether the policy `deepseek` is refused."""
         return refuses(ValueError, partial(self.call, policy="deepseek", previous=None))
-
-
-def helping_exchanges(problem: Problem, row: list[int]) -> Iterator[tuple[int, int]]:
-    """The pairs of slots with whose contents exchanged the busiest rank, if no other is as busy, is done earlier."""
-    (times,) = problem.times(row)
-    largest = max(times)
-    busiest = times.index(largest)
-    if any(time * (1 + ROUNDING) > largest for rank, time in enumerate(times) if rank != busiest):
-        return
-    counts = Counter(row)
-    share = {expert: problem.summed[expert] / counts[expert] for expert in counts if expert != EMPTY} | {EMPTY: 0.0}
-    held = {rank: set(problem.held(row, rank)) - {EMPTY} for rank in problem.usable}
-    speed, rank_of = problem.topology.speed, problem.rank_of
-    own = [slot for slot in problem.usable_slots if rank_of[slot] == busiest and row[slot] != EMPTY]
-    for other in problem.usable_slots:
-        rank = rank_of[other]
-        for slot in own if rank != busiest else ():
-            gain = share[row[slot]] - share[row[other]]
-            is_apart = row[slot] not in held[rank] and row[other] not in held[busiest]
-            slowest = max(largest - gain / speed(busiest), times[rank] + gain / speed(rank))
-            if is_apart and slowest < largest * (1 - ROUNDING):
-                exchanged = list(row)
-                exchanged[slot], exchanged[other] = row[other], row[slot]
-                if problem.spread(exchanged) >= problem.spread(row):
-                    yield slot, other

@@ -23,7 +23,7 @@ from expert_placement_spec.lines.program import TIMEOUT
 from expert_placement_spec.outcome import AS_DECLARED, shown
 from expert_placement_spec.processes import Workers
 from expert_placement_spec.reference import MAX, STRATEGIES
-from expert_placement_spec.report import as_json, as_table, lacking, merged, without_cases
+from expert_placement_spec.report import REPORT_PARTS, as_json, as_table, lacking, merged, without_cases
 from expert_placement_spec.sampled import MOST_EXPERTS, MOST_RANKS, large_shapes
 
 if TYPE_CHECKING:
@@ -228,10 +228,6 @@ def declared_in(file: str | None, chapter: str, implementations: Sequence[str]) 
     return Declared([] if file is None else read_deviations(file), chapter, implementations)
 
 
-PARTS = ("exhaustive", "sampled", "real_sizes")
-"""What JSON calls the parts of a check."""
-
-
 def show(
     parts: Sequence[Sequence[AnyOutcome[Any]]],
     titles: Sequence[str],
@@ -258,7 +254,9 @@ def show(
     unseen, idle = list(lacking(everything, required)), list(without_cases(everything, required))
     failed = bool(broken or idle or unmet) or any(one.required for one in unseen)
     if as_json_text:
-        results = {name: as_json(part) for name, part in zip(PARTS, parts, strict=False)} | {"broken": len(broken)}
+        results = {name: as_json(part) for name, part in zip(REPORT_PARTS[: len(parts)], parts, strict=True)} | {
+            "broken": len(broken)
+        }
         not_seen = {"not_offered": [vars(one) for one in unseen], "no_cases": [vars(one) for one in idle]}
         deviating = {"deviations": {"as_declared": as_json(expected), "unmet": unmet}}
         print(json.dumps(header | results | not_seen | deviating, indent=2))

@@ -337,13 +337,18 @@ class RoutingView(View):
     def layers_stand_alone(self) -> bool:
         """Whether tables of three layers, each with its experts elsewhere, route each layer like tables of it alone."""
         rows = [self._renamed(by) for by in range(NUM_LAYERS)]
-        weights = {} if self.case.weights is None else {"weights": np.array([self.case.weights] * NUM_LAYERS)}
+        weights: dict[str, Any] = {}
+        if self.case.weights is not None:
+            even = [1.0] * self.num_slots
+            weights["weights"] = np.array([even if layer % 2 else self.case.weights for layer in range(NUM_LAYERS)])
         together = self.names.RoutingTables(self._made_of_rows(rows), rank=0, **weights)
         alone = [
             self.names.RoutingTables(
-                self._made_of_rows([row]), rank=0, **{name: one[:1] for name, one in weights.items()}
+                self._made_of_rows([row]),
+                rank=0,
+                **{name: of_all[layer : layer + 1] for name, of_all in weights.items()},
             )
-            for row in rows
+            for layer, row in enumerate(rows)
         ]
         return all(
             self.is_same(self.route(together, FIELDS, layer=layer), self.route(tables, FIELDS))
