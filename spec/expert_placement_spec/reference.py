@@ -187,14 +187,17 @@ class Partition:
         return self._map("mask", rank, num_shared_experts)
 
     def _map(self, representation: str, rank: int, num_shared: int) -> list[int]:
+        self._check_shared(num_shared)
+        shape = (self.num_experts, self.num_ranks, num_shared, self._rank(rank))
+        length = map_length(representation, self.num_experts, num_shared)
+        return [int(map_entry(representation, *shape, position, self.strategy)) for position in range(length)]
+
+    def _check_shared(self, num_shared: int) -> None:
         if not 0 <= num_shared <= MAX - self.num_experts:
             raise ValueError(
                 f"num_shared_experts={num_shared} is out of range, expected 0..={MAX - self.num_experts} beside "
                 f"{self.num_experts} experts"
             )
-        shape = (self.num_experts, self.num_ranks, num_shared, self._rank(rank))
-        length = map_length(representation, self.num_experts, num_shared)
-        return [int(map_entry(representation, *shape, position, self.strategy)) for position in range(length)]
 
     def _rank(self, rank: int) -> int:
         if not 0 <= rank < self.num_ranks:

@@ -28,6 +28,7 @@ ONE_BY_ONE = {
     "expert_tables_agree_with_scalars",
     "ranges_agree_with_scalars",
     "wrong_ids_are_refused",
+    "wrong_partitions_are_refused",
     "uniform_when_divisible",
 }
 """The torch implementation has no scalar queries: what they would say is checked in tests/torch."""

@@ -59,6 +59,15 @@ def test_every_mutant_of_the_formulas_breaks_a_law_or_is_proved_to_be_the_same()
     assert all("becomes `2`" in name or "`0` becomes" in name or "expert <= boundary" in name for name in same), same
 
 
+def test_the_model_takes_as_many_shared_experts_as_there_is_room_for() -> None:
+    partition = reference.Partition(3, 2)
+    for number in (-1, reference.MAX - 2):
+        with pytest.raises(ValueError, match=f"num_shared_experts={number} is out of range, expected 0..=2147483644"):
+            partition.expert_mask(0, number)
+    partition._check_shared(reference.MAX - 3)
+    partition._check_shared(0)
+
+
 def test_a_formula_that_differs_is_not_called_the_same() -> None:
     assert same_formulas(WRONG_COUNT, "linear") == "refuted"
     assert same_formulas(WRONG_COUNT, "proportional") == same_formulas(reference, "linear") == "proved"
