@@ -7,7 +7,7 @@ import time
 from contextlib import closing
 from dataclasses import dataclass
 from functools import cache, lru_cache
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
 from hypothesis import HealthCheck, Phase, find, settings
 from hypothesis.errors import Flaky, NoSuchExample
@@ -21,7 +21,7 @@ from expert_placement_spec.outcome import in_words, shown
 from expert_placement_spec.processes import HERE
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Sequence
 
     from expert_placement_spec.adapter import Model
     from expert_placement_spec.cases import Case
@@ -66,6 +66,9 @@ class CaseCounterexample:
 
 Outcome: TypeAlias = AnyOutcome[CaseCounterexample]
 """What came of one law for one implementation."""
+
+
+AnyTask = TypeVar("AnyTask")
 
 
 @dataclass(frozen=True)
@@ -163,12 +166,23 @@ def exhaust(
     outcomes = unobserved(chapter, implementations, workers)
     blocks = CHAPTERS[chapter].domains[domain].blocks()
     work = [Task(chapter, name, domain, block) for block in blocks for name in implementations]
-    with closing(workers.run_all(run_task, work)) as results:
+    gather(outcomes, workers, run_task, work, progress)
+    return list(outcomes.values())
+
+
+def gather(
+    outcomes: dict[tuple[str, str], Outcome],
+    workers: Workers,
+    run: Callable[[AnyTask], list[Outcome]],
+    work: Sequence[AnyTask],
+    progress: Callable[[int, int], None],
+) -> None:
+    """Adds what comes of every part of a check to the outcomes of their implementations and laws."""
+    with closing(workers.run_all(run, work)) as results:
         for done, (_, found) in enumerate(results, 1):
             for outcome in found:
                 outcomes[outcome.implementation, outcome.invariant].add(outcome)
             progress(done, len(work))
-    return list(outcomes.values())
 
 
 @dataclass(frozen=True)
@@ -267,8 +281,8 @@ def look_at_real(
 
     Args:
         chapter: the name of a chapter.
-        implementations: names of the form `module` or `module:attribute`. The reference model, which is written to be
-            read, would take hours for some of these cases, and is not asked.
+        implementations: names of the form `module` or `module:attribute`. The reference model is not asked: its
+            planner is written to be read, and takes more than two minutes for one of these cases.
         workers: who shares the work; without other word it is done in this process.
         progress: called with the cases done and their total.
 
@@ -278,11 +292,7 @@ def look_at_real(
     names = [name for name in implementations if name != Chapter.reference]
     outcomes = unobserved(chapter, names, workers)
     work = [RealSize(chapter, name, case) for case in CHAPTERS[chapter].real for name in names]
-    with closing(workers.run_all(run_real, work)) as results:
-        for done, (_, found) in enumerate(results, 1):
-            for outcome in found:
-                outcomes[outcome.implementation, outcome.invariant].add(outcome)
-            progress(done, len(work))
+    gather(outcomes, workers, run_real, work, progress)
     return list(outcomes.values())
 
 
@@ -327,11 +337,7 @@ def sample(
     """
     outcomes = unobserved(chapter, implementations, workers)
     work = [Sampling(chapter, name, examples, part) for name in implementations for part in range(PARTS)]
-    with closing(workers.run_all(run_sampling, work)) as results:
-        for done, (_, found) in enumerate(results, 1):
-            for outcome in found:
-                outcomes[outcome.implementation, outcome.invariant].add(outcome)
-            progress(done, len(work))
+    gather(outcomes, workers, run_sampling, work, progress)
     broken = [Shrinking(chapter, *key, examples) for key, one in outcomes.items() if one.counterexample is not None]
     for task, smaller in workers.run_all(run_shrinking, broken):
         shrunk_one = Outcome(task.implementation, task.invariant, counterexample=smaller)

@@ -59,7 +59,7 @@ class Problem:
     @cached_property
     def usable_slots(self) -> list[int]:
         """The slots of the usable ranks."""
-        return [slot for slot in range(self.num_slots) if self.rank_of[slot] in self.usable]
+        return self.topology.usable_slots(self.num_slots)
 
     @property
     def rooms(self) -> list[int]:

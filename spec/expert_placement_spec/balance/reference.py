@@ -71,11 +71,11 @@ def checked_problems(
     loads: Any,
     num_slots: int,
     topology: Topology,
-    policy: str = "balanced",
-    num_groups: int = 1,
-    previous: Placement | None = None,
-    max_moves: int | None = None,
-    max_off_node: float | None = None,
+    policy: str,
+    num_groups: int,
+    previous: Placement | None,
+    max_moves: int | None,
+    max_off_node: float | None,
 ) -> list[Problem]:
     """The layers of a call that has an answer, with the parameters of `rebalance`.
 

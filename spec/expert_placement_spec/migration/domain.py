@@ -137,8 +137,7 @@ def drawn(draw: st.DrawFn) -> MigrationCase:
     given = topology.slots_per_rank
     assert given is not None
     num_slots = given * topology.num_ranks if isinstance(given, int) else sum(given)
-    offsets, usable = topology.slot_offsets(num_slots), topology.usable_ranks(num_slots)
-    live = [slot for rank in usable for slot in range(offsets[rank], offsets[rank + 1])]
+    live = topology.usable_slots(num_slots)
     num_experts = draw(st.integers(0, len(live)))
     old: Rows = []
     new: Rows = []
@@ -168,8 +167,7 @@ def moved(
     """From one placement of a model to another: some pairs of slots have exchanged what they hold."""
     chance = random.Random(num_experts)
     old = [spread(chance, num_experts, topology, num_slots) for _ in range(num_layers)]
-    offsets = topology.slot_offsets(num_slots)
-    live = [slot for rank in topology.usable_ranks(num_slots) for slot in range(offsets[rank], offsets[rank + 1])]
+    live = topology.usable_slots(num_slots)
     new = []
     for row in old:
         changed = list(row)

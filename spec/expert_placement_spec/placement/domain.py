@@ -113,8 +113,7 @@ def drawn(draw: st.DrawFn) -> PlacementCase:
     given = ranks.slots_per_rank
     assert given is not None
     num_slots = given * ranks.num_ranks if isinstance(given, int) else sum(given)
-    offsets = ranks.slot_offsets(num_slots)
-    usable = [slot for rank in ranks.usable_ranks(num_slots) for slot in range(offsets[rank], offsets[rank + 1])]
+    usable = ranks.usable_slots(num_slots)
     num_experts = draw(st.integers(0, len(usable)))
     num_layers = draw(st.integers(1, 3))
     table = []
@@ -138,8 +137,7 @@ def skewed(chance: random.Random, num_experts: int) -> list[float]:
 
 def spread(chance: random.Random, num_experts: int, topology: Topology, num_slots: int) -> list[int]:
     """A row with every expert somewhere, and of the slots that are left every eighth empty."""
-    offsets = topology.slot_offsets(num_slots)
-    live = [slot for rank in topology.usable_ranks(num_slots) for slot in range(offsets[rank], offsets[rank + 1])]
+    live = topology.usable_slots(num_slots)
     content = list(range(num_experts))
     content += [EMPTY if chance.randrange(8) == 0 else chance.randrange(num_experts) for _ in live[num_experts:]]
     chance.shuffle(content)

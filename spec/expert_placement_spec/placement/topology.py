@@ -78,3 +78,8 @@ class Topology:
         """The ranks that can hold anything: active ones with slots."""
         slots = self.slots(num_slots)
         return [rank for rank in range(self.num_ranks) if self.is_active(rank) and slots[rank] > 0]
+
+    def usable_slots(self, num_slots: int) -> list[int]:
+        """The slots of those ranks."""
+        offsets = self.slot_offsets(num_slots)
+        return [slot for rank in self.usable_ranks(num_slots) for slot in range(offsets[rank], offsets[rank + 1])]

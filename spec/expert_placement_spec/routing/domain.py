@@ -112,8 +112,7 @@ def drawn(draw: st.DrawFn) -> RoutingCase:
     given = ranks.slots_per_rank
     assert given is not None
     num_slots = given * ranks.num_ranks if isinstance(given, int) else sum(given)
-    offsets, usable = ranks.slot_offsets(num_slots), ranks.usable_ranks(num_slots)
-    live = [slot for rank in usable for slot in range(offsets[rank], offsets[rank + 1])]
+    live = ranks.usable_slots(num_slots)
     num_experts = draw(st.integers(0, min(len(live), 6)))
     row = [EMPTY] * num_slots
     for slot, entry in zip(live, draw(full_row(num_experts, len(live))), strict=True):
