@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from expert_placement_spec.arrays import integers
+from expert_placement_spec.fresh import FEW, makes_fresh_maps
 from expert_placement_spec.implementation import MAP_METHODS, SCALARS, TABLES, WITH_SHARED, Implementation
 from expert_placement_spec.logic import choose
 from expert_placement_spec.reference import CONTIGUOUS, MAX, map_length
@@ -114,6 +115,8 @@ class Block:
             _ = self.refused_partitions
         if "shared" in self.subjects:
             _ = self.refused_shared
+        if "fresh" in self.subjects:
+            _ = self.fresh_maps
 
     def extents(self, name: str) -> Any:
         """How many values a quantifier or a query's id takes in each partition."""
@@ -393,6 +396,16 @@ class Block:
     def refused_shared(self) -> Any:
         """For each partition: whether maps with wrong numbers of shared experts are refused."""
         return self._flags(list(map(refuses_wrong_shared_experts, self.partitions)))
+
+    @cached_property
+    def fresh_maps(self) -> Any:
+        """For each partition of few experts and ranks: whether maps are their asker's own."""
+        of_shapes = zip(self.partitions, self.shapes, strict=True)
+        fresh = [
+            max(shape) <= FEW and makes_fresh_maps(partition, shape[1], shared_experts(*shape))
+            for partition, shape in of_shapes
+        ]
+        return self._flags(fresh)
 
     @cached_property
     def uniform(self) -> Any:
@@ -676,6 +689,10 @@ class Points:
     def refuses_wrong_shared_experts(self) -> Any:
         """Whether maps with wrong numbers of shared experts are refused."""
         return self.block.refused_shared[self.partition]
+
+    def makes_fresh_maps(self) -> Any:
+        """Whether maps are their asker's own."""
+        return self.block.fresh_maps[self.partition]
 
     def says_uniform(self) -> Any:
         """What the partition says of being uniform."""

@@ -12,6 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from expert_placement_spec.fresh import FEW
 from expert_placement_spec.logic import choose, divides
 from expert_placement_spec.reference import CONTIGUOUS, MAX, STRATEGIES
 
@@ -35,7 +36,7 @@ class Invariant:
     strategies: tuple[str, ...]
     subject: str
     """What is spoken of: `rule`, `elementwise`, `tables`, `scalars`, `maps`, `stacked`, `lists`, `offsets`, `errors`,
-    `answers` or `formulas`."""
+    `arguments`, `shared`, `fresh`, `answers` or `formulas`."""
 
     @property
     def is_provable(self) -> bool:
@@ -343,6 +344,12 @@ def wrong_partitions_are_refused(p: View) -> Any:
 def wrong_shared_experts_are_refused(p: View) -> Any:
     """Negative numbers of shared experts, and those that nothing has room for, are refused with a ValueError."""
     return p.refuses_wrong_shared_experts()
+
+
+@invariant(subject="fresh", requires=lambda p: (p.num_experts <= FEW) & (p.num_ranks <= FEW))
+def maps_are_fresh(p: View) -> Any:
+    """What is written into a map changes none that is asked for later."""
+    return p.makes_fresh_maps()
 
 
 @invariant(subject="errors")

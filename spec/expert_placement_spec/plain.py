@@ -10,6 +10,7 @@ from itertools import product
 from typing import TYPE_CHECKING, Any
 
 from expert_placement_spec import reference
+from expert_placement_spec.fresh import makes_fresh_maps
 from expert_placement_spec.implementation import MAP_METHODS, WITH_SHARED
 from expert_placement_spec.reference import CONTIGUOUS, MAX, STRATEGIES
 from expert_placement_spec.refusing import (
@@ -167,6 +168,10 @@ class Plain:
     def refuses_wrong_shared_experts(self) -> Any:
         """Whether maps with wrong numbers of shared experts are refused."""
         return refuses_wrong_shared_experts(self._partition)
+
+    def makes_fresh_maps(self) -> Any:
+        """Whether maps are their asker's own."""
+        return makes_fresh_maps(self._partition, self.num_ranks, self.num_shared_experts)
 
     def says_uniform(self) -> Any:
         """What the partition says of being uniform."""

@@ -120,6 +120,9 @@ class View(Protocol):
     def refuses_wrong_shared_experts(self) -> Any:
         """Whether maps with wrong numbers of shared experts are refused."""
 
+    def makes_fresh_maps(self) -> Any:
+        """Whether maps are their asker's own."""
+
     def says_uniform(self) -> Any:
         """What the partition says of being uniform."""
 

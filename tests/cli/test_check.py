@@ -90,15 +90,15 @@ def test_each_counterexample_is_printed_once_and_is_the_smallest_of_both_parts()
 
 
 MISSPELT = ("--implementation", "tests.spec.odd:Misspelt")
-NOT_OFFERED = "not offered: expert_map (8 invariants of tests.spec.odd:Misspelt"
+NOT_OFFERED = "not offered: expert_map (9 invariants of tests.spec.odd:Misspelt"
 
 
 def test_what_is_not_offered_is_named_at_the_end_and_fails_where_it_is_required() -> None:
     result = spec("check", *SMALL, *MISSPELT)
     *_, lacking, summary = result.stdout.splitlines()
     assert (result.returncode, lacking) == (0, f"{NOT_OFFERED})")
-    assert summary.endswith(" cases, 0 broken, 8 not offered")
-    for required, number in (("all", 8), ("maps", 6), ("uniform_when_divisible", 1)):
+    assert summary.endswith(" cases, 0 broken, 9 not offered")
+    for required, number in (("all", 9), ("maps", 6), ("uniform_when_divisible", 1)):
         result = spec("check", *SMALL, *MISSPELT, "--require", required)
         assert (result.returncode, result.stdout.splitlines()[-2]) == (1, f"{NOT_OFFERED}, {number} required)")
     assert spec("check", *SMALL, *MISSPELT, "--require", "offsets", "--require", "rule_holds").returncode == 2
@@ -111,7 +111,8 @@ def test_the_json_holds_what_is_not_offered() -> None:
     parsed = json.loads(result.stdout)
     (lacking,) = parsed["not_offered"]
     assert (lacking["implementation"], lacking["missing"]) == ("tests.spec.odd:Misspelt", ["expert_map"])
-    assert set(lacking["invariants"]) - set(lacking["required"]) == {"wrong_ids_are_refused", "uniform_when_divisible"}
+    others = {"wrong_ids_are_refused", "uniform_when_divisible", "maps_are_fresh"}
+    assert set(lacking["invariants"]) - set(lacking["required"]) == others
     rows = {row["invariant"]: row for row in parsed["exhaustive"]}
     assert rows["map_has_one_owner"]["missing"] == ["expert_map"]
     assert "missing" not in rows["contiguous"]
@@ -145,7 +146,7 @@ def test_other_chapters_name_and_require_what_is_not_offered() -> None:
         (
             ("--require", "everything"),
             "error: require=`everything` is unknown, expected all, tables, scalars, lists, offsets, maps, arguments, "
-            "shared, errors or the name of an invariant",
+            "shared, fresh, errors or the name of an invariant",
         ),
         (("--experts", "5"), "error: experts=`5` is no range, expected the form `0..=128`"),
         (("--ranks", "0..=5"), "error: ranks=`0..=5` is out of range, expected bounds in 1..=65536"),

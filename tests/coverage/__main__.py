@@ -68,8 +68,9 @@ def run(programs: list[Path], tests: list[str], known: explanations.Explanations
     say("running the tests of Python")
     environment = os.environ | {
         "LLVM_PROFILE_FILE": str(THROUGH_PYTHON / rust.WRITTEN_AT_ONCE),
-        # Programs that tests build are not measured, and what they need may be built already.
-        "CARGO_TARGET_DIR": str(workplace.ROOT / "target"),
+        # Programs that tests build are not measured. In the developer's own folder cargo would go on taking the tree's
+        # sources for those of the crate.
+        "CARGO_TARGET_DIR": str(workplace.PLACE / "programs"),
     }
     command = [str(interpreter), "-m", "pytest", "--benchmark-disable", "-p", "no:cacheprovider", *tests]
     with subprocess.Popen(command, cwd=TREE, env=environment, stdout=subprocess.PIPE, text=True) as running:

@@ -58,6 +58,32 @@ class InclusiveOffsets(Broken):
             return [*self.offsets[1:], self.num_slots]
 
 
+class KeepsTheTable(Broken):
+    """The table that was given is read whenever it is asked for."""
+
+    breaks: ClassVar = {"placement_answers_are_fresh"}
+
+    class Placement(model.Placement):
+        def __init__(self, table: Any, num_experts: int, topology: Topology) -> None:
+            super().__init__(table, num_experts, topology)
+            self.given = table
+
+        def physical_to_logical(self) -> Any:
+            return np.array(self.given, dtype=np.int32)
+
+
+class CountsOnce(Broken):
+    """Replicas are counted once, and everyone is given the same list of them."""
+
+    breaks: ClassVar = {"placement_answers_are_fresh"}
+
+    class Placement(model.Placement):
+        def replica_counts(self) -> Any:
+            if not hasattr(self, "counted"):
+                self.counted = super().replica_counts()
+            return self.counted
+
+
 class NodesForRanks(Broken):
     """The number of nodes for that of ranks."""
 

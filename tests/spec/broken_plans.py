@@ -205,6 +205,30 @@ class FirstLayerForAll(BrokenPlanner):
         return changed(plan, [plan.table[0]] * plan.num_layers)
 
 
+class TakesUnequalRanksForEqualLoads(BrokenPlanner):
+    """Where ranks are not all alike, every expert counts as equally loaded."""
+
+    breaks: ClassVar = {"no_step_helps"}
+
+    @staticmethod
+    def rebalance(loads: Any, num_slots: int, topology: Any, *arguments: Any, **options: Any) -> Any:
+        is_alike = topology.speeds is None and len(set(topology.slots(num_slots))) == 1
+        flat = loads if is_alike else np.ones_like(np.array(loads, dtype=np.float64)).tolist()
+        return rebalance(flat, num_slots, topology, *arguments, **options)
+
+
+class ScalesLoadsInPlace(BrokenPlanner):
+    """Loads are divided by the largest of them where they stand."""
+
+    breaks: ClassVar = {"loads_are_left_alone"}
+
+    @staticmethod
+    def rebalance(loads: Any, *arguments: Any, **options: Any) -> Any:
+        if isinstance(loads, np.ndarray) and loads.size and loads.max() > 0:
+            loads /= 2 * loads.max()
+        return rebalance(loads, *arguments, **options)
+
+
 class FirstWindowForAll(BrokenPlanner):
     """A plan for the first window."""
 

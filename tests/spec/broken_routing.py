@@ -73,6 +73,34 @@ class _NextExpert(reference.RoutingTables):
         return super().replicas(layer, (expert + 1) % self.placement.num_experts)
 
 
+class MarksPadding(BrokenRouting):
+    """Ids that are no experts become -1 where they stand."""
+
+    breaks: ClassVar = {"routed_answers_are_fresh"}
+
+    @classmethod
+    def route(cls, topk_ids: Any, tables: Any, **options: Any) -> Any:
+        routed = model.route(topk_ids, tables, **options)
+        topk_ids[(topk_ids < 0) | (topk_ids >= tables.placement.num_experts)] = -1
+        return routed
+
+
+class AnswersOnce(BrokenRouting):
+    """An answer like an earlier one of the same tables is that one."""
+
+    breaks: ClassVar = {"routed_answers_are_fresh"}
+
+    @classmethod
+    def route(cls, topk_ids: Any, tables: Any, *, load: Any = None, **options: Any) -> Any:
+        if load is not None:
+            return model.route(topk_ids, tables, load=load, **options)
+        known = tables.__dict__.setdefault("known", {})
+        key = (topk_ids.tobytes(), str(topk_ids.dtype), topk_ids.shape, repr(sorted(options.items())))
+        if key not in known:
+            known[key] = model.route(topk_ids, tables, **options)
+        return known[key]
+
+
 class ServesAnotherExpert(BrokenRouting):
     """The slots of the expert after."""
 
@@ -420,6 +448,8 @@ class SplitsEvenly(BrokenRouting):
 BROKEN = [
     WideSlots,
     ChoosesByNumber,
+    MarksPadding,
+    AnswersOnce,
     ServesAnotherExpert,
     CountsPadding,
     ChoosesByPlace,

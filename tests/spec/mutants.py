@@ -364,6 +364,21 @@ class FewerThanNoSharedExperts(Mutant):
         return super().expert_mask(rank, max(num_shared_experts, 0))
 
 
+class KeepsItsMaps(Mutant):
+    """Maps that are made once, and handed out again and again."""
+
+    breaks: ClassVar = {"maps_are_fresh"}
+
+    def __init__(self, num_experts: int, num_ranks: int, strategy: str = "linear") -> None:
+        super().__init__(num_experts, num_ranks, strategy)
+        self._made: dict[int, list[int]] = {}
+
+    def expert_map(self, rank: int) -> list[int]:
+        if rank not in self._made:
+            self._made[rank] = super().expert_map(rank)
+        return self._made[rank]
+
+
 class WrapsIds(Mutant):
     """Experts out of range but for the neighbours of the range taken modulo 2**32, as narrow integers are."""
 

@@ -244,7 +244,8 @@ def test_what_an_implementation_lacks_is_named_for_each_invariant() -> None:
     outcomes = {one.invariant: one for one in check(["tests.spec.odd:Misspelt"], SMALL)}
     of_maps = {law.name for law in INVARIANTS.values() if law.subject == "maps"}
     lacking = {name: one.missing for name, one in outcomes.items() if one.result == "not offered"}
-    assert lacking == dict.fromkeys(of_maps | {"uniform_when_divisible", "wrong_ids_are_refused"}, ("expert_map",))
+    others = {"uniform_when_divisible", "wrong_ids_are_refused", "maps_are_fresh"}
+    assert lacking == dict.fromkeys(of_maps | others, ("expert_map",))
     assert outcomes["offsets_are_prefix_sums"].result == "holds"
 
 

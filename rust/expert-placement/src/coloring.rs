@@ -210,7 +210,8 @@ fn colours_in(words: &[u64]) -> Vec<u32> {
 mod tests {
     use super::*;
 
-    /// Domain: a thousand pseudo-random multigraphs of up to 9 vertices a side and 60 edges.
+    /// Domain: a thousand pseudo-random multigraphs of up to 9 vertices a side and 60 edges, and thirty of up to 5 and 400,
+    /// whose colours take several words.
     #[test]
     fn as_many_colours_as_the_largest_degree_suffice() {
         let mut seed = 5_u64;
@@ -218,11 +219,14 @@ mod tests {
             seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
             u32::try_from((seed >> 33) % end).unwrap()
         };
-        for _ in 0..1000 {
-            let vertices = 1 + random(9);
+        let mut words = 0;
+        for round in 0..1030 {
+            let (vertices, edges) =
+                if round < 1000 { (1 + random(9), random(60)) } else { (1 + random(5), random(400)) };
             let edges: Vec<(u32, u32)> =
-                (0..random(60)).map(|_| (random(vertices.into()), random(vertices.into()))).collect();
+                (0..edges).map(|_| (random(vertices.into()), random(vertices.into()))).collect();
             let mut colouring = Colouring::new(&edges, vertices as usize).unwrap();
+            words = words.max(colouring.words);
             colouring.colour_all();
             let mut used = std::collections::BTreeSet::new();
             for (&(sender, receiver), &colour) in edges.iter().zip(&colouring.colours) {
@@ -230,5 +234,6 @@ mod tests {
                 assert!(used.insert((0, sender, colour)) && used.insert((1, receiver, colour)), "{edges:?}");
             }
         }
+        assert!(words > 2);
     }
 }

@@ -481,3 +481,15 @@ fn length_within(text: &str, most: usize) -> usize {
     let ends = text.char_indices().map(|(start, character)| start + character.len_utf8());
     ends.take_while(|end| *end <= most).last().unwrap_or(0)
 }
+
+#[cfg(all(test, feature = "alloc"))]
+mod tests {
+    use super::*;
+
+    /// Domain: one error for want of memory, which no machine is sure to give, and one other.
+    #[test]
+    fn want_of_memory_is_told_from_other_errors() {
+        assert!(Error::out_of_memory(5).is_out_of_memory());
+        assert!(!Error::not_ascending(0, 1, 2, 3).is_out_of_memory());
+    }
+}

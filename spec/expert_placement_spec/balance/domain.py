@@ -48,6 +48,7 @@ def cases(block: Block) -> Iterator[BalanceCase]:
     """Every call of the block."""
     yield from {
         "nothing": from_nothing,
+        "nodes": over_nodes,
         "layers": of_two_layers,
         "windows": of_two_windows,
         "deepseek": as_deepseek,
@@ -68,6 +69,15 @@ def from_nothing(block: Block) -> Iterator[BalanceCase]:
     for load in loads_up_to(block.num_experts, block.largest_load):
         for topology in others:
             yield BalanceCase([[load]], total, topology)
+
+
+def over_nodes(block: Block) -> Iterator[BalanceCase]:
+    """Each load on ranks of other speeds, of one node and of two."""
+    ranks, total = len(block.slots), sum(block.slots)
+    speeds = [SPEEDS[rank % len(SPEEDS)] for rank in range(ranks)]
+    for load in loads_up_to(block.num_experts, block.largest_load):
+        for nodes in (1, 2):
+            yield BalanceCase([[load]], total, Topology(ranks, nodes, block.slots, speeds))
 
 
 def of_two_layers(block: Block) -> Iterator[BalanceCase]:
@@ -189,6 +199,8 @@ def quick_blocks() -> list[Block]:
         *(Block("nothing", slots, e, 2) for slots in shapes for e in range(min(sum(slots), 3) + 1)),
         Block("nothing", (3, 3), 4, 2),
         Block("nothing", (2, 2, 2), 4, 1),
+        Block("nodes", (1, 1, 1, 1, 1), 2, 7),
+        Block("nodes", (2, 1, 2, 1), 3, 2),
         Block("layers", (2, 2), 3, 2),
         Block("windows", (2, 2), 3, 1),
         Block("deepseek", (2, 2), 4, 2),
@@ -220,6 +232,10 @@ def small_blocks() -> list[Block]:
     shapes = ((1, 1), (2, 2), (1, 1, 1), (2, 2, 2), (0, 1, 3), (3, 1), (3, 3), (1, 2, 3))
     return [
         *(Block("nothing", slots, e, 3) for slots in shapes for e in range(min(sum(slots), 4) + 1)),
+        Block("nodes", (1, 1, 1, 1, 1), 2, 20),
+        Block("nodes", (1, 1, 1, 1, 1), 3, 6),
+        Block("nodes", (2, 1, 2, 1), 3, 5),
+        Block("nodes", (2, 3, 1, 2), 4, 2),
         Block("layers", (2, 2), 3, 3),
         Block("layers", (2, 2, 2), 4, 1),
         Block("windows", (2, 2), 3, 2),
@@ -364,6 +380,9 @@ def real() -> dict[str, Callable[[], BalanceCase]]:
         ),
         "256 experts in 8 groups on 320 slots of 32 ranks on 4 nodes": partial(
             measured, 256, 320, Topology(32, 4), num_groups=8
+        ),
+        "40 experts on 84 slots of 14 unequal ranks on 3 nodes": partial(
+            measured, 40, 84, Topology(14, 3, speeds=[1.0, 3.0, 0.5, 2.0, 4.0, 1.5, 1.0] * 2)
         ),
         "60 experts on 320 ranks of one slot": partial(measured, 60, 320, Topology(320)),
         "64 experts on 90 slots of 9 ranks, from a previous placement with 17 moves": partial(

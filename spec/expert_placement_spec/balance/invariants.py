@@ -82,6 +82,16 @@ def single_slots_are_used_best(c: BalanceView, l: Any) -> Any:
     return close(c.largest(l), c.bound(l))
 
 
+@BALANCE.register(
+    requires=lambda c, l: (
+        (c.is_from_nothing and not c.has_homes) & negate(c.is_balanced(l)) & negate(c.is_of_the_field(l))
+    )
+)
+def no_step_helps(c: BalanceView, l: Any) -> Any:
+    """No step of refinement lets the busiest rank be done earlier."""
+    return negate(c.is_helped_by_a_step(l))
+
+
 @BALANCE.register(requires=lambda c, l, j: c.case.policy == "deepseek" and not c.has_previous)
 def deepseek_is_followed_exactly(c: BalanceView, l: Any, j: Any) -> Any:
     """The policy `deepseek` puts into every slot what its chapter says."""
@@ -98,6 +108,12 @@ def deepseek_refuses_what_it_can_not_plan(c: BalanceView) -> Any:
 def plans_repeat_themselves(c: BalanceView) -> Any:
     """The same arguments give the same plan."""
     return c.is_repeated()
+
+
+@BALANCE.register()
+def loads_are_left_alone(c: BalanceView) -> Any:
+    """Loads in an array are planned as those in lists are, and nothing is written into them."""
+    return c.leaves_arguments_alone()
 
 
 @BALANCE.register(needs=("rebalance(num_threads)",))

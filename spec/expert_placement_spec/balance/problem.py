@@ -92,11 +92,10 @@ class Problem:
         """Whether experts are as much at home as they have to be."""
         return self.homes is None or self.homes.allow(self, row)
 
-    def spread(self, row: list[int]) -> int:
-        """On how many nodes the experts are, added up; that is all the same where they have homes."""
-        if self.homes is not None:
-            return 0
-        return len({(entry, self.topology.node_of(self.rank_of[slot])) for slot, entry in enumerate(row) if entry >= 0})
+    def on_nodes(self, row: list[int], expert: int) -> list[int]:
+        """How many replicas of an expert each node has."""
+        nodes = [self.topology.node_of(self.rank_of[slot]) for slot, entry in enumerate(row) if entry == expert]
+        return [nodes.count(node) for node in range(self.topology.num_nodes)]
 
     def held(self, row: list[int], rank: int) -> list[int]:
         """What the rank's slots hold."""

@@ -52,14 +52,13 @@ def steps(problem: Problem, row: list[int]) -> Iterator[list[int]]:
 
     Two slots of different ranks exchange what they hold; or a slot that is empty, or holds one of several replicas,
     comes to hold an expert of the busiest rank; or the busiest rank gives up one of several replicas. No step puts an
-    expert twice on a rank, and none but the last takes a node from an expert.
+    expert twice on a rank, and where experts have no homes, their replicas stay spread over the nodes.
     """
     busiest = {rank for window in problem.times(row) for rank, time in enumerate(window) if 0 < time == max(window)}
-    spread = problem.spread(row)
     for hot in problem.usable_slots:
         if problem.rank_of[hot] not in busiest or row[hot] < 0:
             continue
-        if row.count(row[hot]) > 1:
+        if row.count(row[hot]) > 1 and may_end(problem, row, hot):
             yield [-1 if slot == hot else entry for slot, entry in enumerate(row)]
         for other in problem.usable_slots:
             rank = problem.rank_of[other]
@@ -69,8 +68,33 @@ def steps(problem: Problem, row: list[int]) -> Iterator[list[int]]:
             exchanged[hot], exchanged[other] = row[other], row[hot]
             replaced[other] = row[hot]
             may_return = row[other] < 0 or row[other] not in problem.held(row, problem.rank_of[hot])
-            if may_return and problem.spread(exchanged) >= spread:
+            if may_return and may_go(problem, row, hot, other) and may_go(problem, row, other, hot):
                 yield exchanged
-            is_spare = row[other] < 0 or row.count(row[other]) > 1
-            if is_spare and problem.spread(replaced) >= spread:
+            is_spare = row[other] < 0 or (row.count(row[other]) > 1 and may_end(problem, row, other))
+            if is_spare and may_come(problem, row, row[hot], other):
                 yield replaced
+
+
+def may_go(problem: Problem, row: list[int], slot: int, to: int) -> bool:
+    """Whether what a slot holds may go to another slot: not to a node that has it, where it is the last of its own."""
+    start, end = (problem.topology.node_of(problem.rank_of[place]) for place in (slot, to))
+    if problem.homes is not None or row[slot] < 0 or start == end:
+        return True
+    held = problem.on_nodes(row, row[slot])
+    return held[start] > 1 or held[end] == 0
+
+
+def may_end(problem: Problem, row: list[int], slot: int) -> bool:
+    """Whether the replica of a slot may be given up: not the last of its node, where another node has several."""
+    held = problem.on_nodes(row, row[slot])
+    here = held[problem.topology.node_of(problem.rank_of[slot])]
+    return problem.homes is not None or here > 1 or max(held) == 1
+
+
+def may_come(problem: Problem, row: list[int], expert: int, slot: int) -> bool:
+    """Whether a slot may have a further replica: on a node with the fewest, of those with a rank without any."""
+    if problem.homes is not None:
+        return True
+    node_of, held = problem.topology.node_of, problem.on_nodes(row, expert)
+    free = {node_of(rank) for rank in problem.usable if expert not in problem.held(row, rank)}
+    return held[node_of(problem.rank_of[slot])] == min(held[node] for node in free)

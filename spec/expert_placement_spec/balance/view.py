@@ -12,7 +12,7 @@ import numpy as np
 
 from expert_placement_spec.answers import SMALLEST, Lookup, as_array, at_most, field, is_table, refuses
 from expert_placement_spec.answers import TOLERANCE as ROUNDING
-from expert_placement_spec.balance import deepseek, homes, measure, optimum, warm_start
+from expert_placement_spec.balance import deepseek, homes, measure, optimum, refinement, warm_start
 from expert_placement_spec.balance.capacity import fewest_slots
 from expert_placement_spec.balance.problem import TOLERANCE, Problem
 from expert_placement_spec.balance.reference import checked_problems
@@ -262,8 +262,9 @@ class BalanceView(View):
             "num_groups": case.num_groups,
         } | changes
         topology = made_topology(self.names, arguments.pop("topology"))
-        # A copy, so that an implementation that writes into what it is given spoils no other call.
-        loads, num_slots = deepcopy(arguments.pop("loads")), arguments.pop("num_slots")
+        loads, num_slots = arguments.pop("loads"), arguments.pop("num_slots")
+        # A copy of lists, so that an implementation that writes into what it is given spoils no other call.
+        loads = deepcopy(loads) if isinstance(loads, list) else loads
         # An implementation without warm start is asked for nothing that it does not have.
         if case.previous is not None:
             arguments = {"previous": self.previous, "max_moves": case.max_moves} | arguments
@@ -402,6 +403,24 @@ class BalanceView(View):
                 for problem, row, other in layers
             ]
         )
+
+    @cached_property
+    def is_of_the_field(self) -> Lookup:
+        """Whether every rank holds the experts of a layer that it holds under `deepseek`."""
+        if self.needs_of_deepseek:
+            return Lookup([False] * self.num_layers)
+        layers = zip(self.problems, self.rows, self.rows_of_deepseek, strict=True)
+        return Lookup(
+            [
+                all(set(problem.held(row, rank)) - {EMPTY} == set(problem.held(other, rank)) for rank in problem.usable)
+                for problem, row, other in layers
+            ]
+        )
+
+    @cached_property
+    def is_helped_by_a_step(self) -> Lookup:
+        """Whether the largest time of a layer would be less after a step of refinement."""
+        return Lookup([is_helped(problem, row) for problem, row in zip(self.problems, self.rows, strict=True)])
 
     @cached_property
     def has_duplicates(self) -> Lookup:
@@ -630,6 +649,13 @@ class BalanceView(View):
             totals.append(warm_start.total(self.problems, rows) if is_enough else float("inf"))
         return Lookup(totals)
 
+    def leaves_arguments_alone(self) -> bool:
+        """Whether loads in an array are planned as those in lists are, and are afterwards what they were before."""
+        loads = np.array(self.case.loads, dtype=np.float64).reshape(self.num_windows, self.num_layers, -1)
+        given = loads.copy() if self.num_windows > 1 else loads[0].copy()
+        rows = self.rows_of(self.call(loads=given))
+        return rows == self.rows and np.array_equal(given.reshape(loads.shape), loads)
+
     # Errors.
 
     def refuses_impossible_plans(self) -> bool:
@@ -712,3 +738,9 @@ class BalanceView(View):
     def refuses_what_deepseek_lacks(self) -> bool:
         """Whether the policy `deepseek` is refused."""
         return refuses(ValueError, partial(self.call, policy="deepseek", previous=None))
+
+
+def is_helped(problem: Problem, row: list[int]) -> bool:
+    """Whether a step of refinement lowers the largest time."""
+    largest = problem.largest(row)
+    return any(problem.largest(after) < largest * (1 - ROUNDING) for after in refinement.steps(problem, row))

@@ -159,6 +159,12 @@ def placement_tables_are_int32_of_stated_shape(pl: PlacementView) -> Any:
 
 
 @PLACEMENT.register()
+def placement_answers_are_fresh(pl: PlacementView) -> Any:
+    """What is written into an answer, or into the table that was given, changes no later answer."""
+    return pl.answers_are_fresh()
+
+
+@PLACEMENT.register()
 def wrong_placements_are_refused(pl: PlacementView) -> Any:
     """A wrong entry, a missing expert, content on an inactive rank, a wrong P, and too small a width are errors."""
     return pl.refuses_wrong_placements()

@@ -22,6 +22,7 @@ from expert_placement_spec.answers import (
 )
 from expert_placement_spec.balance import measure
 from expert_placement_spec.cases import Case, View
+from expert_placement_spec.fresh import is_fresh, spoil
 from expert_placement_spec.placement.loads import checked_loads, summed_windows
 from expert_placement_spec.placement.reference import EMPTY, Placement
 from expert_placement_spec.placement.topology import Topology
@@ -301,6 +302,23 @@ class PlacementView(View):
         lists = [(one, as_array(one).shape[:1]) for of in self._to_load for one in of]
         loads = [(self.rank_loads_of(0), (layers, ranks)), (self._rank_loads, (len(self.case.loads), layers, ranks))]
         return all(is_table(*one) for one in tables + local + lists) and all(is_table(*one, "float64") for one in loads)
+
+    def answers_are_fresh(self) -> bool:
+        """Whether nothing that is written into an answer, or into the table that was given, changes a later answer."""
+        table = np.array(self.case.table, dtype=np.int32)
+        made = self.names.Placement.from_physical_to_logical(
+            table, num_experts=self.num_experts, topology=self.make_topology(self.case.topology)
+        )
+        spoil(table)
+        asked = [made.physical_to_logical]
+        whole = ("logical_to_physical", "replica_counts", "slot_offsets")
+        asked += [getattr(made, name) for name in whole if self.model.offers(f"Placement.{name}")]
+        shared = {"expert_map_with_shared": (self.num_shared_experts,), "expert_mask": (self.num_shared_experts,)}
+        for name in (*REPRESENTATIONS, "local_experts", "experts_to_load"):
+            if self.model.offers(f"Placement.{name}"):
+                ends = {(0, 0), (self.num_layers - 1, self.num_ranks - 1)}
+                asked += [partial(getattr(made, name), *end, *shared.get(name, ())) for end in sorted(ends)]
+        return as_array(made.physical_to_logical()).tolist() == self.case.table and all(map(is_fresh, asked))
 
     # Digests.
 

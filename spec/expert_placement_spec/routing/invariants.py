@@ -72,6 +72,12 @@ def layers_are_routed_by_their_own(rt: RoutingView) -> Any:
 
 
 @ROUTING.register()
+def routed_answers_are_fresh(rt: RoutingView) -> Any:
+    """Ids and weights are read alone, and what is written into them or into an answer changes no later answer."""
+    return rt.answers_are_fresh()
+
+
+@ROUTING.register()
 def routing_repeats_itself(rt: RoutingView) -> Any:
     """The same arguments give the same answer, and every rank's tables the same slots."""
     return rt.is_repeated()

@@ -11,6 +11,7 @@ import numpy as np
 
 from expert_placement_spec.answers import Lookup, as_array, field, is_table, refuses
 from expert_placement_spec.cases import Case, View
+from expert_placement_spec.fresh import kept, same, spoil
 from expert_placement_spec.placement.reference import EMPTY, Placement
 from expert_placement_spec.placement.view import made_topology
 from expert_placement_spec.routing import reference
@@ -323,6 +324,22 @@ class RoutingView(View):
         wide[::2, ::3] = ids
         apart = self.route(self.tables(rank=0), FIELDS, ids=wide[::2, ::3])
         return self.is_same(apart, self.answer)
+
+    def answers_are_fresh(self) -> bool:
+        """Whether ids, weights and earlier answers are neither written nor read by a call that follows."""
+        ids, weights = self.case.batch(), self._own_weights
+        given = {name: array.copy() for name, array in weights.items()}
+        tables = self.names.RoutingTables(self.made, rank=0, **given)
+        unchanged = all(np.array_equal(given[name], weights[name]) for name in weights)
+        for array in given.values():
+            spoil(array)
+        first = self.route(tables, FIELDS, ids=ids)
+        stated = {name: kept(field(first, name)) for name in FIELDS}
+        for name in FIELDS:
+            spoil(field(first, name))
+        again = self.route(tables, FIELDS, ids=ids)
+        is_same = all(same(kept(field(again, name)), stated[name]) for name in FIELDS)
+        return unchanged and is_same and np.array_equal(ids, self.case.batch()) and self.is_same(again, self.answer)
 
     def is_same(self, left: Any, right: Any) -> bool:
         """Whether two answers are equal."""

@@ -157,8 +157,7 @@ pub(crate) fn may_exchange(
             match shape.homes.as_ref().map(|homes| homes.of(item)) {
                 // No expert's replicas may come together on fewer nodes.
                 None => {
-                    let is_single = state.counts[item as usize] == 1;
-                    if !is_single && state.on_node(item, to, shape) >= state.on_node(item, from, shape) {
+                    if state.on_node(item, from, shape) == 1 && state.on_node(item, to, shape) > 0 {
                         return false;
                     }
                 }
@@ -176,7 +175,7 @@ pub(crate) fn may_exchange(
     is_within(away, shape, state)
 }
 
-/// Whether a replica of `new` may come to a rank in the place of one of `old`, or of nothing.
+/// Whether a replica of `new`, or nothing, may come to a rank in the place of one of `old`, or of nothing.
 pub(crate) fn may_replace(old: u32, new: u32, bin: usize, weights: &[f64], shape: &Shape, state: &State) -> bool {
     if shape.num_nodes == 1 {
         return true;
@@ -189,8 +188,8 @@ pub(crate) fn may_replace(old: u32, new: u32, bin: usize, weights: &[f64], shape
             nodes.filter(|(held, bins)| held < bins).map(|(held, _)| held).min().unwrap_or(0)
         };
         let most = |expert| (0..shape.num_nodes).map(|node| state.on_node(expert, node, shape)).max().unwrap_or(0);
-        return state.on_node(new, node, shape) == fewest(new)
-            && (old == NONE || state.on_node(old, node, shape) == most(old));
+        return (new == NONE || state.on_node(new, node, shape) == fewest(new))
+            && (old == NONE || state.on_node(old, node, shape) > 1 || most(old) == 1);
     };
     let away = |expert: u32, replicas: u32, at_home: usize| {
         weights[expert as usize] * (f64::from(replicas) - at_home as f64) / f64::from(replicas)

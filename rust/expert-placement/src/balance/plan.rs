@@ -107,7 +107,7 @@ impl Workspace {
             self.warm.remember(&self.state);
             warm::walk(&self.weights, target, shape, &mut self.warm, &mut self.state, State::largest);
         }
-        refine::refine(target, shape, &mut self.refine, &mut self.state);
+        refine::refine(&self.weights, target, shape, &mut self.refine, &mut self.state);
         let is_paired = shape.is_even_speed && shape.num_nodes == 1 && shape.bins.iter().all(|bin| bin.room == 2);
         if !is_paired {
             trial::improve(&self.weights, target, shape, &mut self.trial, &mut self.refine, &mut self.state);
@@ -124,7 +124,7 @@ impl Workspace {
                 std::mem::swap(&mut self.state, &mut self.other);
                 self.state.begin(&self.weights, &self.counts, shape);
                 pack::pack(shape, &mut self.pack, &mut self.state);
-                refine::refine(target, shape, &mut self.refine, &mut self.state);
+                refine::refine(&self.weights, target, shape, &mut self.refine, &mut self.state);
                 // No two replicas of an expert may be a pair, which the search does not see.
                 if self.state.largest() > largest {
                     std::mem::swap(&mut self.state, &mut self.other);
@@ -138,6 +138,7 @@ impl Workspace {
             std::mem::swap(&mut self.state, &mut self.other);
             self.begin_from(shape, out);
             warm::walk(&self.weights, target, shape, &mut self.warm, &mut self.state, State::largest);
+            refine::refine(&self.weights, target, shape, &mut self.refine, &mut self.state);
             if self.other.largest() <= self.state.largest() {
                 std::mem::swap(&mut self.state, &mut self.other);
             }
@@ -213,8 +214,8 @@ impl Workspace {
                 self.state.begin(&self.weights, &self.counts, &alone);
                 pack::pack(&alone, &mut self.pack, &mut self.state);
                 let target = alone.least_time(self.weights.iter().sum()) * (1.0 + TOLERANCE);
-                refine::refine(target, &alone, &mut self.refine, &mut self.state);
-                for (expert, count) in experts.iter().zip(&self.counts) {
+                refine::refine(&self.weights, target, &alone, &mut self.refine, &mut self.state);
+                for (expert, count) in experts.iter().zip(&self.state.counts) {
                     counts[*expert as usize] = *count;
                 }
             }

@@ -5,7 +5,7 @@
 
 use std::cmp::Ordering;
 
-use super::nodes::may_exchange;
+use super::nodes::{may_exchange, may_replace};
 use super::shape::Shape;
 use super::state::{NONE, State};
 
@@ -17,7 +17,7 @@ const LEAST_GAIN: f64 = 1e-12;
 pub(crate) enum Step {
     /// Two ranks exchange an item each; the second may be `NONE`, unused room.
     Swap { hot: usize, gives: u32, cold: usize, takes: u32 },
-    /// A rank's redundant replica, or unused room, becomes a replica of another expert.
+    /// A rank's redundant replica, or unused room, becomes a replica of another expert; `NONE` is room that is left.
     Replace { bin: usize, old: u32, new: u32 },
 }
 
@@ -28,6 +28,7 @@ pub(crate) struct Workspace {
     order: Vec<u32>,
     my_pairs: Vec<Pair>,
     their_pairs: Vec<Pair>,
+    changes: Vec<(usize, f64)>,
 }
 
 /// Two items of one rank, and what they weigh together.
@@ -69,8 +70,8 @@ fn before(left: u32, right: u32, state: &State) -> Ordering {
     time(left).cmp(&time(right)).then(right.cmp(&left))
 }
 
-/// Improves a state until its busiest rank takes at most `target`, or no exchange helps.
-pub(crate) fn refine(target: f64, shape: &Shape, work: &mut Workspace, state: &mut State) {
+/// Improves a state until its busiest rank takes at most `target`, or no step helps.
+pub(crate) fn refine(weights: &[f64], target: f64, shape: &Shape, work: &mut Workspace, state: &mut State) {
     work.sort(state);
     // Each step lowers the number of ranks at the largest time; the bound is a safeguard of time, not of the result.
     let most_steps = 32 * shape.bins.len() + 256;
@@ -80,9 +81,9 @@ pub(crate) fn refine(target: f64, shape: &Shape, work: &mut Workspace, state: &m
         if state.times[hot] <= target {
             return;
         }
-        let cold = if let Some(Step::Swap { cold, gives, takes, .. }) = best_swap(hot, target, shape, work, state) {
+        if let Some(Step::Swap { cold, gives, takes, .. }) = best_swap(hot, target, shape, work, state) {
             exchange(hot, gives, cold, takes, shape, state);
-            cold
+            work.move_to_their_places([hot, cold], state);
         } else if let Some(swap) = best_double_swap(hot, target, shape, work, state) {
             for (gives, takes) in swap.gives.into_iter().zip(swap.takes) {
                 state.replace(hot, gives, takes);
@@ -90,11 +91,13 @@ pub(crate) fn refine(target: f64, shape: &Shape, work: &mut Workspace, state: &m
             }
             state.settle(hot, shape);
             state.settle(swap.cold, shape);
-            swap.cold
+            work.move_to_their_places([hot, swap.cold], state);
+        } else if let Some(step) = best_replacement(weights, hot, shape, work, state) {
+            apply(step, weights, shape, state);
+            work.sort(state);
         } else {
             return;
-        };
-        work.move_to_their_places([hot, cold], state);
+        }
     }
 }
 
@@ -218,18 +221,28 @@ fn best_swap(hot: usize, target: f64, shape: &Shape, work: &Workspace, state: &S
             while next < theirs.len() && their_shares[next] > share - ideal {
                 next += 1;
             }
-            for place in next.saturating_sub(1)..(next + 1).min(theirs.len()) {
-                let (takes, moved) = (theirs[place], share - their_shares[place]);
-                if least < moved
-                    && moved < most
-                    && moved > 0.0
-                    && !state.holds(cold, gives)
-                    && (takes == NONE || !state.holds(hot, takes))
+            if share <= 0.0 {
+                break;
+            }
+            if state.holds(cold, gives) {
+                continue;
+            }
+            // From there both ways: of either, the first that is allowed comes nearest.
+            let is_allowed = |place: &usize| {
+                let takes = theirs[*place];
+                (takes == NONE || !state.holds(hot, takes))
                     && may_exchange((hot, &[gives]), (cold, &[takes]), shape, state)
-                {
-                    best = ((hot_load - moved) / hot_speed).max((cold_load + moved) / cold_speed);
+            };
+            let mut heavier = (0..next).rev().take_while(|place| share - their_shares[*place] > least.max(0.0));
+            let mut lighter = (next..theirs.len()).take_while(|place| share - their_shares[*place] < most);
+            let (heavier, lighter) = (heavier.find(is_allowed), lighter.find(is_allowed));
+            for place in heavier.into_iter().chain(lighter) {
+                let moved = share - their_shares[place];
+                let later = ((hot_load - moved) / hot_speed).max((cold_load + moved) / cold_speed);
+                if later < best {
+                    best = later;
                     (least, most) = (ideal - (best - together) * hot_speed, ideal + (best - together) * cold_speed);
-                    step = Some(Step::Swap { hot, gives, cold, takes });
+                    step = Some(Step::Swap { hot, gives, cold, takes: theirs[place] });
                 }
             }
         }
@@ -238,6 +251,85 @@ fn best_swap(hot: usize, target: f64, shape: &Shape, work: &Workspace, state: &S
         }
     }
     step
+}
+
+/// The replacement that leaves the busiest of the ranks it touches done earliest, of equals the first.
+fn best_replacement(weights: &[f64], hot: usize, shape: &Shape, work: &mut Workspace, state: &State) -> Option<Step> {
+    let mut best = state.times[hot] * (1.0 - LEAST_GAIN);
+    let mut step = None;
+    for (bin, old, new) in replacements(hot, shape, state) {
+        // What that rank gets is soon known, and mostly too much.
+        let gets = if new == NONE { 0.0 } else { weights[new as usize] / f64::from(state.counts[new as usize] + 1) };
+        if (state.loads[bin] - state.share(old) + gets) / shape.bins[bin].speed >= best {
+            continue;
+        }
+        list_changes(bin, old, new, weights, state, &mut work.changes);
+        let times = work.changes.iter().map(|(bin, change)| (state.loads[*bin] + change) / shape.bins[*bin].speed);
+        let latest = times.fold(0.0, f64::max);
+        if latest < best && may_replace(old, new, bin, weights, shape, state) {
+            best = latest;
+            step = Some(Step::Replace { bin, old, new });
+        }
+    }
+    step
+}
+
+/// Every rank, what it gives up and what it gets, where an expert of a rank comes to stand where there is room or a
+/// redundant replica: the heaviest expert first, and then the lowest rank. At last, where that rank gives a redundant
+/// replica up for nothing.
+pub(crate) fn replacements<'a>(
+    hot: usize,
+    shape: &'a Shape,
+    state: &'a State,
+) -> impl Iterator<Item = (usize, u32, u32)> + 'a {
+    let is_redundant = |item: u32| item != NONE && state.counts[item as usize] > 1;
+    let mine: Vec<u32> = state.items_of(hot).iter().copied().filter(|item| *item != NONE).collect();
+    let given: Vec<u32> = mine.iter().copied().filter(|item| is_redundant(*item)).collect();
+    // Few places are room, or hold a redundant replica.
+    let mut places = Vec::new();
+    for bin in 0..shape.bins.len() {
+        let items = state.items_of(bin).iter().copied();
+        places.extend(items.filter(|item| *item == NONE || is_redundant(*item)).map(|item| (bin, item)));
+    }
+    let taken = (0..mine.len() * places.len()).map(move |index| {
+        let (bin, old) = places[index % places.len()];
+        (bin, old, mine[index / places.len()])
+    });
+    let taken = taken.filter(|(bin, _, new)| !state.holds(*bin, *new));
+    taken.chain(given.into_iter().map(move |old| (hot, old, NONE)))
+}
+
+/// How the loads of ranks change where a replica of `new` comes to a rank in the place of one of `old`; either may be
+/// `NONE`. No rank is listed twice, and that rank first.
+pub(crate) fn list_changes(
+    bin: usize,
+    old: u32,
+    new: u32,
+    weights: &[f64],
+    state: &State,
+    changes: &mut Vec<(usize, f64)>,
+) {
+    let shares = |expert: u32, then: u32| {
+        let (weight, now) = (weights[expert as usize], state.counts[expert as usize]);
+        (weight / f64::from(now), weight / f64::from(then))
+    };
+    changes.clear();
+    changes.push((bin, 0.0));
+    if new != NONE {
+        let (share, next) = shares(new, state.counts[new as usize] + 1);
+        changes[0].1 += next;
+        changes.extend(state.holders_of(new).map(|holder| (holder, next - share)));
+    }
+    if old != NONE {
+        let (share, next) = shares(old, state.counts[old as usize] - 1);
+        changes[0].1 -= share;
+        for holder in state.holders_of(old).filter(|holder| *holder != bin) {
+            match changes.iter_mut().find(|(other, _)| *other == holder) {
+                Some((_, change)) => *change += next - share,
+                None => changes.push((holder, next - share)),
+            }
+        }
+    }
 }
 
 /// With how many ranks, the least busy first, exchanges of two items for two are tried: each costs as much as many single

@@ -45,7 +45,7 @@ pub(crate) fn improve(
             trials += 1;
             kept.clone_from(state);
             refine::apply(Step::Replace { bin, old: less, new: more }, weights, shape, state);
-            refine::refine(target, shape, by, state);
+            refine::refine(weights, target, shape, by, state);
             is_better = state.largest() < kept.largest();
             if is_better {
                 break;

@@ -317,18 +317,7 @@ fn offer_replacements(
             {
                 continue;
             }
-            touched.clear();
-            touched.push((index, next_share - old_share));
-            touched.extend(state.holders_of(new).map(|holder| (holder, next_share - share)));
-            if old != NONE {
-                let more = weights[old as usize] / f64::from(state.counts[old as usize] - 1) - old_share;
-                for holder in state.holders_of(old).filter(|holder| *holder != index) {
-                    match touched.iter_mut().find(|(other, _)| *other == holder) {
-                        Some((_, change)) => *change += more,
-                        None => touched.push((holder, more)),
-                    }
-                }
-            }
+            refine::list_changes(index, old, new, weights, state, touched);
             let mut relief = 0.0;
             let mut is_cooler = true;
             for &(holder, change) in touched.iter() {

@@ -1,19 +1,19 @@
 //! Several windows of time: the sum over them of the busiest rank's time. SPEC.md, "Windows".
 //!
-//! A plan for the sum of the loads is where the search begins; exchanges between ranks then lower what a user waits for,
-//! the busiest rank of each window.
+//! A plan for the sum of the loads is where the search begins; exchanges between ranks, and other numbers of replicas, then
+//! lower what a user waits for, the busiest rank of each window.
 
-use super::nodes::may_exchange;
+use super::nodes::{may_exchange, may_replace};
 use super::refine::{self, Step};
 use super::shape::Shape;
 use super::state::{NONE, State};
 use super::warm::{Course, Offer, Residents, Way};
 use crate::loads::Loads;
 
-/// How many exchanges are looked at for a layer, times the windows.
+/// How many steps are looked at for a layer, times the windows.
 const MOST_TRIALS: usize = 1 << 26;
 
-/// An exchange counts only where it gains more than rounding could feign.
+/// A step counts only where it gains more than rounding could feign.
 const LEAST_GAIN: f64 = 1e-12;
 
 /// Memory that one layer after the other uses.
@@ -31,6 +31,12 @@ pub(crate) struct Workspace {
     /// In each window the time of the busiest rank but for the two at hand.
     rest: Vec<f64>,
     trials: usize,
+    /// The load of each expert in all windows together.
+    summed: Vec<f64>,
+    /// The two busiest ranks of each window among those that a replacement relieves of nothing.
+    others: Vec<[(f64, usize); 2]>,
+    /// The ranks whose loads a replacement changes in one window, and by how much.
+    changes: Vec<(usize, f64)>,
 }
 
 /// The sum over the windows of the busiest rank's time.
@@ -51,11 +57,18 @@ pub(crate) fn time(loads: &Loads, layer: usize, shape: &Shape, state: &State) ->
         .sum()
 }
 
-/// Lowers the sum over the windows by exchanges with their busiest ranks, as long as there is one that helps.
+/// Lowers the sum over the windows by exchanges with their busiest ranks, and where none helps by a replacement, as long as
+/// there is one that does.
 pub(crate) fn refine(loads: &Loads, layer: usize, shape: &Shape, work: &mut Workspace, state: &mut State) {
     work.begin(loads, layer, state);
-    while let Some(step) = work.best_step(shape, state, |_| 1.0) {
-        refine::apply(step, &[], shape, state);
+    loads.add_up(layer, &mut work.summed);
+    loop {
+        while let Some(step) = work.best_step(shape, state, |_| 1.0) {
+            refine::apply(step, &[], shape, state);
+        }
+        let Some(step) = work.best_replacement(loads, layer, shape, state) else { return };
+        refine::apply(step, &work.summed, shape, state);
+        work.share(loads, layer, state);
     }
 }
 
@@ -85,11 +98,15 @@ pub(crate) fn walk(
 }
 
 impl Workspace {
-    /// The shares of the experts, which no exchange changes.
     fn begin(&mut self, loads: &Loads, layer: usize, state: &State) {
-        let (windows, experts) = (loads.num_windows(), state.counts.len());
-        self.windows = windows;
+        self.windows = loads.num_windows();
         self.trials = 0;
+        self.share(loads, layer, state);
+    }
+
+    /// The shares of the experts, which no exchange changes.
+    fn share(&mut self, loads: &Loads, layer: usize, state: &State) {
+        let (windows, experts) = (self.windows, state.counts.len());
         self.shares.clear();
         self.shares.resize((experts + 1) * windows, 0.0);
         for window in 0..windows {
@@ -137,13 +154,20 @@ impl Workspace {
             }
         }
         self.hot.clear();
-        for [(time, rank), (next, _), _] in &self.busiest {
-            match self.hot.iter_mut().find(|(_, hot)| hot == rank) {
-                Some((gain, _)) => *gain += time - next,
-                None => self.hot.push((time - next, *rank)),
+        for (window, [(time, rank), (next, _), _]) in self.busiest.iter().enumerate() {
+            // As busy as that one, but for rounding, is as busy.
+            let is_hot = |index: usize| {
+                index == *rank
+                    || *time > 0.0
+                        && self.loads[index * windows + window] / shape.bins[index].speed >= time * (1.0 - LEAST_GAIN)
+            };
+            for index in (0..shape.bins.len()).filter(|index| is_hot(*index)) {
+                match self.hot.iter_mut().find(|(_, hot)| *hot == index) {
+                    Some((gain, _)) => *gain += time - next,
+                    None => self.hot.push((time - next, index)),
+                }
             }
         }
-        self.hot.retain(|(_, rank)| *rank != usize::MAX);
         // Of equals the lower rank.
         self.hot.sort_by(|(left, one), (right, other)| right.total_cmp(left).then(one.cmp(other)));
     }
@@ -201,6 +225,89 @@ impl Workspace {
         }
         self.trials = trials;
         found
+    }
+
+    /// The replacement for a rank that is busiest in a window that lowers the sum of the busiest ranks' times most, of
+    /// equals the first; what no exchange helped is measured already.
+    fn best_replacement(&mut self, loads: &Loads, layer: usize, shape: &Shape, state: &State) -> Option<Step> {
+        let now: f64 = self.busiest.iter().map(|busiest| busiest[0].0).sum();
+        let (mut best, mut found) = (now * (1.0 - LEAST_GAIN), None);
+        let hot = std::mem::take(&mut self.hot);
+        for &(_, hot) in &hot {
+            let mut last = None;
+            for (bin, old, new) in refine::replacements(hot, shape, state) {
+                if self.trials > MOST_TRIALS {
+                    break;
+                }
+                self.trials += self.windows;
+                if last != Some(new) {
+                    self.find_others(new, shape, state);
+                    last = Some(new);
+                }
+                if self.least_time(bin, old, new, shape, state) < best {
+                    let time = self.time_after((bin, old, new), loads, layer, shape, state);
+                    if time < best && may_replace(old, new, bin, &self.summed, shape, state) {
+                        best = time;
+                        found = Some(Step::Replace { bin, old, new });
+                    }
+                }
+            }
+        }
+        self.hot = hot;
+        found
+    }
+
+    /// The two busiest ranks of each window among those that a further replica of `new` does not relieve.
+    fn find_others(&mut self, new: u32, shape: &Shape, state: &State) {
+        self.others.clear();
+        self.others.resize(self.windows, [(0.0, usize::MAX); 2]);
+        for (rank, bin) in shape.bins.iter().enumerate().filter(|(rank, _)| new == NONE || !state.holds(*rank, new)) {
+            for (load, others) in self.loads[rank * self.windows..].iter().zip(&mut self.others) {
+                let time = load / bin.speed;
+                if time > others[0].0 {
+                    *others = [(time, rank), others[0]];
+                } else if time > others[1].0 {
+                    others[1] = (time, rank);
+                }
+            }
+        }
+    }
+
+    /// What the sum of the busiest ranks' times is at least after a replacement: without the ranks that get more of `old`,
+    /// and those that hold `new` already.
+    fn least_time(&self, bin: usize, old: u32, new: u32, shape: &Shape, state: &State) -> f64 {
+        // What a further replica of `new` serves of what each of them does now.
+        let part = if new == NONE {
+            0.0
+        } else {
+            f64::from(state.counts[new as usize]) / f64::from(state.counts[new as usize] + 1)
+        };
+        let loads = self.loads[bin * self.windows..].iter().zip(self.shares_of(old)).zip(self.shares_of(new));
+        loads.zip(&self.others).fold(0.0, |sum, (((load, gives), gets), others)| {
+            let (time, _) = if others[0].1 == bin { others[1] } else { others[0] };
+            sum + time.max((load - gives + gets * part) / shape.bins[bin].speed)
+        })
+    }
+
+    /// The sum of the busiest ranks' times after a replacement.
+    fn time_after(
+        &mut self,
+        (bin, old, new): (usize, u32, u32),
+        loads: &Loads,
+        layer: usize,
+        shape: &Shape,
+        state: &State,
+    ) -> f64 {
+        let Self { changes, others, windows, loads: now, .. } = self;
+        let mut sum = 0.0;
+        for (window, others) in others.iter().enumerate() {
+            refine::list_changes(bin, old, new, loads.row(window, layer), state, changes);
+            let time = |rank: usize, change: f64| (now[rank * *windows + window] + change) / shape.bins[rank].speed;
+            // The ranks that get more of `old` are later done than before.
+            let (least, _) = if others[0].1 == bin { others[1] } else { others[0] };
+            sum += changes.iter().map(|(rank, change)| time(*rank, *change)).fold(least, f64::max);
+        }
+        sum
     }
 }
 

@@ -47,7 +47,7 @@ fn the_toy_case_reaches_its_optimum() {
 }
 
 /// Loads, slots and a topology with room for every expert: uneven slots, speeds, nodes and ranks out of service.
-fn cases() -> impl Strategy<Value = (Vec<f64>, usize, usize, u64, Topology)> {
+pub(crate) fn cases() -> impl Strategy<Value = (Vec<f64>, usize, usize, u64, Topology)> {
     let ranks = vec((0_u32..5, prop_oneof![Just(1.0), Just(0.5), Just(3.0)], any::<bool>()), 1..6);
     (ranks, 1_usize..4, 1_usize..10, 1_u32..4).prop_flat_map(|(ranks, layers, experts, nodes)| {
         let mut slots: Vec<u32> = ranks.iter().map(|(slots, _, _)| *slots).collect();

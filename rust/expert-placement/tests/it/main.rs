@@ -15,6 +15,8 @@ mod recorded;
 #[cfg(feature = "placement")]
 mod recorded_answers;
 #[cfg(feature = "placement")]
+mod refinement;
+#[cfg(feature = "placement")]
 mod refusals;
 #[cfg(feature = "placement")]
 mod routing;

@@ -82,32 +82,54 @@ proptest! {
         prop_assert_eq!(p.owner(small).is_ok(), small < experts);
         prop_assert_eq!(p.local_index(small).is_ok(), small < experts);
     }
+}
 
-    /// Domain: arbitrary int32 entries near the legal ones, up to 12 long, read for every E up to 12; 20,000 samples,
-    /// under 1 s.
-    #[test]
-    fn whatever_is_read_as_a_representation_is_written_back_unchanged(
-        map in prop::collection::vec(-1..5, 0..12), experts in 0_u32..12, shared in 0_u32..4,
-    ) {
-        let mut out = vec![0; map.len()];
-        if let Ok(read) = ExpertMap::from_index_map(&map, experts) {
-            read.write_index_map(&mut out).unwrap();
-            prop_assert_eq!(&out, &map);
-        }
-        if let Ok(read) = ExpertMap::from_index_map_with_shared(&map, experts, shared) {
-            read.write_index_map_with_shared(shared, &mut out).unwrap();
-            prop_assert_eq!(&out, &map);
-        }
-        if let Ok(read) = ExpertMap::from_index_map_with_sentinel(&map, experts) {
-            read.write_index_map_with_sentinel(&mut out).unwrap();
-            prop_assert_eq!(&out, &map);
-        }
-        if let Ok(read) = ExpertMap::from_mask(&map, experts, shared) {
-            read.write_mask(shared, &mut out).unwrap();
-            prop_assert_eq!(&out, &map);
-            prop_assert!(ExpertMap::from_index_map(&map, experts).is_err());
+/// What a map is read as has to be written again unchanged, and to say what the map says.
+fn look_at(read: Result<ExpertMap, Error>, map: &[i32], experts: u32, write: impl Fn(&ExpertMap, &mut [i32])) -> bool {
+    let Ok(read) = read else { return false };
+    let mut out = vec![i32::MIN; map.len()];
+    write(&read, &mut out);
+    assert_eq!(out, map, "{read:?}");
+    assert_eq!(read.num_experts(), experts);
+    let mut local = vec![i32::MIN; read.local_experts().len()];
+    read.write_local_experts(&mut local).unwrap();
+    assert_eq!(ExpertMap::from_local_experts(&local, experts).unwrap(), read);
+    true
+}
+
+/// Domain: every list of up to 6 entries from -1 to 3, read as every representation for every E up to 6 and S up to 2.
+#[test]
+fn whatever_is_read_as_a_representation_is_written_back_unchanged() {
+    let mut read = [0; 4];
+    for length in 0..=6 {
+        for number in 0..5_i32.pow(length) {
+            let map: Vec<i32> = (0..length).map(|place| number / 5_i32.pow(place) % 5 - 1).collect();
+            for experts in 0..=6 {
+                let as_map = ExpertMap::from_index_map(&map, experts);
+                let is_map = as_map.is_ok();
+                read[0] += usize::from(look_at(as_map, &map, experts, |read, out| read.write_index_map(out).unwrap()));
+                let as_one = ExpertMap::from_index_map_with_sentinel(&map, experts);
+                let is_read = look_at(as_one, &map, experts, |read, out| {
+                    read.write_index_map_with_sentinel(out).unwrap();
+                });
+                read[1] += usize::from(is_read);
+                for shared in 0..=2 {
+                    let as_one = ExpertMap::from_index_map_with_shared(&map, experts, shared);
+                    let is_read = look_at(as_one, &map, experts, |read, out| {
+                        assert_eq!(read.length_with_shared(shared).unwrap(), map.len() as u64);
+                        read.write_index_map_with_shared(shared, out).unwrap();
+                    });
+                    read[2] += usize::from(is_read);
+                    let as_one = ExpertMap::from_mask(&map, experts, shared);
+                    let is_read = look_at(as_one, &map, experts, |read, out| read.write_mask(shared, out).unwrap());
+                    assert!(!is_read || !is_map);
+                    read[3] += usize::from(is_read);
+                }
+            }
         }
     }
+    // Every set of experts whose local indices, with those of shared experts, are at most 3; of masks, every set.
+    assert_eq!(read, [119, 62, 119 + 56 + 25, 63 + 31 + 15]);
 }
 
 /// Domain: E in 0..=64, R in 1..=64, three strategies; every table and every rank's maps. Under 1 s.
@@ -250,6 +272,44 @@ fn errors_name_the_parameter_the_value_and_the_range() {
         "num_redundant_experts=2147483647 is out of range, expected 0..=2147483617 beside num_experts=30: ids are int32"
     );
     assert!(p.count(8).unwrap_err().is_no_such_id() && !p.write_counts(&mut []).unwrap_err().is_no_such_id());
+}
+
+/// Domain: every list of up to 3 ids from -1 to 4, for every E up to 4.
+#[test]
+fn lists_of_experts_ascend_below_their_number() {
+    for length in 0..=3 {
+        for number in 0..6_i32.pow(length) {
+            let local: Vec<i32> = (0..length).map(|place| number / 6_i32.pow(place) % 6 - 1).collect();
+            for experts in 0..=4 {
+                let is_within = local.iter().all(|expert| (0..experts as i32).contains(expert));
+                let ascends = local.windows(2).all(|pair| pair[0] < pair[1]);
+                assert_eq!(ExpertMap::from_local_experts(&local, experts).is_ok(), is_within && ascends, "{local:?}");
+            }
+        }
+    }
+}
+
+/// Domain: the named cases.
+#[test]
+fn bits_that_are_no_mask_are_called_what_they_look_like() {
+    let message = |read: Result<ExpertMap, Error>| read.unwrap_err().to_string();
+    let cut = "expert_mask has length 3, expected 4; it looks like a 0/1 expert mask without the trailing 0";
+    assert_eq!(message(ExpertMap::from_mask(&[1, 0, 1], 3, 0)), cut);
+    // As long, but not of bits; and of bits, but much shorter, or not too short at all.
+    assert_eq!(message(ExpertMap::from_mask(&[1, 0, 2], 3, 0)), "expert_mask has length 3, expected 4");
+    assert_eq!(message(ExpertMap::from_mask(&[1, 0], 3, 0)), "expert_mask has length 2, expected 4");
+    assert_eq!(
+        message(ExpertMap::from_mask(&[1, 0, 1, 1], 3, 0)),
+        "expert_mask is not a 0/1 mask with a trailing 0: entry 3 is 1, expected 0"
+    );
+    let other = "expert_map has length 4, expected 3; it looks like a 0/1 expert mask of other numbers of experts";
+    assert_eq!(message(ExpertMap::from_index_map(&[1, 1, 0, 1], 3)), other);
+    assert_eq!(
+        message(ExpertMap::from_index_map(&[1, 1, 0], 3)),
+        "expert_map is not an index map but looks like a 0/1 expert mask of other numbers of experts, or without the \
+         trailing 0 that `from_mask` expects (entry 0 is 1, expected -1 or the next local index 0)"
+    );
+    assert_eq!(message(ExpertMap::from_index_map(&[], 3)), "expert_map has length 0, expected 3");
 }
 
 /// Domain: the named cases.

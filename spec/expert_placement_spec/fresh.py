@@ -1,0 +1,69 @@
+"""Whether answers are their asker's own, so that nothing that is written into one shows in another."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from copy import deepcopy
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from expert_placement_spec.implementation import MAP_METHODS, WITH_SHARED
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+FEW = 16
+"""Up to how many experts and ranks a partition's maps are looked at: whose they are is no matter of size."""
+
+
+def is_fresh(ask: Callable[[], Any]) -> bool:
+    """Whether what is asked for again is what it was, whatever was written into the first answer meanwhile."""
+    first = ask()
+    before = kept(first)
+    spoil(first)
+    return same(kept(ask()), before)
+
+
+def kept(answer: Any) -> Any:
+    """A copy of an answer: of lists and numbers as they are, of anything else as an array of numpy."""
+    if not hasattr(answer, "__array__"):
+        return deepcopy(answer)
+    # Of a tensor, wherever it is; torch's `__array__` takes no word about copies.
+    return np.asarray(answer.detach().cpu() if hasattr(answer, "detach") else answer).copy()
+
+
+def same(left: Any, right: Any) -> bool:
+    """Whether two such copies are equal."""
+    if hasattr(left, "shape") or hasattr(right, "shape"):
+        return np.array_equal(left, right)
+    return bool(left == right)
+
+
+def spoil(answer: Any) -> None:
+    """Writes another number into every place of an answer, unless it lets nobody write."""
+    if isinstance(answer, list):
+        for place, entry in enumerate(answer):
+            if isinstance(entry, (int, float)):
+                answer[place] = entry + 1
+            else:
+                spoil(entry)
+    elif hasattr(answer, "copy_"):
+        # Torch writes into no tensor of which several places are one.
+        with suppress(RuntimeError):
+            answer.copy_(answer == 0)
+    elif hasattr(answer, "__array__"):
+        array = np.asarray(answer)
+        if array.flags.writeable:
+            array[...] = array == 0
+
+
+def makes_fresh_maps(partition: Any, num_ranks: int, num_shared_experts: int) -> bool:
+    """Whether every representation of the maps of the first and the last rank is its asker's own."""
+    shared = {name: (num_shared_experts,) if name in WITH_SHARED else () for name in MAP_METHODS}
+    return all(
+        is_fresh(partial(getattr(partition, method), rank, *shared[name]))
+        for name, method in MAP_METHODS.items()
+        for rank in {0, num_ranks - 1}
+    )
