@@ -123,7 +123,9 @@ def look_at_cases(
     return exhaustive, sampled, of_real_sizes
 
 
-def outcomes(chapter: str, implementation: str, profile: str, workers: Workers) -> dict[str, Outcome[Any]]:
+def outcomes(
+    chapter: str, implementation: str, profile: str, workers: Workers, *, real: bool = True
+) -> dict[str, Outcome[Any]]:
     """What came of every law of a chapter for one implementation.
 
     Args:
@@ -131,6 +133,7 @@ def outcomes(chapter: str, implementation: str, profile: str, workers: Workers) 
         implementation: a name as `check` takes it.
         profile: how much is looked at.
         workers: who shares the work.
+        real: whether cases of real sizes are looked at, too.
 
     Raises:
         ValueError: an unknown chapter or profile, or an implementation that can not be had.
@@ -141,5 +144,5 @@ def outcomes(chapter: str, implementation: str, profile: str, workers: Workers) 
         domain = Domain(*bounds, how_much.wide, alone=how_much.alone)
         parts = [*look_at_partitions(names, domain, how_much.points, workers=workers)]
     else:
-        parts = [*look_at_cases(chapter, names, how_much.domain, how_much.cases, workers=workers)]
+        parts = [*look_at_cases(chapter, names, how_much.domain, how_much.cases, workers=workers, real=real)]
     return {one.invariant: one for one in merged([one for part in parts for one in part]) if one.invariant in about}

@@ -35,6 +35,7 @@ OPTION = "--expert-placement"
 DEVIATIONS = "expert_placement_deviations"
 PROFILE = "expert_placement_profile"
 CHAPTER = "expert_placement_chapter"
+REAL = "expert_placement_real"
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -48,10 +49,18 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     )
     group.addoption("--expert-placement-chapter", metavar="CHAPTER", help="the chapter where none is named: partition")
     group.addoption("--expert-placement-profile", metavar="NAME", help="how much is looked at: small, or full")
+    group.addoption(
+        "--expert-placement-no-real",
+        dest=REAL,
+        action="store_const",
+        const="false",
+        help="look at no cases of real sizes, which take up to minutes where planners are slow",
+    )
     group.addoption("--expert-placement-deviations", metavar="FILE", help="a TOML file with known deviations")
     parser.addini(MARK, "implementations to be checked, [CHAPTER=]NAME each", type="args", default=[])
     parser.addini(CHAPTER, "the chapter where none is named", default="partition")
     parser.addini(PROFILE, "how much is looked at: small, or full", default="small")
+    parser.addini(REAL, "whether cases of real sizes are looked at: true, or false", default="true")
     parser.addini(DEVIATIONS, "a TOML file with known deviations, from where the settings are", default="")
 
 
@@ -106,8 +115,10 @@ def implementations(
     from expert_placement_spec.commands.profiles import profile_of
     from expert_placement_spec.deviations import Declared, read_deviations
 
-    profile, file = setting(config, PROFILE), setting(config, DEVIATIONS)
+    profile, file, real = (setting(config, name) for name in (PROFILE, DEVIATIONS, REAL))
     profile_of(profile)
+    if real not in ("true", "false"):
+        raise ValueError(f"{REAL}=`{real}` is unknown, expected true or false")
     # A file of the command line is looked for from where pytest was called, one of the settings from where they are.
     is_of_settings = not config.getoption(DEVIATIONS, default=None)
     base = config.rootpath if is_of_settings else config.invocation_params.dir
@@ -119,7 +130,7 @@ def implementations(
             made: Implementation = Implementation.from_parent(
                 session, name=f"{chapter}={name}", nodeid=f"{MARK}::{chapter}={name}"
             )
-            made.about(chapter, name, profile, declared)
+            made.about(chapter, name, profile, declared, is_real=real == "true")
             yield made
 
 
@@ -130,13 +141,14 @@ class Implementation(pytest.Collector):
     implementation: str
     profile: str
     declared: Declared
+    is_real: bool
     _outcomes: dict[str, Outcome[Any]] | None = None
     _error: str = ""
 
-    def about(self, chapter: str, implementation: str, profile: str, declared: Declared) -> None:
+    def about(self, chapter: str, implementation: str, profile: str, declared: Declared, *, is_real: bool) -> None:
         """Says what the collector is of."""
         self.chapter, self.implementation = chapter, implementation
-        self.profile, self.declared = profile, declared
+        self.profile, self.declared, self.is_real = profile, declared, is_real
         self.add_marker(MARK)
         # Laws that share answers stay together where xdist groups tests.
         if self.config.pluginmanager.has_plugin("xdist"):
@@ -168,7 +180,9 @@ class Implementation(pytest.Collector):
             try:
                 # In a process of its own, so that an implementation that ends its process does not end pytest.
                 with Workers(processes_of(self.config)) as workers:
-                    self._outcomes = outcomes(self.chapter, self.implementation, self.profile, workers)
+                    self._outcomes = outcomes(
+                        self.chapter, self.implementation, self.profile, workers, real=self.is_real
+                    )
             except ValueError as error:
                 self._error = str(error)
         if self._outcomes is None:

@@ -43,6 +43,17 @@ class Few:
         made = reference.Partition(*shape)
         self.count, self.start, self.owner, self.local_index = made.count, made.start, made.owner, made.local_index
 
+
+class RightIfSmall:
+    '''Counts at most 200 replicas.'''
+
+    Topology = Topology
+
+    class Placement(Placement):
+        def replica_counts(self):
+            counts = super().replica_counts()
+            return counts if self.num_slots <= 200 else [[0] * self.num_experts for _ in counts]
+
 """
 CONFTEST = """
 from expert_placement_spec.commands.profiles import PROFILES, Profile
@@ -125,6 +136,20 @@ def test_a_chapter_may_be_an_option_of_its_own(folder: pytest.Pytester) -> None:
     options = ("--expert-placement", "engine", "--expert-placement-chapter", "placement", "--collect-only", "-q")
     result = folder.runpytest_subprocess(*options, *TINY)
     result.stdout.fnmatch_lines(["*placement=engine::table_is_kept"])
+
+
+def test_cases_of_real_sizes_may_be_left_out(folder: pytest.Pytester) -> None:
+    named = ("--expert-placement", "placement=engine:RightIfSmall", "-k", "counts_are_of_slots", *TINY)
+    others = laws("placement") - 1
+    result = folder.runpytest_subprocess(*named)
+    result.assert_outcomes(failed=1, deselected=others)
+    result.stdout.fnmatch_lines(["*counts_are_of_slots*real=*"])
+    folder.runpytest_subprocess(*named, "--expert-placement-no-real").assert_outcomes(passed=1, deselected=others)
+    folder.makeini("[pytest]\nexpert_placement_real = false\n")
+    folder.runpytest_subprocess(*named).assert_outcomes(passed=1, deselected=others)
+    folder.makeini("[pytest]\nexpert_placement_real = perhaps\n")
+    refused = folder.runpytest_subprocess(*named)
+    refused.stderr.fnmatch_lines(["*expert_placement_real=`perhaps` is unknown, expected true or false*"])
 
 
 def test_settings_name_implementations_for_runs_that_name_no_files(folder: pytest.Pytester) -> None:
