@@ -119,6 +119,8 @@ proptest! {
                 continue;
             };
             prop_assert!(plan.is_interruption_safe());
+            let size = (plan.num_slots(), plan.num_ranks());
+            prop_assert_eq!(size, (old.num_slots(), topology.num_ranks() as usize));
             prop_assert!(most.is_none_or(|most| plan.num_staged() <= most as usize));
             let (mut slots_now, width) = (old.physical_to_logical().to_vec(), old.num_slots());
             let at = |layer: u32, slot: u32| layer as usize * width + slot as usize;
