@@ -19,15 +19,21 @@ FEW = 16
 
 
 def is_fresh(ask: Callable[[], Any]) -> bool:
-    """Whether what is asked for again is what it was, whatever was written into the first answer meanwhile."""
+    """Whether what is asked for again is what it was, whatever was written into the first answer before and after."""
     first = ask()
     before = kept(first)
     spoil(first)
-    return same(kept(ask()), before)
+    again = ask()
+    is_same = same(kept(again), before)
+    # One piece of memory that is filled anew for every answer is nobody's own.
+    spoil(first)
+    return is_same and same(kept(again), before)
 
 
 def kept(answer: Any) -> Any:
     """A copy of an answer: of lists and numbers as they are, of anything else as an array of numpy."""
+    if isinstance(answer, (list, tuple)):
+        return [kept(entry) for entry in answer]
     if not hasattr(answer, "__array__"):
         return deepcopy(answer)
     # Of a tensor, wherever it is; torch's `__array__` takes no word about copies.
@@ -36,6 +42,8 @@ def kept(answer: Any) -> Any:
 
 def same(left: Any, right: Any) -> bool:
     """Whether two such copies are equal."""
+    if isinstance(left, list) and isinstance(right, list):
+        return len(left) == len(right) and all(map(same, left, right))
     if hasattr(left, "shape") or hasattr(right, "shape"):
         return np.array_equal(left, right)
     return bool(left == right)
@@ -43,17 +51,17 @@ def same(left: Any, right: Any) -> bool:
 
 def spoil(answer: Any) -> None:
     """Writes another number into every place of an answer, unless it lets nobody write."""
-    if isinstance(answer, list):
+    if isinstance(answer, (list, tuple)):
         for place, entry in enumerate(answer):
-            if isinstance(entry, (int, float)):
+            if isinstance(answer, list) and isinstance(entry, (int, float, np.number)):
                 answer[place] = entry + 1
             else:
                 spoil(entry)
     elif hasattr(answer, "copy_"):
         # Torch writes into no tensor of which several places are one.
         with suppress(RuntimeError):
-            answer.copy_(answer == 0)
-    elif hasattr(answer, "__array__"):
+            answer.detach().copy_(answer == 0)
+    elif hasattr(answer, "__array__") and not isinstance(answer, np.generic):
         array = np.asarray(answer)
         if array.flags.writeable:
             array[...] = array == 0

@@ -84,6 +84,19 @@ class CountsOnce(Broken):
             return self.counted
 
 
+class FillsOneTable(Broken):
+    """One table of replicas, which is filled anew for every answer."""
+
+    breaks: ClassVar = {"placement_answers_are_fresh"}
+
+    class Placement(model.Placement):
+        def logical_to_physical(self, max_replicas: int | None = None) -> Any:
+            table = np.array(super().logical_to_physical(max_replicas), dtype=np.int32)
+            filled = self.__dict__.setdefault("filled", {}).setdefault(table.shape, np.empty_like(table))
+            filled[...] = table
+            return filled
+
+
 class NodesForRanks(Broken):
     """The number of nodes for that of ranks."""
 

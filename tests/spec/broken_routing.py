@@ -101,6 +101,21 @@ class AnswersOnce(BrokenRouting):
         return known[key]
 
 
+class FillsOneAnswer(BrokenRouting):
+    """Slots stand in one array, which is filled anew for every answer of the same tables."""
+
+    breaks: ClassVar = {"routed_answers_are_fresh"}
+
+    @staticmethod
+    def spoilt(routed: Any, ids: Any, tables: Any) -> Any:
+        def filled(slots: Any) -> Any:
+            kept = tables.__dict__.setdefault("filled", {}).setdefault(slots.shape, np.empty_like(slots))
+            kept[...] = slots
+            return kept
+
+        return changed(routed, "slots", filled)
+
+
 class ServesAnotherExpert(BrokenRouting):
     """The slots of the expert after."""
 
@@ -450,6 +465,7 @@ BROKEN = [
     ChoosesByNumber,
     MarksPadding,
     AnswersOnce,
+    FillsOneAnswer,
     ServesAnotherExpert,
     CountsPadding,
     ChoosesByPlace,

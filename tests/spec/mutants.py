@@ -379,6 +379,20 @@ class KeepsItsMaps(Mutant):
         return self._made[rank]
 
 
+class FillsOneList(Mutant):
+    """One list for all maps, which is filled anew for every answer."""
+
+    breaks: ClassVar = {"maps_are_fresh"}
+
+    def __init__(self, num_experts: int, num_ranks: int, strategy: str = "linear") -> None:
+        super().__init__(num_experts, num_ranks, strategy)
+        self._filled: list[int] = []
+
+    def expert_map(self, rank: int) -> list[int]:
+        self._filled[:] = super().expert_map(rank)
+        return self._filled
+
+
 class WrapsIds(Mutant):
     """Experts out of range but for the neighbours of the range taken modulo 2**32, as narrow integers are."""
 

@@ -72,12 +72,12 @@ def from_nothing(block: Block) -> Iterator[BalanceCase]:
 
 
 def over_nodes(block: Block) -> Iterator[BalanceCase]:
-    """Each load on ranks of other speeds, of one node and of two."""
+    """Each load on ranks of other speeds and of one, of one node and of two."""
     ranks, total = len(block.slots), sum(block.slots)
     speeds = [SPEEDS[rank % len(SPEEDS)] for rank in range(ranks)]
     for load in loads_up_to(block.num_experts, block.largest_load):
-        for nodes in (1, 2):
-            yield BalanceCase([[load]], total, Topology(ranks, nodes, block.slots, speeds))
+        for nodes, of_ranks in product((1, 2), (speeds, None)):
+            yield BalanceCase([[load]], total, Topology(ranks, nodes, block.slots, of_ranks))
 
 
 def of_two_layers(block: Block) -> Iterator[BalanceCase]:
@@ -201,6 +201,7 @@ def quick_blocks() -> list[Block]:
         Block("nothing", (2, 2, 2), 4, 1),
         Block("nodes", (1, 1, 1, 1, 1), 2, 7),
         Block("nodes", (2, 1, 2, 1), 3, 2),
+        Block("nodes", (1, 2, 3), 3, 2),
         Block("layers", (2, 2), 3, 2),
         Block("windows", (2, 2), 3, 1),
         Block("deepseek", (2, 2), 4, 2),

@@ -65,6 +65,7 @@ impl Workspace {
     pub(super) fn plan(&mut self, job: &Job<'_>, layer: usize, out: &mut [i32]) {
         let &Job { loads, shape, policy, groups, .. } = job;
         loads.add_up(layer, &mut self.weights);
+        self.refine.begin();
         let at_home = groups.map(|groups| {
             let homes = Homes::choose(&self.weights, groups.number, groups.limit(&self.weights), shape);
             shape.with_homes(homes)

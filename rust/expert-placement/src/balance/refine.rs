@@ -29,6 +29,9 @@ pub(crate) struct Workspace {
     my_pairs: Vec<Pair>,
     their_pairs: Vec<Pair>,
     changes: Vec<(usize, f64)>,
+    gainers: Vec<[(f64, usize); 2]>,
+    /// How many replacements were looked at in this layer.
+    tries: usize,
 }
 
 /// Two items of one rank, and what they weigh together.
@@ -47,6 +50,11 @@ pub(crate) struct DoubleSwap {
 }
 
 impl Workspace {
+    /// Begins with another layer.
+    pub(crate) fn begin(&mut self) {
+        self.tries = 0;
+    }
+
     pub(crate) fn sort(&mut self, state: &State) {
         self.order.clear();
         self.order.extend(0..state.times.len() as u32);
@@ -70,10 +78,10 @@ fn before(left: u32, right: u32, state: &State) -> Ordering {
     time(left).cmp(&time(right)).then(right.cmp(&left))
 }
 
-/// Improves a state until its busiest rank takes at most `target`, or no step helps.
+/// Improves a state until its busiest rank takes at most `target`, no step helps, or there were enough.
 pub(crate) fn refine(weights: &[f64], target: f64, shape: &Shape, work: &mut Workspace, state: &mut State) {
     work.sort(state);
-    // Each step lowers the number of ranks at the largest time; the bound is a safeguard of time, not of the result.
+    // Each step lowers the number of ranks at the largest time; the bound is a safeguard of time.
     let most_steps = 32 * shape.bins.len() + 256;
     for _ in 0..most_steps {
         let Some(&hot) = work.order.last() else { return };
@@ -92,7 +100,7 @@ pub(crate) fn refine(weights: &[f64], target: f64, shape: &Shape, work: &mut Wor
             state.settle(hot, shape);
             state.settle(swap.cold, shape);
             work.move_to_their_places([hot, swap.cold], state);
-        } else if let Some(step) = best_replacement(weights, hot, shape, work, state) {
+        } else if let Some(step) = best_replacement(weights, shape, work, state) {
             apply(step, weights, shape, state);
             work.sort(state);
         } else {
@@ -253,17 +261,38 @@ fn best_swap(hot: usize, target: f64, shape: &Shape, work: &Workspace, state: &S
     step
 }
 
-/// The replacement that leaves the busiest of the ranks it touches done earliest, of equals the first.
-fn best_replacement(weights: &[f64], hot: usize, shape: &Shape, work: &mut Workspace, state: &State) -> Option<Step> {
-    let mut best = state.times[hot] * (1.0 - LEAST_GAIN);
-    let mut step = None;
-    for (bin, old, new) in replacements(hot, shape, state) {
-        // What that rank gets is soon known, and mostly too much.
-        let gets = if new == NONE { 0.0 } else { weights[new as usize] / f64::from(state.counts[new as usize] + 1) };
-        if (state.loads[bin] - state.share(old) + gets) / shape.bins[bin].speed >= best {
+/// How many replacements are looked at for a layer, times the ranks that each touches where it is looked at closely.
+const MOST_REPLACEMENTS: usize = 1 << 27;
+
+/// The replacement for one of the ranks that are as busy as the busiest that leaves the busiest of those that it touches
+/// done earliest, of equals the first, and of those that may still be looked at in this layer.
+fn best_replacement(weights: &[f64], shape: &Shape, work: &mut Workspace, state: &State) -> Option<Step> {
+    let largest = work.order.last().map_or(0.0, |hot| state.times[*hot as usize]);
+    let least = largest * (1.0 - LEAST_GAIN);
+    let (mut best, mut step) = (least, None);
+    // Of equally busy ranks the lowest comes last.
+    let busiest = work.order.iter().rev().map(|hot| *hot as usize).take_while(|hot| state.times[*hot] >= least);
+    find_gainers(weights, shape, &mut work.gainers, state);
+    let slowest = shape.bins.iter().map(|bin| bin.speed).fold(f64::INFINITY, f64::min);
+    for (bin, old, new) in busiest.flat_map(|hot| replacements(hot, shape, state)) {
+        work.tries += 1;
+        if work.tries > MOST_REPLACEMENTS {
+            break;
+        }
+        // What that rank gets, and the busiest of those that get more of what it gives up, is soon known, and mostly too
+        // much.
+        let (gets, relief) = if new == NONE {
+            (0.0, 0.0)
+        } else {
+            let next = weights[new as usize] / f64::from(state.counts[new as usize] + 1);
+            (next, (state.share(new) - next) / slowest)
+        };
+        let gainer = if old == NONE { 0.0 } else { latest_but(bin, &work.gainers[old as usize]) };
+        if (state.loads[bin] - state.share(old) + gets) / shape.bins[bin].speed >= best || gainer - relief >= best {
             continue;
         }
         list_changes(bin, old, new, weights, state, &mut work.changes);
+        work.tries += work.changes.len();
         let times = work.changes.iter().map(|(bin, change)| (state.loads[*bin] + change) / shape.bins[*bin].speed);
         let latest = times.fold(0.0, f64::max);
         if latest < best && may_replace(old, new, bin, weights, shape, state) {
@@ -274,12 +303,37 @@ fn best_replacement(weights: &[f64], hot: usize, shape: &Shape, work: &mut Works
     step
 }
 
+/// For each expert with several replicas, when the two busiest of the ranks that hold it would be done if there were one
+/// less, and which these are.
+fn find_gainers(weights: &[f64], shape: &Shape, gainers: &mut Vec<[(f64, usize); 2]>, state: &State) {
+    gainers.clear();
+    gainers.resize(weights.len(), [(0.0, usize::MAX); 2]);
+    for (expert, (latest, &count)) in
+        (0..).zip(gainers.iter_mut().zip(&state.counts)).filter(|(_, (_, count))| **count > 1)
+    {
+        let more = weights[expert as usize] / f64::from(count - 1) - state.share(expert);
+        for holder in state.holders_of(expert) {
+            let time = (state.loads[holder] + more) / shape.bins[holder].speed;
+            if time > latest[0].0 {
+                *latest = [(time, holder), latest[0]];
+            } else if time > latest[1].0 {
+                latest[1] = (time, holder);
+            }
+        }
+    }
+}
+
+/// The larger time of two that is not of a certain rank.
+pub(crate) fn latest_but(bin: usize, [first, second]: &[(f64, usize); 2]) -> f64 {
+    if first.1 == bin { second.0 } else { first.0 }
+}
+
 /// Every rank, what it gives up and what it gets, where an expert of a rank comes to stand where there is room or a
 /// redundant replica: the heaviest expert first, and then the lowest rank. At last, where that rank gives a redundant
 /// replica up for nothing.
 pub(crate) fn replacements<'a>(
     hot: usize,
-    shape: &'a Shape,
+    shape: &Shape,
     state: &'a State,
 ) -> impl Iterator<Item = (usize, u32, u32)> + 'a {
     let is_redundant = |item: u32| item != NONE && state.counts[item as usize] > 1;
@@ -315,20 +369,22 @@ pub(crate) fn list_changes(
     };
     changes.clear();
     changes.push((bin, 0.0));
+    let (mut given, mut more) = (0.0, 0.0);
+    if old != NONE {
+        let (share, next) = shares(old, state.counts[old as usize] - 1);
+        (given, more) = (share, next - share);
+    }
     if new != NONE {
         let (share, next) = shares(new, state.counts[new as usize] + 1);
         changes[0].1 += next;
-        changes.extend(state.holders_of(new).map(|holder| (holder, next - share)));
+        let of_both = |holder: usize| if old != NONE && state.holds(holder, old) { more } else { 0.0 };
+        changes.extend(state.holders_of(new).map(|holder| (holder, next - share + of_both(holder))));
     }
+    changes[0].1 -= given;
     if old != NONE {
-        let (share, next) = shares(old, state.counts[old as usize] - 1);
-        changes[0].1 -= share;
-        for holder in state.holders_of(old).filter(|holder| *holder != bin) {
-            match changes.iter_mut().find(|(other, _)| *other == holder) {
-                Some((_, change)) => *change += next - share,
-                None => changes.push((holder, next - share)),
-            }
-        }
+        let others =
+            state.holders_of(old).filter(|holder| *holder != bin && (new == NONE || !state.holds(*holder, new)));
+        changes.extend(others.map(|holder| (holder, more)));
     }
 }
 

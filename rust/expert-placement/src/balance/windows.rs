@@ -33,7 +33,7 @@ pub(crate) struct Workspace {
     trials: usize,
     /// The load of each expert in all windows together.
     summed: Vec<f64>,
-    /// The two busiest ranks of each window among those that a replacement relieves of nothing.
+    /// The two busiest ranks of each window among those that a further replica of an expert does not relieve.
     others: Vec<[(f64, usize); 2]>,
     /// The ranks whose loads a replacement changes in one window, and by how much.
     changes: Vec<(usize, f64)>,
@@ -230,26 +230,25 @@ impl Workspace {
     /// The replacement for a rank that is busiest in a window that lowers the sum of the busiest ranks' times most, of
     /// equals the first; what no exchange helped is measured already.
     fn best_replacement(&mut self, loads: &Loads, layer: usize, shape: &Shape, state: &State) -> Option<Step> {
-        let now: f64 = self.busiest.iter().map(|busiest| busiest[0].0).sum();
-        let (mut best, mut found) = (now * (1.0 - LEAST_GAIN), None);
         let hot = std::mem::take(&mut self.hot);
-        for &(_, hot) in &hot {
-            let mut last = None;
-            for (bin, old, new) in refine::replacements(hot, shape, state) {
-                if self.trials > MOST_TRIALS {
-                    break;
-                }
-                self.trials += self.windows;
-                if last != Some(new) {
-                    self.find_others(new, shape, state);
-                    last = Some(new);
-                }
-                if self.least_time(bin, old, new, shape, state) < best {
-                    let time = self.time_after((bin, old, new), loads, layer, shape, state);
-                    if time < best && may_replace(old, new, bin, &self.summed, shape, state) {
-                        best = time;
-                        found = Some(Step::Replace { bin, old, new });
-                    }
+        let now: f64 = self.busiest.iter().map(|busiest| busiest[0].0).sum();
+        let (mut best, mut found, mut last) = (now * (1.0 - LEAST_GAIN), None, None);
+        for (bin, old, new) in hot.iter().flat_map(|(_, hot)| refine::replacements(*hot, shape, state)) {
+            if self.trials > MOST_TRIALS {
+                break;
+            }
+            self.trials += self.windows;
+            if last != Some(new) {
+                self.find_others(new, shape, state);
+                self.trials += shape.bins.len() * self.windows;
+                last = Some(new);
+            }
+            if self.least_time(bin, old, new, shape, state) < best {
+                let time = self.time_after((bin, old, new), loads, layer, shape, state);
+                self.trials += self.changes.len() * self.windows;
+                if time < best && may_replace(old, new, bin, &self.summed, shape, state) {
+                    best = time;
+                    found = Some(Step::Replace { bin, old, new });
                 }
             }
         }
@@ -273,8 +272,8 @@ impl Workspace {
         }
     }
 
-    /// What the sum of the busiest ranks' times is at least after a replacement: without the ranks that get more of `old`,
-    /// and those that hold `new` already.
+    /// What the sum of the busiest ranks' times is at least after a replacement: without what other ranks get of `old`, and
+    /// without those that hold `new` already.
     fn least_time(&self, bin: usize, old: u32, new: u32, shape: &Shape, state: &State) -> f64 {
         // What a further replica of `new` serves of what each of them does now.
         let part = if new == NONE {
@@ -284,7 +283,7 @@ impl Workspace {
         };
         let loads = self.loads[bin * self.windows..].iter().zip(self.shares_of(old)).zip(self.shares_of(new));
         loads.zip(&self.others).fold(0.0, |sum, (((load, gives), gets), others)| {
-            let (time, _) = if others[0].1 == bin { others[1] } else { others[0] };
+            let time = refine::latest_but(bin, others);
             sum + time.max((load - gives + gets * part) / shape.bins[bin].speed)
         })
     }
@@ -304,7 +303,7 @@ impl Workspace {
             refine::list_changes(bin, old, new, loads.row(window, layer), state, changes);
             let time = |rank: usize, change: f64| (now[rank * *windows + window] + change) / shape.bins[rank].speed;
             // The ranks that get more of `old` are later done than before.
-            let (least, _) = if others[0].1 == bin { others[1] } else { others[0] };
+            let least = refine::latest_but(bin, others);
             sum += changes.iter().map(|(rank, change)| time(*rank, *change)).fold(least, f64::max);
         }
         sum

@@ -225,6 +225,10 @@ fn errors_name_the_parameter_the_value_and_the_range() {
         text(Partition::new(1, 0, Strategy::Linear).unwrap_err()),
         "num_ranks=0 is out of range, expected 1..=2147483647"
     );
+    assert_eq!(
+        text(NUM_RANKS.named("ep_size").check(0).unwrap_err()),
+        "ep_size=0 is out of range, expected 1..=2147483647"
+    );
     assert_eq!(text(p.count(8).unwrap_err()), "rank=8 is out of range, expected 0..8");
     assert_eq!(text(p.check_rank(-1).unwrap_err()), "rank=-1 is out of range, expected 0..8");
     assert_eq!(text(p.owner(30).unwrap_err()), "expert=30 is out of range, expected 0..30");

@@ -182,6 +182,19 @@ proptest! {
         look(&values, [windows, 1, experts], slots, &topology);
     }
 
+    /// Domain: up to 5 ranks of up to 4 slots each, over up to 3 nodes, and counts of tokens, so that ranks tie.
+    #[test]
+    fn no_step_helps_a_plan_for_equal_loads(
+        slots in vec(0_u32..5, 1..6), nodes in 1_u32..4, loads in vec(0_u8..6, 1..9),
+    ) {
+        let ranks = slots.len() as u32;
+        let topology = Topology::new(ranks, nodes.min(ranks)).unwrap().with_slots(slots.clone()).unwrap();
+        let total: u32 = slots.iter().sum();
+        let loads: Vec<f64> = loads.into_iter().take(total as usize).map(f64::from).collect();
+        prop_assume!(!loads.is_empty());
+        look(&loads, [1, 1, loads.len()], u64::from(total), &topology);
+    }
+
     /// Domain: two ranks to eight of one to four slots each, most loads of one size.
     #[test]
     fn no_step_helps_a_plan_for_equal_ranks(
@@ -202,14 +215,17 @@ const TWO_WINDOWS: [[f64; 7]; 2] =
     [[0.2107, 1.613_67, 5.845_33, 1.211_51, 2.294_94, 0.388_62, 4.560_61], [3.0, 0.0, 0.697_25, 0.0, 1.0, 1.0, 1.0]];
 
 /// Domain: plans in which the nearest exchanges are not allowed, a node would have more replicas of an expert than
-/// another, a rank is better off with fewer replicas, or one rank is the busiest of two windows.
+/// another, a rank is better off with fewer replicas, or two ranks are the busiest, of one window or of another.
 #[test]
 fn steps_that_are_seldom_are_found() {
-    let cases: [Case; 5] = [
+    let cases: [Case; 8] = [
         (&[&[50.0, 3.0]], &[1; 5], &[2.0, 2.0, 2.0, 1.0, 2.0], 2, 6.25),
         (&[&[1.0, 3.0]], &[2, 2], &[3.0, 0.5], 1, 4.0 / 3.0),
         (&[&[0.0, 0.75, 3.0]], &[0, 6, 3], &[1.0, 3.0, 0.5], 1, 1.25),
         (&[&TWO_WINDOWS[0], &TWO_WINDOWS[1]], &[3, 3, 3], &[0.5, 1.0, 1.0], 3, f64::INFINITY),
+        (&[&[2.0, 1.0, 1.0]], &[1, 2, 3], &[1.0; 3], 2, 1.5),
+        (&[&[1.0, 3.0, 2.0, 5.0]], &[2, 1, 0, 4], &[1.0; 4], 2, 4.5),
+        (&[&[0.0, 2.0, 2.0, 1.0, 1.0]], &[3, 3, 3], &[1.0; 3], 3, 2.0),
         (&[&[5.0, 50.0, 1.0, 50.0, 31.0, 3.0]], &[1, 3, 3, 3, 2], &[3.0, 2.0, 0.5, 1.5, 0.5], 1, f64::INFINITY),
     ];
     let mut looked = 0;
