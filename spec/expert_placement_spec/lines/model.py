@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from copy import deepcopy
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
@@ -92,7 +93,8 @@ class Placement(Teller):
     def of_plan(cls, table: Any, num_experts: int, topology: Described) -> Placement:
         """A placement of a table that nobody has looked at."""
         made = cls()
-        made.described = {"num_experts": num_experts, "table": table, "topology": topology}
+        # The program is told the table with every question, and it has to be the one that was given.
+        made.described = {"num_experts": num_experts, "table": deepcopy(table), "topology": topology}
         return made
 
     def _ask(self, method: str, **fields: Any) -> Any:
