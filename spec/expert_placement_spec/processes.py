@@ -153,6 +153,7 @@ class Workers:
         if self._pool is None:
             return
         workers = list((self._pool._processes or {}).values())
+        manager: Any = self._pool._executor_manager_thread
         self._pool.shutdown(wait=False, cancel_futures=True)
         lingering = {process.sentinel: process for process in workers}
         until = time.monotonic() + LINGER
@@ -162,7 +163,9 @@ class Workers:
         # A thread of an implementation that never ends would keep its process, and so this one, for ever.
         for process in lingering.values():
             end(process)
-        self._pool.shutdown(wait=True)
+        # The pool has forgotten it, and an error is printed where it closes its pipe while the interpreter ends.
+        if manager is not None:
+            manager.join(LINGER)
 
     def run_all(self, run: Callable[[Task], Found], work: Sequence[Task]) -> Generator[tuple[Task, Found], None, None]:
         """Every task with what came of it, in the order in which they end.
