@@ -113,7 +113,7 @@ def plans_repeat_themselves(c: BalanceView) -> Any:
 @BALANCE.register()
 def loads_are_left_alone(c: BalanceView) -> Any:
     """Loads in an array are planned as those in lists are, and nothing is written into them."""
-    return c.leaves_arguments_alone()
+    return c.leaves_loads_alone()
 
 
 @BALANCE.register(needs=("rebalance(num_threads)",))

@@ -136,6 +136,11 @@ class BalanceView(View):
         return len(self.case.loads)
 
     @property
+    def own_loads(self) -> Any:
+        """The loads as they are given: of the only window, or of all."""
+        return self.case.loads if self.num_windows > 1 else self.case.loads[0]
+
+    @property
     def is_from_nothing(self) -> bool:
         """Whether the policy is `balanced` and there is no previous placement."""
         return self.case.policy == "balanced" and self.case.previous is None
@@ -255,7 +260,7 @@ class BalanceView(View):
         """The implementation's plan, of the case or with other arguments."""
         case = self.case
         arguments: dict[str, Any] = {
-            "loads": case.loads if self.num_windows > 1 else case.loads[0],
+            "loads": self.own_loads,
             "num_slots": case.num_slots,
             "topology": case.topology,
             "policy": case.policy,
@@ -391,31 +396,32 @@ class BalanceView(View):
         """The expert of a slot of a layer under the policy `deepseek`."""
         return Lookup(self.rows_of_deepseek, 2)
 
+    def _beside_deepseek(self, is_so: Callable[[Problem, list[int], list[int]], bool]) -> Lookup:
+        """Whether something is so of a layer, its row and that under `deepseek`; of none where that does not apply."""
+        if self.needs_of_deepseek:
+            return Lookup([False] * self.num_layers)
+        return Lookup(list(map(is_so, self.problems, self.rows, self.rows_of_deepseek)))
+
     @cached_property
     def is_taken_over(self) -> Lookup:
         """Whether a layer is that of `deepseek`, and would be done later with one replica on each rank for two."""
-        if self.needs_of_deepseek:
-            return Lookup([False] * self.num_layers)
-        layers = zip(self.problems, self.rows, self.rows_of_deepseek, strict=True)
-        return Lookup(
-            [
-                row == other and not at_most(problem.largest(problem.without_duplicates(row)), problem.largest(row))
-                for problem, row, other in layers
-            ]
-        )
+
+        def is_so(problem: Problem, row: list[int], other: list[int]) -> bool:
+            if row != other:
+                return False
+            return not at_most(problem.largest(problem.without_duplicates(row)), problem.largest(row))
+
+        return self._beside_deepseek(is_so)
 
     @cached_property
     def is_of_the_field(self) -> Lookup:
         """Whether every rank holds the experts of a layer that it holds under `deepseek`."""
-        if self.needs_of_deepseek:
-            return Lookup([False] * self.num_layers)
-        layers = zip(self.problems, self.rows, self.rows_of_deepseek, strict=True)
-        return Lookup(
-            [
-                all(set(problem.held(row, rank)) - {EMPTY} == set(problem.held(other, rank)) for rank in problem.usable)
-                for problem, row, other in layers
-            ]
-        )
+
+        def is_so(problem: Problem, row: list[int], other: list[int]) -> bool:
+            held = ((set(problem.held(one, rank)) - {EMPTY} for one in (row, other)) for rank in problem.usable)
+            return all(ours == theirs for ours, theirs in held)
+
+        return self._beside_deepseek(is_so)
 
     @cached_property
     def is_helped_by_a_step(self) -> Lookup:
@@ -436,8 +442,7 @@ class BalanceView(View):
     @cached_property
     def reported_bound(self) -> Lookup:
         """The lower bound that the plan's own report gives for a layer."""
-        loads = self.case.loads if self.num_windows > 1 else self.case.loads[0]
-        return Lookup([field(report, "lower_bound") for report in self.plan.report(loads)])
+        return Lookup([field(report, "lower_bound") for report in self.plan.report(self.own_loads)])
 
     @cached_property
     def bound_by_exhaustion(self) -> Lookup:
@@ -649,12 +654,12 @@ class BalanceView(View):
             totals.append(warm_start.total(self.problems, rows) if is_enough else float("inf"))
         return Lookup(totals)
 
-    def leaves_arguments_alone(self) -> bool:
+    def leaves_loads_alone(self) -> bool:
         """Whether loads in an array are planned as those in lists are, and are afterwards what they were before."""
-        loads = np.array(self.case.loads, dtype=np.float64).reshape(self.num_windows, self.num_layers, -1)
-        given = loads.copy() if self.num_windows > 1 else loads[0].copy()
+        loads = np.array(self.own_loads, dtype=np.float64)
+        given = loads.copy()
         rows = self.rows_of(self.call(loads=given))
-        return rows == self.rows and np.array_equal(given.reshape(loads.shape), loads)
+        return rows == self.rows and np.array_equal(given, loads)
 
     # Errors.
 

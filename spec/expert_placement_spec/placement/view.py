@@ -230,9 +230,11 @@ class PlacementView(View):
 
     @cached_property
     def _maps(self) -> dict[str, list[list[Any]]]:
-        shared = self.num_shared_experts
-        arguments = {"expert_map_with_shared": (shared,), "expert_mask": (shared,)}
-        return {name: self._of_ranks(name, *arguments.get(name, ())) for name in REPRESENTATIONS}
+        return {name: self._of_ranks(name, *self._shared_of(name)) for name in REPRESENTATIONS}
+
+    def _shared_of(self, method: str) -> tuple[int, ...]:
+        """The number of shared experts, for the methods that take it."""
+        return (self.num_shared_experts,) if method in ("expert_map_with_shared", "expert_mask") else ()
 
     def _map(self, name: str) -> Lookup:
         return Lookup([[as_array(entries) for entries in of_layer] for of_layer in self._maps[name]], 3)
@@ -313,11 +315,10 @@ class PlacementView(View):
         asked = [made.physical_to_logical]
         whole = ("logical_to_physical", "replica_counts", "slot_offsets")
         asked += [getattr(made, name) for name in whole if self.model.offers(f"Placement.{name}")]
-        shared = {"expert_map_with_shared": (self.num_shared_experts,), "expert_mask": (self.num_shared_experts,)}
         for name in (*REPRESENTATIONS, "local_experts", "experts_to_load"):
             if self.model.offers(f"Placement.{name}"):
                 ends = {(0, 0), (self.num_layers - 1, self.num_ranks - 1)}
-                asked += [partial(getattr(made, name), *end, *shared.get(name, ())) for end in sorted(ends)]
+                asked += [partial(getattr(made, name), *end, *self._shared_of(name)) for end in sorted(ends)]
         return as_array(made.physical_to_logical()).tolist() == self.case.table and all(map(is_fresh, asked))
 
     # Digests.

@@ -10,7 +10,7 @@ use super::shape::Shape;
 use super::state::{NONE, State};
 
 /// A step counts only where it gains more than rounding could feign.
-const LEAST_GAIN: f64 = 1e-12;
+pub(crate) const LEAST_GAIN: f64 = 1e-12;
 
 /// A change to a state.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -29,7 +29,7 @@ pub(crate) struct Workspace {
     my_pairs: Vec<Pair>,
     their_pairs: Vec<Pair>,
     changes: Vec<(usize, f64)>,
-    gainers: Vec<[(f64, usize); 2]>,
+    gainers: Vec<Latest>,
     /// How many replacements were looked at in this layer.
     tries: usize,
 }
@@ -287,7 +287,7 @@ fn best_replacement(weights: &[f64], shape: &Shape, work: &mut Workspace, state:
             let next = weights[new as usize] / f64::from(state.counts[new as usize] + 1);
             (next, (state.share(new) - next) / slowest)
         };
-        let gainer = if old == NONE { 0.0 } else { latest_but(bin, &work.gainers[old as usize]) };
+        let gainer = if old == NONE { 0.0 } else { work.gainers[old as usize].without(bin) };
         if (state.loads[bin] - state.share(old) + gets) / shape.bins[bin].speed >= best || gainer - relief >= best {
             continue;
         }
@@ -305,27 +305,38 @@ fn best_replacement(weights: &[f64], shape: &Shape, work: &mut Workspace, state:
 
 /// For each expert with several replicas, when the two busiest of the ranks that hold it would be done if there were one
 /// less, and which these are.
-fn find_gainers(weights: &[f64], shape: &Shape, gainers: &mut Vec<[(f64, usize); 2]>, state: &State) {
+fn find_gainers(weights: &[f64], shape: &Shape, gainers: &mut Vec<Latest>, state: &State) {
     gainers.clear();
-    gainers.resize(weights.len(), [(0.0, usize::MAX); 2]);
+    gainers.resize(weights.len(), Latest::default());
     for (expert, (latest, &count)) in
         (0..).zip(gainers.iter_mut().zip(&state.counts)).filter(|(_, (_, count))| **count > 1)
     {
         let more = weights[expert as usize] / f64::from(count - 1) - state.share(expert);
         for holder in state.holders_of(expert) {
-            let time = (state.loads[holder] + more) / shape.bins[holder].speed;
-            if time > latest[0].0 {
-                *latest = [(time, holder), latest[0]];
-            } else if time > latest[1].0 {
-                latest[1] = (time, holder);
-            }
+            latest.offer((state.loads[holder] + more) / shape.bins[holder].speed, holder);
         }
     }
 }
 
-/// The larger time of two that is not of a certain rank.
-pub(crate) fn latest_but(bin: usize, [first, second]: &[(f64, usize); 2]) -> f64 {
-    if first.1 == bin { second.0 } else { first.0 }
+/// The two ranks that are done latest of those that were offered, with their times; 0 where there are fewer.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Latest([(f64, usize); 2]);
+
+impl Latest {
+    pub(crate) fn offer(&mut self, time: f64, rank: usize) {
+        let [first, second] = &mut self.0;
+        if time > first.0 {
+            (*first, *second) = ((time, rank), *first);
+        } else if time > second.0 {
+            *second = (time, rank);
+        }
+    }
+
+    /// The later time that is not of a certain rank.
+    pub(crate) const fn without(&self, rank: usize) -> f64 {
+        let [first, second] = self.0;
+        if first.1 == rank { second.0 } else { first.0 }
+    }
 }
 
 /// Every rank, what it gives up and what it gets, where an expert of a rank comes to stand where there is room or a

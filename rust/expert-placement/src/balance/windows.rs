@@ -4,17 +4,15 @@
 //! lower what a user waits for, the busiest rank of each window.
 
 use super::nodes::{may_exchange, may_replace};
-use super::refine::{self, Step};
+use super::refine::{self, LEAST_GAIN, Latest, Step};
 use super::shape::Shape;
 use super::state::{NONE, State};
 use super::warm::{Course, Offer, Residents, Way};
 use crate::loads::Loads;
 
-/// How many steps are looked at for a layer, times the windows.
+/// How many steps are looked at from one start, each counted for every window and, where it changes numbers of replicas and
+/// is looked at closely, for every rank that it touches.
 const MOST_TRIALS: usize = 1 << 26;
-
-/// A step counts only where it gains more than rounding could feign.
-const LEAST_GAIN: f64 = 1e-12;
 
 /// Memory that one layer after the other uses.
 #[derive(Debug, Default)]
@@ -34,7 +32,7 @@ pub(crate) struct Workspace {
     /// The load of each expert in all windows together.
     summed: Vec<f64>,
     /// The two busiest ranks of each window among those that a further replica of an expert does not relieve.
-    others: Vec<[(f64, usize); 2]>,
+    others: Vec<Latest>,
     /// The ranks whose loads a replacement changes in one window, and by how much.
     changes: Vec<(usize, f64)>,
 }
@@ -259,15 +257,10 @@ impl Workspace {
     /// The two busiest ranks of each window among those that a further replica of `new` does not relieve.
     fn find_others(&mut self, new: u32, shape: &Shape, state: &State) {
         self.others.clear();
-        self.others.resize(self.windows, [(0.0, usize::MAX); 2]);
+        self.others.resize(self.windows, Latest::default());
         for (rank, bin) in shape.bins.iter().enumerate().filter(|(rank, _)| new == NONE || !state.holds(*rank, new)) {
             for (load, others) in self.loads[rank * self.windows..].iter().zip(&mut self.others) {
-                let time = load / bin.speed;
-                if time > others[0].0 {
-                    *others = [(time, rank), others[0]];
-                } else if time > others[1].0 {
-                    others[1] = (time, rank);
-                }
+                others.offer(load / bin.speed, rank);
             }
         }
     }
@@ -283,8 +276,7 @@ impl Workspace {
         };
         let loads = self.loads[bin * self.windows..].iter().zip(self.shares_of(old)).zip(self.shares_of(new));
         loads.zip(&self.others).fold(0.0, |sum, (((load, gives), gets), others)| {
-            let time = refine::latest_but(bin, others);
-            sum + time.max((load - gives + gets * part) / shape.bins[bin].speed)
+            sum + others.without(bin).max((load - gives + gets * part) / shape.bins[bin].speed)
         })
     }
 
@@ -303,7 +295,7 @@ impl Workspace {
             refine::list_changes(bin, old, new, loads.row(window, layer), state, changes);
             let time = |rank: usize, change: f64| (now[rank * *windows + window] + change) / shape.bins[rank].speed;
             // The ranks that get more of `old` are later done than before.
-            let least = refine::latest_but(bin, others);
+            let least = others.without(bin);
             sum += changes.iter().map(|(rank, change)| time(*rank, *change)).fold(least, f64::max);
         }
         sum
