@@ -47,6 +47,7 @@ def run(target: Target, tree: Path) -> outcome.Outcome:
 
     Raises:
         RuntimeError: The tests fail without a mutant.
+        TimeoutExpired: They do not end without one.
     """
     place = tree.parent / "mutants-of" / target.path.replace("/", "-")
     shutil.rmtree(place, ignore_errors=True)
@@ -62,7 +63,8 @@ def run(target: Target, tree: Path) -> outcome.Outcome:
         "PYTHONPATH": os.pathsep.join(str(tree / name) for name in ("python", "spec", ".")),
         "PYTHONDONTWRITEBYTECODE": "1",
     }
-    if subprocess.run(command, cwd=tree, env=environment, check=False).returncode != 0:
+    # Tests that pass and never end would notice every mutant.
+    if subprocess.run(command, cwd=tree, env=environment, check=False, timeout=MOST_SECONDS).returncode != 0:
         raise RuntimeError(f"without a mutant the tests of {target.path} fail")
     session = place / "session.sqlite"
     tool = [sys.executable, "-m", "cosmic_ray.cli"]

@@ -313,6 +313,8 @@ ALL_ODD = [
 
 NOT_TO_BE_ASKED = {
     "Interrupts",
+    # This process would wait for its threads at its end.
+    "LeavesThreads",
     "OddArrays",
     "RaisesManyArguments",
     "EndsItsProcessAtOnce",
