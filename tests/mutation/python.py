@@ -3,21 +3,26 @@
 from __future__ import annotations
 
 import ast
+import json
 import os
 import re
+import shlex
 import shutil
 import subprocess
 import sys
+import tempfile
+from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cosmic_ray.work_db import WorkDB, use_db
 from cosmic_ray.work_item import TestOutcome, WorkerOutcome, WorkResult
 
 from tests.mutation import outcome
+from tests.mutation.targets import ROOT
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
-    from pathlib import Path
+    from collections.abc import Iterable, Iterator
 
     from cosmic_ray.work_item import MutationSpec
 
@@ -52,20 +57,45 @@ def run(target: Target, tree: Path) -> outcome.Outcome:
     place = tree.parent / "mutants-of" / target.path.replace("/", "-")
     shutil.rmtree(place, ignore_errors=True)
     place.mkdir(parents=True)
-    command = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", "-p", "no:xdist"]
-    command += ["--benchmark-disable", *target.tests]
-    (place / "settings.toml").write_text(
-        f'[cosmic-ray]\nmodule-path = "{target.path}"\ntimeout = {MOST_SECONDS}.0\nexcluded-modules = []\n'
-        f'test-command = "{" ".join(command)}"\n[cosmic-ray.distributor]\nname = "local"\n',
-        encoding="utf-8",
-    )
-    environment = os.environ | {
-        "PYTHONPATH": os.pathsep.join(str(tree / name) for name in ("python", "spec", ".")),
-        "PYTHONDONTWRITEBYTECODE": "1",
-    }
-    # Tests that pass and never end would notice every mutant.
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(str(tree / name) for name in ("python", "spec", "."))}
+    arguments = ["-q", "-x", "-p", "no:cacheprovider", "-p", "no:xdist", "--benchmark-disable"]
+    arguments += [*target.tests, *target.options]
+    # Tests that pass and never end would notice every mutant. What is compiled here is read by every run after it,
+    # but for the file that is changed.
+    command = [sys.executable, "-m", "pytest", *arguments]
     if subprocess.run(command, cwd=tree, env=environment, check=False, timeout=MOST_SECONDS).returncode != 0:
         raise RuntimeError(f"without a mutant the tests of {target.path} fail")
+    environment["PYTHONDONTWRITEBYTECODE"] = "1"
+    with tempfile.TemporaryDirectory() as folder, running(Path(folder) / "socket", tree, environment) as asking:
+        (place / "settings.toml").write_text(
+            f'[cosmic-ray]\nmodule-path = "{target.path}"\ntimeout = {MOST_SECONDS}.0\nexcluded-modules = []\n'
+            f"test-command = {json.dumps(shlex.join([*asking, *arguments]))}\n"
+            '[cosmic-ray.distributor]\nname = "local"\n',
+            encoding="utf-8",
+        )
+        return judged(target, tree, place, environment)
+
+
+@contextmanager
+def running(place: Path, tree: Path, environment: dict[str, str]) -> Iterator[list[str]]:
+    """The command that runs pytest in a copy of a process with other packages imported, which waits meanwhile."""
+    program = str(ROOT / "tests" / "mutation" / "warm.py")
+    command = [sys.executable, program, "serve", str(place)]
+    with subprocess.Popen(command, cwd=tree, env=environment, stdout=subprocess.PIPE, text=True) as server:
+        try:
+            if server.stdout is None or server.stdout.readline() != "ready\n":
+                raise RuntimeError("the process that runs the tests of mutants ended before it was ready")
+            yield [sys.executable, "-I", "-S", program, "ask", str(place)]
+        finally:
+            server.kill()
+
+
+def judged(target: Target, tree: Path, place: Path, environment: dict[str, str]) -> outcome.Outcome:
+    """Has the tool test the mutants of a file, with the settings in a folder.
+
+    Raises:
+        RuntimeError: A mutant was not judged.
+    """
     session = place / "session.sqlite"
     tool = [sys.executable, "-m", "cosmic_ray.cli"]
     subprocess.run([*tool, "init", place / "settings.toml", session], cwd=tree, check=True, env=environment)

@@ -23,7 +23,7 @@ class Target:
     path: str
     tests: tuple[str, ...]
     options: tuple[str, ...] = ()
-    """For the programs that `cargo test` runs."""
+    """For the programs that `cargo test` runs, and for pytest."""
 
 
 IN_SOURCE = re.compile(r"#\[cfg\(test\)\]")
@@ -47,48 +47,55 @@ def of_the_crate(root: Path = ROOT) -> list[Target]:
 
 
 _SPEC = "spec/expert_placement_spec"
-_OF_MODELS = ("tests/vectors", "tests/spec/test_vectors.py", "tests/spec/test_chapters.py")
-_OF_CHECKS = ("tests/spec/test_checks_reject.py", "tests/spec/test_chapters.py", "tests/spec/test_conformance.py")
-_OF_CHECKS_OF_PARTITIONS = ("tests/spec/test_sampled_tables.py", "tests/spec/test_checks_reject.py")
+_REGENERATED = "vectors_are_what"
+"""That the vectors are what the reference model answers, which takes less than a second."""
+
+
+def _of_chapter(chapter: str, *names: str) -> dict[str, tuple[tuple[str, ...], tuple[str, ...]]]:
+    """Files of a chapter with the tests that have to notice: the vectors, a few cases, and what must be rejected."""
+    files = ("tests/spec/test_vectors.py", "tests/spec/test_few_cases.py", "tests/spec/test_chapters.py")
+    chosen = f"{_REGENERATED} or {chapter} and (every_law_holds or rejected_by_name)"
+    return {f"{chapter}/{name}": (files, ("-k", chosen)) for name in names}
+
+
+_OF_PARTITIONS = (
+    ("tests/spec/test_vectors.py", "tests/spec/test_sampled_tables.py", "tests/spec/test_checks_reject.py"),
+    # What is sampled of the largest maps takes longer than everything else there.
+    ("-k", f"{_REGENERATED} or test_sampled_tables or test_checks_reject and not maps_beyond"),
+)
+_OF_CHECKS = (
+    ("tests/spec/test_few_cases.py", "tests/spec/test_chapters.py", "tests/spec/test_real_sizes.py"),
+    ("-k", "not command_line and not model_obeys and not ours_obey and not another_program and not processes"),
+)
 
 MODELS = {
-    "reference": ("tests/vectors", "tests/spec/test_vectors.py", "tests/spec/test_checks_reject.py"),
-    **dict.fromkeys(
-        (
-            *("placement/reference", "placement/topology", "placement/loads"),
-            *("balance/reference", "balance/deepseek", "balance/packing", "balance/refinement", "balance/replication"),
-            *("balance/homes", "balance/warm_start", "balance/optimum", "balance/measure", "balance/capacity"),
-            *("migration/reference", "migration/sources", "migration/batches", "migration/writing"),
-            *("migration/execution", "routing/reference", "routing/rule", "routing/weights"),
-        ),
-        _OF_MODELS,
-    ),
+    "reference": _OF_PARTITIONS,
+    **_of_chapter("placement", "reference", "topology", "loads"),
+    **_of_chapter("balance", "reference", "deepseek", "packing", "refinement", "replication", "homes", "warm_start"),
+    **_of_chapter("balance", "optimum", "measure", "capacity"),
+    **_of_chapter("migration", "reference", "sources", "batches", "writing", "execution"),
+    **_of_chapter("routing", "reference", "rule", "weights"),
 }
 CHECKS = {
-    **dict.fromkeys(("exhaustive", "sampled", "grid", "plain", "single", "invariants"), _OF_CHECKS_OF_PARTITIONS),
-    **dict.fromkeys(
-        (
-            *("case_check", "cases", "evaluation", "law", "outcome", "view"),
-            *(
-                f"{chapter}/{name}"
-                for chapter in ("placement", "balance", "migration", "routing")
-                for name in ("invariants", "view", "domain")
-            ),
-        ),
-        _OF_CHECKS,
-    ),
+    **dict.fromkeys(("exhaustive", "sampled", "grid", "plain", "single", "invariants"), _OF_PARTITIONS),
+    **dict.fromkeys(("case_check", "cases", "evaluation", "law", "outcome", "view"), _OF_CHECKS),
+    **_of_chapter("placement", "invariants", "view", "domain"),
+    **_of_chapter("balance", "invariants", "view", "domain"),
+    **_of_chapter("migration", "invariants", "view", "domain"),
+    **_of_chapter("routing", "invariants", "view", "domain"),
 }
+_OF_ROUTING = (("tests/torch/test_routing.py",), ("-k", "not Triton and not triton and not warm_up"))
 OF_TORCH = {
-    "partition": ("tests/torch/test_partition.py",),
-    **dict.fromkeys(("routing/reference", "routing/request", "routing/tables"), ("tests/torch/test_routing.py",)),
+    "partition": (("tests/torch/test_partition.py",), ()),
+    **dict.fromkeys(("routing/reference", "routing/request", "routing/tables"), _OF_ROUTING),
 }
 
 
 def of_python() -> list[Target]:
     """The reference model, the torch implementation and the checkers."""
-    models = [Target(MODEL, f"{_SPEC}/{name}.py", tests) for name, tests in MODELS.items()]
-    torch = [Target(TORCH, f"python/expert_placement/torch/{name}.py", tests) for name, tests in OF_TORCH.items()]
-    checks = [Target(CHECKERS, f"{_SPEC}/{name}.py", tests) for name, tests in CHECKS.items()]
+    models = [Target(MODEL, f"{_SPEC}/{name}.py", *tests) for name, tests in MODELS.items()]
+    torch = [Target(TORCH, f"python/expert_placement/torch/{name}.py", *tests) for name, tests in OF_TORCH.items()]
+    checks = [Target(CHECKERS, f"{_SPEC}/{name}.py", *tests) for name, tests in CHECKS.items()]
     return models + torch + checks
 
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
+import time
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -185,3 +187,34 @@ def test_mutants_of_python_that_no_test_judged_are_told(tmp_path: Path, result: 
         database.set_result(next(iter(database.pending_work_items)).job_id, result)
         with pytest.raises(RuntimeError, match="was not judged"):
             python.parsed(database, SOURCE)
+
+
+def test_a_copy_of_a_process_runs_pytest_says_what_it_says_and_ends_with_who_asks(tmp_path: Path) -> None:
+    file = tmp_path / "test_it.py"
+    with python.running(tmp_path / "socket", tmp_path, dict(os.environ)) as asking:
+        command = [*asking, "-q", "-p", "no:cacheprovider", "test_it.py"]
+
+        def asked(text: str) -> tuple[int, str]:
+            file.write_text(text, encoding="utf-8")
+            ended = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+            return ended.returncode, ended.stdout
+
+        for _ in range(2):
+            code, said = asked("def test_a(): assert 1 + 1 == 2")
+            assert (code, "1 passed" in said) == (0, True), said
+            code, said = asked("def test_a(): assert 1 + 1 == 3")
+            assert (code, "1 failed" in said) == (1, True), said
+        code, said = asked("import os; os._exit(7)")
+        assert code == 7, said
+        pid = tmp_path / "pid"
+        file.write_text(f"import os, pathlib, time; pathlib.Path({str(pid)!r}).write_text(str(os.getpid()))\n", "utf-8")
+        with file.open("a", encoding="utf-8") as more:
+            more.write("def test_a(): time.sleep(600)\n")
+        with subprocess.Popen(command, stdout=subprocess.DEVNULL) as endless:
+            while not (pid.is_file() and pid.read_text()):
+                time.sleep(0.01)
+            endless.kill()
+        # The one that ran is gone before the next is answered.
+        assert asked("def test_a(): pass")[0] == 0
+        with pytest.raises(ProcessLookupError):
+            os.kill(int(pid.read_text()), 0)

@@ -36,7 +36,9 @@ BROKEN: dict[str, list[Any]] = {
     "migration": broken_migrations.BROKEN,
     "routing": broken_routing.BROKEN,
 }
-EVERY = [pytest.param(chapter, broken, id=broken.__name__) for chapter in BROKEN for broken in BROKEN[chapter]]
+EVERY = [
+    pytest.param(chapter, broken, id=f"{chapter}-{broken.__name__}") for chapter in BROKEN for broken in BROKEN[chapter]
+]
 
 
 def name_of(broken: Any) -> str:
