@@ -17,6 +17,7 @@ import signal
 import socket
 import sys
 import threading
+import traceback
 
 PACKAGES = (
     "numpy",
@@ -76,9 +77,12 @@ def run(arguments: list[str], outputs: array.array[int], asked: socket.socket) -
     threading.Thread(target=follow, daemon=True).start()
     code = 3
     try:
-        code = int(pytest.main(arguments))
+        # hypothesis, with a plugin of its own, is there already.
+        code = int(pytest.main(["-W", "ignore::pytest.PytestAssertRewriteWarning", *arguments]))
         sys.stdout.flush()
         sys.stderr.flush()
+    except BaseException:
+        traceback.print_exc()
     finally:
         os._exit(code)
 
