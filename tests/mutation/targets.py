@@ -52,10 +52,12 @@ _REGENERATED = "vectors_are_what"
 
 
 def _of_chapter(chapter: str, *names: str) -> dict[str, tuple[tuple[str, ...], tuple[str, ...]]]:
-    """Files of a chapter with the tests that have to notice: the vectors, a few cases, and what must be rejected."""
-    files = ("tests/spec/test_vectors.py", "tests/spec/test_few_cases.py", "tests/spec/test_chapters.py")
-    chosen = f"{_REGENERATED} or {chapter} and (every_law_holds or rejected_by_name)"
-    return {f"{chapter}/{name}": (files, ("-k", chosen)) for name in names}
+    """Files of a chapter with the tests that have to notice: vectors, records, a few cases, what must be rejected."""
+    files = ("vectors", "recording", "few_cases", "chapters")
+    chosen = f"{_REGENERATED} or {chapter} and (those_recorded or every_law_holds or rejected_by_name)"
+    return {
+        f"{chapter}/{name}": (tuple(f"tests/spec/test_{file}.py" for file in files), ("-k", chosen)) for name in names
+    }
 
 
 _OF_PARTITIONS = (
@@ -64,7 +66,7 @@ _OF_PARTITIONS = (
     ("-k", f"{_REGENERATED} or test_sampled_tables or test_checks_reject and not maps_beyond"),
 )
 _OF_CHECKS = (
-    ("tests/spec/test_few_cases.py", "tests/spec/test_chapters.py", "tests/spec/test_real_sizes.py"),
+    tuple(f"tests/spec/test_{file}.py" for file in ("recording", "few_cases", "chapters", "real_sizes")),
     ("-k", "not command_line and not model_obeys and not ours_obey and not another_program and not processes"),
 )
 

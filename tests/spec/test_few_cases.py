@@ -1,4 +1,4 @@
-"""The reference model and the package obey every law in a few cases of each domain: what is soon through, in one process.
+"""The reference model and the package obey every law in a few cases of each domain, soon and in one process.
 
 The whole of the domains is the work of `test_chapters.py` and of `make chapters`.
 """

@@ -1,0 +1,91 @@
+"""What the reference model answers, and what the laws ask of it, over a part of each domain, as lines of digests.
+
+A specification changes when somebody means it to: a change of the model, of what the checkers derive from answers, of a
+law's premises or of the cases shows here as a line of a diff, whether or not it breaks a law. By hand:
+
+    python -m tests.spec.recording
+
+writes `recorded.json` anew.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections import defaultdict
+from functools import cached_property
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from expert_placement_spec import CHAPTERS
+from expert_placement_spec.adapter import load_model
+from expert_placement_spec.answers import Lookup
+from expert_placement_spec.cases import Chapter, first_violation
+
+if TYPE_CHECKING:
+    from expert_placement_spec.cases import Case
+
+RECORD = Path(__file__).with_name("recorded.json")
+EVERY = {"placement": 3, "balance": 11, "migration": 19, "routing": 3}
+"""Of so many cases of the quick domain one is looked at."""
+
+
+def cases_of(chapter: str) -> list[Case]:
+    """Some hundred cases of a chapter's quick domain."""
+    domain = CHAPTERS[chapter].domains["quick"]
+    every = (case for block in domain.blocks() for case in domain.cases(block))
+    return list(islice(every, 0, None, EVERY[chapter]))
+
+
+def written(value: Any) -> str | None:
+    """A value as text, or None where it is no plain one, such as an implementation's own object."""
+    if isinstance(value, Lookup):
+        return written(value.array)
+    if isinstance(value, np.ndarray):
+        return f"{value.dtype.kind}{value.tolist()}"
+    if isinstance(value, np.generic):
+        return repr(value.item())
+    if isinstance(value, (bool, int, float, str)) or value is None:
+        return repr(value)
+    if isinstance(value, (list, tuple)):
+        parts = [written(one) for one in value]
+        return None if None in parts else f"[{', '.join(map(str, parts))}]"
+    return None
+
+
+def recorded(chapter: str) -> dict[str, str]:
+    """For the cases, for each answer that the laws asked for, and for each law's points, a digest over all cases."""
+    about, model = CHAPTERS[chapter], load_model(Chapter.reference)
+    digests: dict[str, Any] = defaultdict(hashlib.sha256)
+    points = dict.fromkeys(about.laws, 0)
+    kept = {name for kind in about.view.__mro__ for name, one in vars(kind).items() if isinstance(one, cached_property)}
+    cases = cases_of(chapter)
+    for case in cases:
+        digests["cases"].update(repr((case.size, case.values())).encode())
+        view = about.view(model, case)
+        for name, law in about.laws.items():
+            number, broken = first_violation(law, view)
+            assert broken is None, (name, case.values())
+            points[name] += number
+        for name in sorted(kept & vars(view).keys()):
+            text = written(vars(view)[name])
+            if text is not None:
+                digests[name].update(text.encode() + b"\n")
+    answers = {name: digest.hexdigest()[:16] for name, digest in sorted(digests.items())}
+    return {
+        "number of cases": str(len(cases)),
+        **answers,
+        **{f"points of {name}": str(n) for name, n in points.items()},
+    }
+
+
+def main() -> None:
+    """Writes the record."""
+    text = json.dumps({chapter: recorded(chapter) for chapter in CHAPTERS}, indent=1)
+    RECORD.write_text(text + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
