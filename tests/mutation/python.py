@@ -81,13 +81,12 @@ def running(place: Path, tree: Path, environment: dict[str, str]) -> Iterator[li
     """The command that runs pytest in a copy of a process with other packages imported, which waits meanwhile."""
     program = str(ROOT / "tests" / "mutation" / "warm.py")
     command = [sys.executable, program, "serve", str(place)]
-    with subprocess.Popen(command, cwd=tree, env=environment, stdout=subprocess.PIPE, text=True) as server:
-        try:
-            if server.stdout is None or server.stdout.readline() != "ready\n":
-                raise RuntimeError("the process that runs the tests of mutants ended before it was ready")
-            yield [sys.executable, "-I", "-S", program, "ask", str(place)]
-        finally:
-            server.kill()
+    pipe = subprocess.PIPE
+    # Where this process dies, its end of the pipe is closed, and the other ends too.
+    with subprocess.Popen(command, cwd=tree, env=environment, stdin=pipe, stdout=pipe, text=True) as server:
+        if server.stdout is None or server.stdout.readline() != "ready\n":
+            raise RuntimeError("the process that runs the tests of mutants ended before it was ready")
+        yield [sys.executable, "-I", "-S", program, "ask", str(place)]
 
 
 def judged(target: Target, tree: Path, place: Path, environment: dict[str, str]) -> outcome.Outcome:

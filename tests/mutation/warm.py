@@ -13,6 +13,7 @@ from __future__ import annotations
 import array
 import json
 import os
+import select
 import signal
 import socket
 import sys
@@ -34,14 +35,14 @@ LONGEST = 1 << 16
 
 
 def serve(place: str) -> None:
-    """Answers one that asks after another, until it is ended."""
+    """Answers one that asks after another, until standard input ends."""
     for name in PACKAGES:
         __import__(name)
     with socket.socket(socket.AF_UNIX) as listening:
         listening.bind(place)
         listening.listen()
         print("ready", flush=True)
-        while True:
+        while sys.stdin not in select.select([listening, sys.stdin], [], [])[0]:
             asked, _ = listening.accept()
             with asked:
                 said, ancillary, _, _ = asked.recvmsg(LONGEST, socket.CMSG_SPACE(2 * array.array("i").itemsize))
@@ -102,4 +103,5 @@ if __name__ == "__main__":
         # The folder of this file, which Python puts there, holds a module `python`.
         sys.path[0] = ""
         serve(sys.argv[2])
-    sys.exit(ask(sys.argv[2], sys.argv[3:]))
+    else:
+        sys.exit(ask(sys.argv[2], sys.argv[3:]))
