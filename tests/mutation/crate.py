@@ -57,7 +57,12 @@ def run(target: Target, tree: Path) -> outcome.Outcome:
     command = [
         *("cargo", "mutants", "--in-place", "--package", "expert-placement", "--file", target.path, "--no-shuffle"),
         *("--profile", "mutants", "--cap-lints", "true", "--timeout", str(MOST_SECONDS), "--colors", "never"),
-        *("--no-config", "--output", str(written), *(f"--cargo-arg={test}" for test in target.tests)),
+        *(
+            "--no-config",
+            "--output",
+            str(written),
+            *(f"--cargo-arg={test}" for stage in target.stages for test in stage),
+        ),
         *(("--", "--", *target.options) if target.options else ()),
     ]
     ended = subprocess.run(command, cwd=tree, env=environment(tree.parent / "built"), check=False)

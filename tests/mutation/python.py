@@ -58,18 +58,19 @@ def run(target: Target, tree: Path) -> outcome.Outcome:
     shutil.rmtree(place, ignore_errors=True)
     place.mkdir(parents=True)
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(str(tree / name) for name in ("python", "spec", "."))}
-    arguments = ["-q", "-x", "-p", "no:cacheprovider", "-p", "no:xdist", "--benchmark-disable"]
-    arguments += [*target.tests, *target.options]
+    options = ["-q", "-x", "-p", "no:cacheprovider", "-p", "no:xdist", "--benchmark-disable"]
+    stages = [[*options, *stage] for stage in target.stages]
     # Tests that pass and never end would notice every mutant. What is compiled here is read by every run after it,
     # but for the file that is changed.
-    command = [sys.executable, "-m", "pytest", *arguments]
-    if subprocess.run(command, cwd=tree, env=environment, check=False, timeout=MOST_SECONDS).returncode != 0:
-        raise RuntimeError(f"without a mutant the tests of {target.path} fail")
+    for stage in stages:
+        command = [sys.executable, "-m", "pytest", *stage]
+        if subprocess.run(command, cwd=tree, env=environment, check=False, timeout=MOST_SECONDS).returncode != 0:
+            raise RuntimeError(f"without a mutant the tests of {target.path} fail")
     environment["PYTHONDONTWRITEBYTECODE"] = "1"
     with tempfile.TemporaryDirectory() as folder, running(Path(folder) / "socket", tree, environment) as asking:
         (place / "settings.toml").write_text(
             f'[cosmic-ray]\nmodule-path = "{target.path}"\ntimeout = {MOST_SECONDS}.0\nexcluded-modules = []\n'
-            f"test-command = {json.dumps(shlex.join([*asking, *arguments]))}\n"
+            f"test-command = {json.dumps(shlex.join([*asking, json.dumps(stages)]))}\n"
             '[cosmic-ray.distributor]\nname = "local"\n',
             encoding="utf-8",
         )

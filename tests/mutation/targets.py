@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeAlias
 
 ROOT = Path(__file__).parents[2]
 
@@ -15,15 +16,19 @@ CRATE, MODEL, TORCH, CHECKERS = "the crate", "the reference model", "the torch i
 PARTS = (CRATE, MODEL, TORCH, CHECKERS)
 
 
+Stages: TypeAlias = "tuple[tuple[str, ...], ...]"
+
+
 @dataclass(frozen=True)
 class Target:
-    """A file and the arguments of the command that tests it: of `cargo test`, or of pytest."""
+    """A file and the commands that test it, one after another until one fails."""
 
     part: str
     path: str
-    tests: tuple[str, ...]
+    stages: Stages
+    """The arguments of each command: of `cargo test`, or of pytest."""
     options: tuple[str, ...] = ()
-    """For the programs that `cargo test` runs, and for pytest."""
+    """For the programs that `cargo test` runs."""
 
 
 IN_SOURCE = re.compile(r"#\[cfg\(test\)\]")
@@ -42,7 +47,7 @@ def of_the_crate(root: Path = ROOT) -> list[Target]:
         has_own_tests = name in OF_PARTITIONS or IN_SOURCE.search(path.read_text(encoding="utf-8")) is not None
         tests = ("--test=it", "--lib") if has_own_tests else ("--test=it",)
         options = () if name in OF_PARTITIONS else ("--skip", "laws::", "--skip", "partition::")
-        found.append(Target(CRATE, path.relative_to(root).as_posix(), tests, options))
+        found.append(Target(CRATE, path.relative_to(root).as_posix(), (tests,), options))
     return found
 
 
@@ -51,26 +56,34 @@ _REGENERATED = "vectors_are_what"
 """That the vectors are what the reference model answers, which takes less than a second."""
 
 
-def _of_chapter(chapter: str, *names: str) -> dict[str, tuple[tuple[str, ...], tuple[str, ...]]]:
-    """Files of a chapter with the tests that have to notice: vectors, records, a few cases, what must be rejected."""
-    files = ("vectors", "recording", "few_cases", "chapters")
-    chosen = f"{_REGENERATED} or {chapter} and (those_recorded or every_law_holds or rejected_by_name)"
+def _tests(*names: str, chosen: str = "") -> tuple[str, ...]:
+    """Arguments of pytest for files in `tests/spec`, and which of their tests."""
+    return (*(f"tests/spec/test_{name}.py" for name in names), *(("-k", chosen) if chosen else ()))
+
+
+def _of_chapter(chapter: str, *names: str) -> dict[str, Stages]:
+    """Files of a chapter with the tests that have to notice: records, vectors, a few cases, what must be rejected."""
+    recorded = _tests("recording", chosen=f"those_recorded and {chapter}")
+    chosen = f"{_REGENERATED} or {chapter} and (every_law_holds or rejected_by_name)"
     return {
-        f"{chapter}/{name}": (tuple(f"tests/spec/test_{file}.py" for file in files), ("-k", chosen)) for name in names
+        f"{chapter}/{name}": (recorded, _tests("vectors", "few_cases", "chapters", chosen=chosen)) for name in names
     }
 
 
 _OF_PARTITIONS = (
-    ("tests/spec/test_vectors.py", "tests/spec/test_sampled_tables.py", "tests/spec/test_checks_reject.py"),
+    _tests("laws_fix_the_partition", "sampled_tables"),
     # What is sampled of the largest maps takes longer than everything else there.
-    ("-k", f"{_REGENERATED} or test_sampled_tables or test_checks_reject and not maps_beyond"),
+    _tests("vectors", "checks_reject", chosen=f"{_REGENERATED} or test_checks_reject and not maps_beyond"),
 )
 _OF_CHECKS = (
-    tuple(f"tests/spec/test_{file}.py" for file in ("recording", "few_cases", "chapters", "real_sizes")),
-    ("-k", "not command_line and not model_obeys and not ours_obey and not another_program and not processes"),
+    _tests("recording"),
+    _tests(
+        *("few_cases", "chapters", "real_sizes"),
+        chosen="not command_line and not model_obeys and not ours_obey and not another_program and not processes",
+    ),
 )
 
-MODELS = {
+MODELS: dict[str, Stages] = {
     "reference": _OF_PARTITIONS,
     **_of_chapter("placement", "reference", "topology", "loads"),
     **_of_chapter("balance", "reference", "deepseek", "packing", "refinement", "replication", "homes", "warm_start"),
@@ -78,7 +91,7 @@ MODELS = {
     **_of_chapter("migration", "reference", "sources", "batches", "writing", "execution"),
     **_of_chapter("routing", "reference", "rule", "weights"),
 }
-CHECKS = {
+CHECKS: dict[str, Stages] = {
     **dict.fromkeys(("exhaustive", "sampled", "grid", "plain", "single", "invariants"), _OF_PARTITIONS),
     **dict.fromkeys(("case_check", "cases", "evaluation", "law", "outcome", "view"), _OF_CHECKS),
     **_of_chapter("placement", "invariants", "view", "domain"),
@@ -86,18 +99,18 @@ CHECKS = {
     **_of_chapter("migration", "invariants", "view", "domain"),
     **_of_chapter("routing", "invariants", "view", "domain"),
 }
-_OF_ROUTING = (("tests/torch/test_routing.py",), ("-k", "not Triton and not triton and not warm_up"))
-OF_TORCH = {
-    "partition": (("tests/torch/test_partition.py",), ()),
+_OF_ROUTING = (("tests/torch/test_routing.py", "-k", "not Triton and not triton and not warm_up"),)
+OF_TORCH: dict[str, Stages] = {
+    "partition": (("tests/torch/test_partition.py",),),
     **dict.fromkeys(("routing/reference", "routing/request", "routing/tables"), _OF_ROUTING),
 }
 
 
 def of_python() -> list[Target]:
     """The reference model, the torch implementation and the checkers."""
-    models = [Target(MODEL, f"{_SPEC}/{name}.py", *tests) for name, tests in MODELS.items()]
-    torch = [Target(TORCH, f"python/expert_placement/torch/{name}.py", *tests) for name, tests in OF_TORCH.items()]
-    checks = [Target(CHECKERS, f"{_SPEC}/{name}.py", *tests) for name, tests in CHECKS.items()]
+    models = [Target(MODEL, f"{_SPEC}/{name}.py", stages) for name, stages in MODELS.items()]
+    torch = [Target(TORCH, f"python/expert_placement/torch/{name}.py", stages) for name, stages in OF_TORCH.items()]
+    checks = [Target(CHECKERS, f"{_SPEC}/{name}.py", stages) for name, stages in CHECKS.items()]
     return models + torch + checks
 
 

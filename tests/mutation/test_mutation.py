@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -28,7 +29,9 @@ def test_what_is_mutated_is_there_and_is_tested() -> None:
     for target in targets():
         assert (ROOT / target.path).is_file(), target
         if target.part != CRATE:
-            assert all((ROOT / test).exists() for test in target.tests), target
+            files = [test for stage in target.stages for test in stage if test.endswith(".py")]
+            assert files, target
+            assert all((ROOT / file).exists() for file in files), target
     assert {target.part for target in targets()} == set(PARTS)
 
 
@@ -152,7 +155,7 @@ def test_largest():
 def test_mutants_of_python_are_told_from_one_another(tmp_path: Path) -> None:
     (tmp_path / "measured.py").write_text(SOURCE, encoding="utf-8")
     (tmp_path / "test_measured.py").write_text(TESTS, encoding="utf-8")
-    came = python.run(Target(MODEL, "measured.py", ("test_measured.py",)), tmp_path)
+    came = python.run(Target(MODEL, "measured.py", (("test_measured.py",),)), tmp_path)
     # With equal values it makes no difference which of them is found. Annotations are no code.
     assert came.survivors == ["largest: `if value > found:` at 9: ReplaceComparisonOperator_Gt_GtE"]
     assert came.fates == {"killed": 4, "survived": 1}
@@ -162,7 +165,7 @@ def test_a_file_whose_tests_fail_anyway_is_refused(tmp_path: Path) -> None:
     (tmp_path / "measured.py").write_text(SOURCE, encoding="utf-8")
     (tmp_path / "test_measured.py").write_text("def test():\n    assert False\n", encoding="utf-8")
     with pytest.raises(RuntimeError, match=r"without a mutant the tests of measured\.py fail"):
-        python.run(Target(MODEL, "measured.py", ("test_measured.py",)), tmp_path)
+        python.run(Target(MODEL, "measured.py", (("test_measured.py",),)), tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -192,7 +195,9 @@ def test_mutants_of_python_that_no_test_judged_are_told(tmp_path: Path, result: 
 def test_a_copy_of_a_process_runs_pytest_says_what_it_says_and_ends_with_who_asks(tmp_path: Path) -> None:
     file = tmp_path / "test_it.py"
     with python.running(tmp_path / "socket", tmp_path, dict(os.environ)) as asking:
-        command = [*asking, "-q", "-p", "no:cacheprovider", "test_it.py"]
+        stages = [["-q", "-p", "no:cacheprovider", file] for file in ("test_first.py", "test_it.py")]
+        (tmp_path / "test_first.py").write_text("def test_first(): pass", encoding="utf-8")
+        command = [*asking, json.dumps(stages)]
 
         def asked(text: str) -> tuple[int, str]:
             file.write_text(text, encoding="utf-8")

@@ -1,11 +1,12 @@
 """Runs the tests of each mutant in a copy of a process that has imported other people's packages already.
 
 Most of a short run of pytest goes into importing torch, numpy and hypothesis. A process does it once and waits at a
-socket; whoever asks sends arguments of pytest, and the process forks, so that every run begins the same and leaves
-nothing behind. It imports nothing of this project: what is mutated is read anew every time.
+socket; whoever asks sends arguments of pytest, a list for each run until one fails, and the process forks, so that what
+is run begins the same every time and leaves nothing behind. It imports nothing of this project: what is mutated is read
+anew every time.
 
     python tests/mutation/warm.py serve SOCKET     prints a line when it is ready
-    python tests/mutation/warm.py ask SOCKET ...   pytest's output and its exit code
+    python tests/mutation/warm.py ask SOCKET STAGES   pytest's output and its exit code; STAGES are JSON
 """
 
 from __future__ import annotations
@@ -62,8 +63,8 @@ def serve(place: str) -> None:
                     continue
 
 
-def run(arguments: list[str], outputs: array.array[int], asked: socket.socket) -> None:
-    """Runs pytest and ends this process, also when the one that asked is gone."""
+def run(stages: list[list[str]], outputs: array.array[int], asked: socket.socket) -> None:
+    """Runs pytest, once for each list of arguments, and ends this process, also when the one that asked is gone."""
     import pytest
 
     os.setsid()
@@ -79,7 +80,10 @@ def run(arguments: list[str], outputs: array.array[int], asked: socket.socket) -
     code = 3
     try:
         # hypothesis, with a plugin of its own, is there already.
-        code = int(pytest.main(["-W", "ignore::pytest.PytestAssertRewriteWarning", *arguments]))
+        for arguments in stages:
+            code = int(pytest.main(["-W", "ignore::pytest.PytestAssertRewriteWarning", *arguments]))
+            if code:
+                break
         sys.stdout.flush()
         sys.stderr.flush()
     except BaseException:
@@ -88,12 +92,12 @@ def run(arguments: list[str], outputs: array.array[int], asked: socket.socket) -
         os._exit(code)
 
 
-def ask(place: str, arguments: list[str]) -> int:
+def ask(place: str, stages: str) -> int:
     """The exit code of pytest in a copy of the process at a socket; its output comes out here."""
     with socket.socket(socket.AF_UNIX) as asking:
         asking.connect(place)
         outputs = array.array("i", [1, 2])
-        asking.sendmsg([json.dumps(arguments).encode()], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, outputs)])
+        asking.sendmsg([stages.encode()], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, outputs)])
         said = asking.recv(16)
     return int(said) if said else 3
 
@@ -104,4 +108,4 @@ if __name__ == "__main__":
         sys.path[0] = ""
         serve(sys.argv[2])
     else:
-        sys.exit(ask(sys.argv[2], sys.argv[3:]))
+        sys.exit(ask(sys.argv[2], sys.argv[3]))
