@@ -89,6 +89,36 @@ class Homes:
         return part_off_homes(served_by_nodes(row, problem.summed, problem.offsets, problem.topology), self.nodes)
 
 
+@dataclass(frozen=True)
+class PossibleHomes:
+    """What is known of homes that somebody else chose: for each group the nodes that hold all of it."""
+
+    nodes: list[list[int]]
+    limit: float
+
+    def allow(self, problem: Problem, row: list[int]) -> bool:
+        """Whether every group is as much at home as it has to be, whichever of its nodes is its home."""
+        whole = whole_on(problem, row, groups_of(problem.num_experts, len(self.nodes)))
+        is_kept = all(set(before) <= set(now) for before, now in zip(self.nodes, whole, strict=True))
+        return is_kept and self.off(problem, row) <= self.limit
+
+    def off(self, problem: Problem, row: list[int]) -> float:
+        """The part of the load that the row serves off node at most: each group is where the least of it is served."""
+        served = served_by_nodes(row, problem.summed, problem.offsets, problem.topology)
+        worst = [
+            min(nodes, key=lambda node: in_order(served[node][expert] for expert in group), default=-1)
+            for group, nodes in zip(groups_of(problem.num_experts, len(self.nodes)), self.nodes, strict=True)
+        ]
+        return part_off_homes(served, of_experts(worst, problem.num_experts))
+
+
+def whole_on(problem: Problem, row: list[int], groups: list[range]) -> list[list[int]]:
+    """For each group the nodes that have replicas of all its experts."""
+    nodes = range(problem.topology.num_nodes)
+    missing = [away(problem, row, [node] * problem.num_experts) for node in nodes]
+    return [[node for node in nodes if missing[node].isdisjoint(group)] for group in groups]
+
+
 def away(problem: Problem, row: list[int], nodes: list[int]) -> frozenset[int]:
     """The experts that have no replica on these nodes, one for each expert."""
     here = {(entry, problem.topology.node_of(problem.rank_of[slot])) for slot, entry in enumerate(row)}
@@ -166,7 +196,8 @@ def ranks_of_nodes(problem: Problem) -> dict[int, list[int]]:
 
 
 def exchanged(problem: Problem, groups: list[range], homes: list[int]) -> list[int]:
-    """Homes after nodes exchanged groups as long as that lets the busiest node be done earlier."""
+    """Homes after nodes exchanged groups, or gave one to where there is room, while the busiest node is done earlier."""
+    room = room_of_nodes(problem)
     speed = {
         node: in_order(problem.topology.speed(rank) for rank in of) for node, of in ranks_of_nodes(problem).items()
     }
@@ -185,6 +216,11 @@ def exchanged(problem: Problem, groups: list[range], homes: list[int]) -> list[i
                 other[first.start : first.stop] = homes[second.start : second.stop]
                 other[second.start : second.stop] = homes[first.start : first.stop]
                 others.append(other)
+            for node in room:
+                other = list(homes)
+                other[first.start : first.stop] = [node] * len(first)
+                if other.count(node) <= room[node]:
+                    others.append(other)
         better = min(others, key=largest)
         if largest(better) >= largest(homes):
             return homes

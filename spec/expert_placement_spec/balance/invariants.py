@@ -84,11 +84,13 @@ def single_slots_are_used_best(c: BalanceView, l: Any) -> Any:
 
 @BALANCE.register(
     requires=lambda c, l: (
-        (c.is_from_nothing and not c.has_homes) & negate(c.is_balanced(l)) & negate(c.is_of_the_field(l))
+        (c.is_from_nothing and (not c.has_homes or c.has_roomy_homes))
+        & negate(c.is_balanced(l))
+        & negate(c.is_of_the_field(l))
     )
 )
 def no_step_helps(c: BalanceView, l: Any) -> Any:
-    """No step of refinement lets the busiest rank be done earlier."""
+    """No step of refinement that keeps groups at home lets the busiest rank be done earlier."""
     return negate(c.is_helped_by_a_step(l))
 
 

@@ -11,7 +11,7 @@ from expert_placement_spec.balance import measure
 from expert_placement_spec.floats import in_order
 
 if TYPE_CHECKING:
-    from expert_placement_spec.balance.homes import Homes
+    from expert_placement_spec.balance.homes import Homes, PossibleHomes
     from expert_placement_spec.placement.topology import Topology
 
 TOLERANCE = 2e-4
@@ -28,7 +28,7 @@ class Problem:
     windows: list[list[float]]
     num_slots: int
     topology: Topology
-    homes: Homes | None = None
+    homes: Homes | PossibleHomes | None = None
     """Where groups are at home, if they are."""
 
     @property

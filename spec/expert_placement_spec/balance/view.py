@@ -425,8 +425,17 @@ class BalanceView(View):
 
     @cached_property
     def is_helped_by_a_step(self) -> Lookup:
-        """Whether the largest time of a layer would be less after a step of refinement."""
-        return Lookup([is_helped(problem, row) for problem, row in zip(self.problems, self.rows, strict=True)])
+        """Whether the largest time of a layer, planned from nothing, would be less after a step of refinement."""
+        return Lookup([is_helped(problem, row) for problem, row in zip(self._at_home, self.rows, strict=True)])
+
+    @property
+    def _at_home(self) -> list[Problem]:
+        """The layers with the homes that groups have, where they have any."""
+        if not self.has_homes:
+            return self.problems
+        nodes = (self._whole_homes(layer, self.rows) for layer in range(self.num_layers))
+        found = (homes.PossibleHomes(of_layer, self.most_off_node) for of_layer in nodes)
+        return [replace(problem, homes=one) for problem, one in zip(self.problems, found, strict=True)]
 
     @cached_property
     def has_duplicates(self) -> Lookup:
@@ -515,10 +524,8 @@ class BalanceView(View):
 
     def _whole_homes(self, layer: int, rows: Rows) -> list[list[int]]:
         """For each group the nodes that have replicas of all its experts."""
-        problem, nodes = self.problems[layer], range(self.case.topology.num_nodes)
         groups = homes.groups_of(self.num_experts, self.case.num_groups)
-        away = [homes.away(problem, rows[layer], [node] * self.num_experts) for node in nodes]
-        return [[node for node in nodes if away[node].isdisjoint(group)] for group in groups]
+        return homes.whole_on(self.problems[layer], rows[layer], groups)
 
     @cached_property
     def is_at_home(self) -> Lookup:
@@ -746,6 +753,6 @@ class BalanceView(View):
 
 
 def is_helped(problem: Problem, row: list[int]) -> bool:
-    """Whether a step of refinement lowers the largest time."""
-    largest = problem.largest(row)
-    return any(problem.largest(after) < largest * (1 - ROUNDING) for after in refinement.steps(problem, row))
+    """Whether a step of refinement lowers the largest time, with experts as much at home as they have to be."""
+    least = problem.largest(row) * (1 - ROUNDING)
+    return any(problem.largest(after) < least and problem.allows(after) for after in refinement.steps(problem, row))

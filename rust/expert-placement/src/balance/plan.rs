@@ -102,7 +102,14 @@ impl Workspace {
             pack::pack(shape, &mut self.pack, &mut self.state);
         }
         let least = shape.least_time(self.weights.iter().sum());
-        let largest_share = replicate::largest_share(&self.weights, &self.state.counts);
+        // The best numbers of replicas, which are those of a start that was made from them.
+        let is_of_best = shape.homes.is_none() && (!is_start || is_apart);
+        let largest_share = if is_of_best {
+            replicate::largest_share(&self.weights, &self.state.counts)
+        } else {
+            replicate::replicate(&self.weights, shape, &mut self.replicate, &mut self.counts);
+            replicate::largest_share(&self.weights, &self.counts)
+        };
         let target = least.max(largest_share / shape.largest_speed) * (1.0 + TOLERANCE);
         if shape.homes.is_some() {
             self.warm.remember(&self.state);

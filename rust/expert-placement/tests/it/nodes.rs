@@ -146,7 +146,9 @@ fn what_is_served_off_node_comes_home_without_a_budget() {
     let (topology, loads) = (Topology::new(2, 2).unwrap(), one_layer(&[107.0, 491.0]));
     let old = [1, -1, 0, 1];
     assert_eq!(again(&old, &topology, &loads, 2, (None, None)), [1, -1, 0, -1]);
-    assert_eq!(again(&old, &topology, &loads, 2, (None, Some(0.5))), old);
+    assert_eq!(again(&old, &topology, &loads, 2, (None, Some(0.45))), old);
+    // With half of the load off node both nodes carry as much.
+    assert_eq!(again(&old, &topology, &loads, 2, (None, Some(0.5))), [1, 0, 0, 1]);
 }
 
 /// Domain: a placement that serves a fifth of the load off node, where two fifths are allowed.
@@ -155,4 +157,15 @@ fn a_placement_within_its_limit_off_node_stays() {
     let (topology, loads) = (Topology::new(2, 2).unwrap(), one_layer(&[11.0, 6.0]));
     let old = [1, 0, 0, 0];
     assert_eq!(again(&old, &topology, &loads, 2, (None, Some(0.4))), old);
+}
+
+/// Domain: six ranks of other sizes, and an expert of which homes alone hold one replica.
+#[test]
+fn the_search_goes_on_until_the_best_numbers_of_replicas_help_no_more() {
+    let ranks = Topology::new(6, 3).unwrap().with_slots(vec![1, 1, 3, 2, 2, 1]).unwrap();
+    let loads = one_layer(&[0.58, 1.3, 2.14, 0.55, 0.72, 0.29]);
+    let mut options = Options::default();
+    (options.num_groups, options.max_off_node) = (3, Some(0.5));
+    let plan = rebalance(&loads, 10, &ranks, &options).unwrap();
+    assert!((largest(&plan, &loads) - 1.07).abs() < 1e-9);
 }
