@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import sys
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from expert_placement_spec.grid import POISON as POISON
+from expert_placement_spec.outcome import in_words, shown
 from expert_placement_spec.refusing import refuses as refuses
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from functools import partial
 
 
 class Lookup:
@@ -53,6 +58,49 @@ def ragged(rows: list[Any]) -> Any:
     """Nested lists of different lengths, filled up with `POISON` so that they are one table."""
     width = max((len(row) for row in rows), default=0)
     return [[*row, *[POISON] * (width - len(row))] for row in rows]
+
+
+class NotRefusedError(Exception):
+    """A call that has to be refused and was not: which one, and what came of it."""
+
+
+def all_refused(error: type[Exception], calls: Iterable[partial[Any]], name: str = "") -> bool:
+    """Whether each call raises an error of this type.
+
+    Args:
+        error: the type.
+        calls: a function with its arguments each.
+        name: what the function is called, where that is not its own name.
+
+    Raises:
+        NotRefusedError: the first call that does not.
+    """
+    for call in calls:
+        try:
+            call()
+        except KeyboardInterrupt:
+            raise
+        except BaseException as raised:
+            if issubclass(type(raised), error):
+                continue
+            came = in_words(raised)
+        else:
+            came = "an answer"
+        raise NotRefusedError(f"{in_text(call, name)} gave {came}, expected {error.__name__}")
+    return True
+
+
+def in_text(call: partial[Any], name: str = "") -> str:
+    """A call as it is written, with the kinds of objects that are no plain values."""
+    given = [argument_in_text(one) for one in call.args]
+    given += [f"{key}={argument_in_text(one)}" for key, one in call.keywords.items()]
+    return f"{name or getattr(call.func, '__name__', type(call.func).__name__)}({', '.join(given)})"
+
+
+def argument_in_text(argument: Any) -> str:
+    """A plain value as it is written, however long, and of any other its type."""
+    is_plain = isinstance(argument, (bool, int, float, str, list, tuple, dict)) or argument is None
+    return shown(repr(argument)) if is_plain else f"<{type(argument).__name__}>"
 
 
 def as_array(answer: Any) -> Any:

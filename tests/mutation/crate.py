@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 VERSION = "27.1.0"
 TOOLS = ROOT / "target" / "tools"
-MOST_SECONDS = 40
+MOST_SECONDS = 20
 FATES = {
     "CaughtMutant": outcome.KILLED,
     "MissedMutant": outcome.SURVIVED,

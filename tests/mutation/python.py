@@ -108,21 +108,29 @@ def judged(target: Target, tree: Path, place: Path, environment: dict[str, str])
 
 
 def skip(database: WorkDB, text: str) -> None:
-    """Takes out what is not chosen, and what stands in annotations, which nothing evaluates."""
-    annotations = list(annotated(text))
+    """Takes out what is not chosen, and what stands where a change means nothing."""
+    places = list(idle(text))
     unwanted = [
         item.job_id
         for item in database.pending_work_items
         if item.mutations[0].operator_name not in CHOSEN
-        or any(first <= item.mutations[0].start_pos < last for first, last in annotations)
+        or any(first <= item.mutations[0].start_pos < last for first, last in places)
     ]
     database.set_multiple_results(unwanted, WorkResult(worker_outcome=WorkerOutcome.SKIPPED))
 
 
-def annotated(text: str) -> Iterable[tuple[tuple[int, int], tuple[int, int]]]:
-    """Where annotations begin and end, by line and column."""
+def idle(text: str) -> Iterable[tuple[tuple[int, int], tuple[int, int]]]:
+    """Where code begins and ends that decides nothing, by line and column.
+
+    That is annotations and what is imported for them, which nothing evaluates, and `strict=` of `zip`, which says that
+    lengths are equal.
+    """
     for node in ast.walk(ast.parse(text)):
-        found = (getattr(node, "annotation", None), getattr(node, "returns", None))
+        found = [getattr(node, "annotation", None), getattr(node, "returns", None)]
+        if isinstance(node, ast.If) and isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING":
+            found.append(node.test)
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "zip":
+            found += [word.value for word in node.keywords if word.arg == "strict"]
         for one in found:
             if isinstance(one, ast.expr) and one.end_lineno is not None and one.end_col_offset is not None:
                 yield (one.lineno, one.col_offset), (one.end_lineno, one.end_col_offset)

@@ -86,8 +86,9 @@ _OF_CHECKS = (
 MODELS: dict[str, Stages] = {
     "reference": _OF_PARTITIONS,
     **_of_chapter("placement", "reference", "topology", "loads"),
-    **_of_chapter("balance", "reference", "deepseek", "packing", "refinement", "replication", "homes", "warm_start"),
+    **_of_chapter("balance", "reference", "deepseek", "packing", "replication", "homes", "warm_start"),
     **_of_chapter("balance", "optimum", "measure", "capacity"),
+    "balance/refinement": (_tests("refinement"), *_of_chapter("balance", "refinement")["balance/refinement"]),
     **_of_chapter("migration", "reference", "sources", "batches", "writing", "execution"),
     **_of_chapter("routing", "reference", "rule", "weights"),
 }

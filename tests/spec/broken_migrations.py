@@ -5,6 +5,7 @@ Several are real: a missing source that is skipped, batches by first fit, weight
 
 from __future__ import annotations
 
+from dataclasses import replace
 from itertools import count
 from typing import Any, ClassVar
 from unittest.mock import patch
@@ -428,6 +429,18 @@ class NamesNoNumber(BrokenMigration):
             return Migration(old, new, max_node_transfers, max_staged)
         except ValueError as error:
             raise ValueError("it can not be done") from error
+
+
+class NodesAsTheyWere(BrokenMigration):
+    """The nodes of the old placement in the place of the new one's."""
+
+    breaks: ClassVar = {"nodes_of_the_old_placement_change_nothing"}
+
+    @staticmethod
+    def plan_migration(old: Any, new: Any, max_node_transfers: int | None = None, max_staged: int | None = None) -> Any:
+        topology = replace(new.topology, num_nodes=old.topology.num_nodes)
+        there = model.Placement(new.table, new.num_experts, topology)
+        return Migration(old, there, max_node_transfers, max_staged)
 
 
 class ClampsLimits(BrokenMigration):

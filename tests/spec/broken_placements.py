@@ -497,4 +497,14 @@ class AnyGroups(Broken):
             return super().off_node(loads, num_groups if divides else 1)
 
 
+class NodesOfAnyRank(Broken):
+    """The node of the last rank for every rank beyond it, as of a list that is asked for its end."""
+
+    breaks: ClassVar = {"wrong_layers_and_ranks_are_refused"}
+
+    class Topology(model.Topology):
+        def node_of(self, rank: int) -> int:
+            return super().node_of(rank % self.num_ranks)
+
+
 BROKEN: list[type[Broken]] = Broken.__subclasses__()

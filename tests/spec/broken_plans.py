@@ -183,6 +183,17 @@ class EachThreadItsOwn(BrokenPlanner):
         return reordered(plan, lambda held: held[::-1]) if num_threads > 1 else plan
 
 
+class OddThreadsTheirOwn(BrokenPlanner):
+    """Slots in another order where there are three threads."""
+
+    breaks: ClassVar = {"threads_change_nothing"}
+
+    @staticmethod
+    def rebalance(*arguments: Any, num_threads: int = 1, **options: Any) -> Any:
+        plan = rebalance(*arguments, **options)
+        return reordered(plan, lambda held: held[::-1]) if num_threads == 3 else plan
+
+
 class SmallLoadsAreNone(BrokenPlanner):
     """Loads below 2 taken as none."""
 
@@ -460,6 +471,16 @@ class AlwaysPerfect(BrokenCapacity):
     @staticmethod
     def capacity_curve(*arguments: Any, **options: Any) -> Any:
         return [replace(point, balancedness=1.0) for point in capacity.capacity_curve(*arguments, **options)]
+
+
+class SortsTheCurve(BrokenCapacity):
+    """The points in the order of their slots."""
+
+    breaks: ClassVar = {"curve_says_what_plans_say", "curve_stays_below_what_can_be"}
+
+    @staticmethod
+    def capacity_curve(*arguments: Any, **options: Any) -> Any:
+        return sorted(capacity.capacity_curve(*arguments, **options), key=lambda point: point.num_slots)
 
 
 class NothingIsExceeded(BrokenCapacity):

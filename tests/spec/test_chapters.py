@@ -7,6 +7,7 @@ import json
 import re
 import subprocess
 import sys
+from functools import partial
 from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,6 +16,7 @@ import expert_placement_spec
 import pytest
 from expert_placement_spec import CHAPTERS, Workers, evaluate_case
 from expert_placement_spec.adapter import Model, load_model
+from expert_placement_spec.answers import NotRefusedError, all_refused
 from expert_placement_spec.balance import homes, optimum, replication
 from expert_placement_spec.balance.problem import Problem
 from expert_placement_spec.case_check import check_cases, exhaust, sample, shrunk
@@ -206,6 +208,36 @@ def test_an_exception_is_a_counterexample_with_its_message() -> None:
     assert example is not None
     assert example.message == "ZeroDivisionError: no plan"
     assert eval(example.call(), {"expert_placement_spec": expert_placement_spec}) is False
+
+
+@pytest.mark.parametrize(
+    ("broken", "message"),
+    [
+        (
+            broken_migrations.ClampsLimits,
+            "(<Placement>, <Placement>, max_node_transfers=0) gave an answer",
+        ),
+        (broken_plans.TakesAnyCapacity, "least_slots(-0.1) gave an answer"),
+        (broken_placements.NodesOfAnyRank, "node_of(-1) gave an answer"),
+    ],
+)
+def test_what_was_not_refused_is_said(broken: Any, message: str) -> None:
+    chapter = next(name for name, those in BROKEN.items() if broken in those)
+    (example,) = rejections(chapter, broken).values()
+    assert message in example.message
+
+
+def test_a_call_that_was_not_refused_is_written_with_what_came_of_it() -> None:
+    def halve(*numbers: Any, by: Any = 2) -> Any:
+        return numbers[0] // by
+
+    assert all_refused(ZeroDivisionError, [partial(halve, 1, by=0)])
+    with pytest.raises(NotRefusedError, match=re.escape("halve(1, by=0) gave ZeroDivisionError: ")):
+        all_refused(ValueError, [partial(halve, 1, by=0)])
+    with pytest.raises(NotRefusedError, match=re.escape("half([1, 'a'], <object>) gave TypeError: ")):
+        all_refused(ValueError, [partial(halve, [1, "a"], object())], "half")
+    with pytest.raises(NotRefusedError, match=re.escape("halve(4, by=2) gave an answer, expected ValueError")):
+        all_refused(ValueError, [partial(halve, 4, by=2)])
 
 
 class Raises:

@@ -307,7 +307,7 @@ def drawn(draw: st.DrawFn) -> BalanceCase:
     if num_experts and draw(st.booleans()):
         previous = [draw(full_row(num_experts, num_slots)) for _ in loads[0]]
         case = replace(case, previous=previous)
-        budget = draw(st.none() | st.integers(0, 4))
+        budget = draw(st.none() | st.integers(0, 4) | st.integers(5, 40))
         # Experts that lost their last replica have to be restored within the budget.
         case = replace(case, max_moves=None if budget is None else budget + case.num_lost)
     return case
@@ -351,7 +351,7 @@ def equal_ranks(draw: st.DrawFn) -> BalanceCase:
     case = with_limit(draw, case)
     if draw(st.integers(0, 3)) == 0:
         previous = [draw(full_row(num_experts, num_slots)) for _ in case.loads[0]]
-        budget = draw(st.none() | st.integers(0, 4)) if policy == "balanced" else None
+        budget = draw(st.none() | st.integers(0, 4) | st.integers(5, 40)) if policy == "balanced" else None
         return replace(case, previous=previous, max_moves=budget)
     return case
 

@@ -196,7 +196,7 @@ def ranks_of_nodes(problem: Problem) -> dict[int, list[int]]:
 
 
 def exchanged(problem: Problem, groups: list[range], homes: list[int]) -> list[int]:
-    """Homes after nodes exchanged groups, or gave one to where there is room, while the busiest node is done earlier."""
+    """Homes after nodes exchanged groups, or gave one away, as long as that lets the busiest node be done earlier."""
     room = room_of_nodes(problem)
     speed = {
         node: in_order(problem.topology.speed(rank) for rank in of) for node, of in ranks_of_nodes(problem).items()

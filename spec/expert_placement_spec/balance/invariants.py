@@ -1,7 +1,7 @@
 """The named invariants of plans; each stands under its own name in SPEC.md.
 
 `c` is every call of `rebalance` with what it gives; `l` is every layer, `e` every expert, `j` every slot of a layer,
-`r` every rank, `b` every budget from 0 to 4, `s` every place on the curve of capacity, from the fewest slots on.
+`r` every rank, `b` every budget from 0 to 4, `s` every place on the curve of capacity.
 """
 
 # The letters are those of SPEC.md, where l is a layer.
@@ -121,7 +121,7 @@ def loads_are_left_alone(c: BalanceView) -> Any:
 @BALANCE.register(needs=("rebalance(num_threads)",))
 def threads_change_nothing(c: BalanceView) -> Any:
     """The plan does not depend on the number of threads."""
-    return c.is_repeated(num_threads=1) & c.is_repeated(num_threads=2)
+    return c.is_the_same_with_threads()
 
 
 @BALANCE.register(requires=lambda c: c.scales)
@@ -242,8 +242,8 @@ def uneven_groups_are_refused(c: BalanceView) -> Any:
 
 @BALANCE.register(needs=CAPACITY, requires=lambda c, s: c.has_curve)
 def curve_says_what_plans_say(c: BalanceView, s: Any) -> Any:
-    """A point of the curve has the balancedness of the plan for so many slots."""
-    return (c.slots_on_curve(s) == c.fewest_slots + s) & close(c.curve(s), c.balancedness_of_plan(s))
+    """The curve has, in the order asked for, the balancedness of the plan for so many slots at each point."""
+    return (c.slots_on_curve(s) == c.slots_asked_for(s)) & close(c.curve(s), c.balancedness_of_plan(s))
 
 
 @BALANCE.register(needs=CAPACITY, requires=lambda c, s: c.has_curve)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from expert_placement_spec.answers import SMALLEST, Lookup, as_array, at_most, field, is_table, refuses
+from expert_placement_spec.answers import SMALLEST, Lookup, all_refused, as_array, at_most, field, is_table, refuses
 from expert_placement_spec.answers import TOLERANCE as ROUNDING
 from expert_placement_spec.balance import deepseek, homes, measure, optimum, refinement, warm_start
 from expert_placement_spec.balance.capacity import fewest_slots
@@ -29,8 +29,11 @@ if TYPE_CHECKING:
 BUDGETS = 5
 """How many budgets, from 0 on, a case with a previous placement is planned for."""
 
-CURVE = 4
-"""How many numbers of slots a curve of capacity has, from the fewest on."""
+CURVE = (1, 0, 3, 2)
+"""What numbers of slots are beyond the fewest, in the order in which a curve of capacity is asked for."""
+
+THREADS = (1, 2, 3, 5)
+"""With how many threads a plan is made."""
 
 STEPS = (1, 2)
 """In what steps the least slots are looked for."""
@@ -110,7 +113,7 @@ class BalanceView(View):
             "j": self.case.num_slots,
             "r": self.num_ranks,
             "b": BUDGETS,
-            "s": CURVE,
+            "s": len(CURVE),
         }[name]
 
     # What the case is.
@@ -315,6 +318,10 @@ class BalanceView(View):
     def is_repeated(self, **changes: Any) -> bool:
         """Whether a call that must not differ plans the same."""
         return self.rows_of(self.call(**changes)) == self.rows
+
+    def is_the_same_with_threads(self) -> bool:
+        """Whether the plan is the same with each number of threads."""
+        return all(self.is_repeated(num_threads=number) for number in THREADS)
 
     def multiplied(self, factor: float) -> Any:
         """The loads in another unit."""
@@ -566,8 +573,8 @@ class BalanceView(View):
         return fewest_slots(self.num_experts, self.case.topology)
 
     @property
-    def _numbers_of_slots(self) -> range:
-        return range(self.fewest_slots, self.fewest_slots + CURVE)
+    def _numbers_of_slots(self) -> list[int]:
+        return [self.fewest_slots + beyond for beyond in CURVE]
 
     def _capacity(self, function: str, argument: Any, **options: Any) -> Any:
         case = self.case
@@ -580,7 +587,7 @@ class BalanceView(View):
 
     @cached_property
     def _points_of_curve(self) -> list[Any]:
-        return list(self._capacity("capacity_curve", list(self._numbers_of_slots)))
+        return list(self._capacity("capacity_curve", self._numbers_of_slots))
 
     def _of_points(self, name: str) -> Lookup:
         return Lookup([field(point, name) for point in self._points_of_curve])
@@ -589,6 +596,11 @@ class BalanceView(View):
     def slots_on_curve(self) -> Lookup:
         """The number of slots at a place on the curve."""
         return self._of_points("num_slots")
+
+    @cached_property
+    def slots_asked_for(self) -> Lookup:
+        """The number of slots that is asked for at a place on the curve."""
+        return Lookup(self._numbers_of_slots)
 
     @cached_property
     def curve(self) -> Lookup:
@@ -628,16 +640,18 @@ class BalanceView(View):
     def _is_first(self, wanted: float, step: int) -> bool:
         numbers = self._numbers_of_slots
         enough = [n for n, found in zip(numbers, self.curve.array, strict=True) if n % step == 0 and found >= wanted]
-        ask = partial(self._capacity, "least_slots", wanted, step=step, max_slots=numbers[-1])
-        return field(ask(), "num_slots") == enough[0] if enough else refuses(ValueError, ask)
+        ask = partial(self._least_slots, wanted, step=step, max_slots=max(numbers))
+        return field(ask(), "num_slots") == min(enough) if enough else refuses(ValueError, ask)
+
+    def _least_slots(self, wanted: float, **options: int) -> Any:
+        return self._capacity("least_slots", wanted, **options)
 
     def refuses_wrong_capacities(self) -> bool:
         """Whether no slots are found for a balance or a step that is none, or among numbers that hold too little."""
         wrong: list[tuple[float, dict[str, int]]] = [(number, {}) for number in (-0.1, 1.1, float("nan"))]
         wrong += [(0.0, {"step": 0}), (0.0, {"step": -1}), (0.0, {"step": 1, "max_slots": self.fewest_slots - 1})]
-        return all(
-            refuses(ValueError, partial(self._capacity, "least_slots", wanted, **options)) for wanted, options in wrong
-        )
+        calls = (partial(self._least_slots, wanted, **options) for wanted, options in wrong)
+        return all_refused(ValueError, calls, "least_slots")
 
     # Moves.
 
@@ -672,7 +686,7 @@ class BalanceView(View):
 
     def refuses_impossible_plans(self) -> bool:
         """Whether every choice of a single active rank that has fewer slots than there are experts is refused."""
-        return all(refuses(ValueError, partial(self.call, topology=only)) for only in self._too_few())
+        return all_refused(ValueError, (partial(self.call, topology=only) for only in self._too_few()), "rebalance")
 
     def _too_few(self) -> list[Topology]:
         slots, ranks = self.case.topology.slots(self.case.num_slots), range(self.num_ranks)
@@ -685,7 +699,7 @@ class BalanceView(View):
 
     def refuses_too_small_a_budget(self) -> bool:
         """Whether a budget too small to restore every lost expert is refused."""
-        return refuses(ValueError, partial(self.call, max_moves=self.num_lost - 1))
+        return all_refused(ValueError, [partial(self.call, max_moves=self.num_lost - 1)], "rebalance")
 
     def _message(self, **changes: Any) -> str:
         try:
@@ -705,7 +719,7 @@ class BalanceView(View):
     def refuses_wrong_calls(self) -> bool:
         """Whether wrong loads, names and numbers are refused."""
         layers, one = self.case.loads[0], [1.0] * self.num_experts
-        calls: list[Callable[[], Any]] = [
+        calls: list[partial[Any]] = [
             partial(self.call, policy="nonsense"),
             partial(self.call, num_groups=0),
             partial(self.call, num_groups=self.num_experts + 1 + (self.num_experts == 0)),
@@ -722,11 +736,11 @@ class BalanceView(View):
             budget = -1 if self.case.policy == "balanced" else 1
             calls.append(partial(self.call, max_moves=budget))
             calls.append(partial(self.call, loads=[*layers, one]))
-        return all(refuses(ValueError, call) for call in calls)
+        return all_refused(ValueError, calls, "rebalance")
 
     def refuses_limits_out_of_reach(self) -> bool:
         """Whether it is refused to serve nothing off node."""
-        return refuses(ValueError, partial(self.call, max_off_node=0.0))
+        return all_refused(ValueError, [partial(self.call, max_off_node=0.0)], "rebalance")
 
     def refuses_wrong_limits(self) -> bool:
         """Whether limits are refused that are none, and those where there are no homes."""
@@ -735,7 +749,7 @@ class BalanceView(View):
         calls.append(partial(self.call, policy="deepseek", previous=None, max_off_node=0.5))
         if self.case.topology.num_nodes > 1:
             calls.append(partial(self.call, policy="balanced", num_groups=1, max_off_node=0.5))
-        return all(refuses(ValueError, call) for call in calls)
+        return all_refused(ValueError, calls, "rebalance")
 
     def refuses_uneven_groups(self) -> bool:
         """Whether groups that do not divide the experts are refused under both policies."""
@@ -745,11 +759,11 @@ class BalanceView(View):
             for groups in uneven
             for policy in ("balanced", "deepseek")
         ]
-        return all(refuses(ValueError, call) for call in calls)
+        return all_refused(ValueError, calls, "rebalance")
 
     def refuses_what_deepseek_lacks(self) -> bool:
         """Whether the policy `deepseek` is refused."""
-        return refuses(ValueError, partial(self.call, policy="deepseek", previous=None))
+        return all_refused(ValueError, [partial(self.call, policy="deepseek", previous=None)], "rebalance")
 
 
 def is_helped(problem: Problem, row: list[int]) -> bool:

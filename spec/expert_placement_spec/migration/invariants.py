@@ -140,6 +140,12 @@ def migrations_repeat_themselves(m: MigrationView) -> Any:
 
 
 @MIGRATION.register()
+def nodes_of_the_old_placement_change_nothing(m: MigrationView) -> Any:
+    """The plan is the same whatever nodes the old placement has: transfers are made between those of the new one."""
+    return m.is_the_same_from_other_nodes()
+
+
+@MIGRATION.register()
 def missing_sources_are_refused(m: MigrationView) -> Any:
     """An expert that no active rank held is an error before anything moves."""
     return m.refuses_missing_sources()

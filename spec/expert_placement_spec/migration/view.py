@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from expert_placement_spec.answers import Lookup, as_array, field, is_table, like, refuses, value
+from expert_placement_spec.answers import Lookup, all_refused, as_array, field, is_table, like, value
 from expert_placement_spec.cases import Case, View
 from expert_placement_spec.migration import execution
 from expert_placement_spec.migration.batches import fewest_batches
@@ -30,8 +30,6 @@ from expert_placement_spec.placement.reference import EMPTY, Placement
 from expert_placement_spec.placement.view import made_topology
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from expert_placement_spec.placement.topology import Topology
 
 Rows = list[list[int]]
@@ -562,10 +560,11 @@ class MigrationView(View):
         plan = self.names.plan_migration(self.made[1], self.made[1])
         return int(value(plan.num_moves)) == 0 and as_array(value(plan.batches)).tolist() == [0]
 
-    def is_repeated(self) -> bool:
-        """Whether the same placements, made anew, give the same plan."""
+    def is_repeated(self, num_nodes: int | None = None) -> bool:
+        """Whether the same placements, made anew, give the same plan, also where the old one has other nodes."""
         everyone = replace(self.case.topology, active=None)
-        made = self.make(self.case.old, everyone), self.make(self.case.new, self.case.topology)
+        before = everyone if num_nodes is None else replace(everyone, num_nodes=num_nodes)
+        made = self.make(self.case.old, before), self.make(self.case.new, self.case.topology)
         again = self.names.plan_migration(*made, **self._limits)
         names = ("moves", "batches", "write_batches")
         return all(
@@ -573,6 +572,10 @@ class MigrationView(View):
             for name in names
             if hasattr(again, name)
         )
+
+    def is_the_same_from_other_nodes(self) -> bool:
+        """Whether the plan is the same from a placement on one node, and on a node for each rank."""
+        return all(self.is_repeated(num_nodes) for num_nodes in {1, self.case.topology.num_ranks})
 
     def is_kept_by_loose_limits(self) -> bool:
         """Whether limits of what the plan without any needs give that plan."""
@@ -600,17 +603,17 @@ class MigrationView(View):
     def refuses_wrong_limits(self) -> bool:
         """Whether limits are refused that are none."""
         wrong = [{"max_node_transfers": 0}, {"max_node_transfers": -1}, {"max_staged": -1}]
-        return all(refuses(ValueError, partial(self.names.plan_migration, *self.made, **one)) for one in wrong)
+        return all_refused(ValueError, (partial(self.names.plan_migration, *self.made, **one) for one in wrong))
 
     def refuses_wrong_sizes(self) -> bool:
         """Whether sizes are refused that are negative, or of another number of layers."""
         wrong = (-1, [*self._sizes, 1], self._sizes[:-1], [*self._sizes[:-1], -1])
-        return all(refuses(ValueError, partial(self.plan.traffic, sizes)) for sizes in wrong)
+        return all_refused(ValueError, (partial(self.plan.traffic, sizes) for sizes in wrong))
 
     def refuses_missing_sources(self) -> bool:
         """Whether a plan is refused where the only rank that holds an expert is no longer active."""
         slots, ranks = self.case.topology.slots(len(self.case.old[0])), range(self.case.topology.num_ranks)
-        calls: list[Callable[[], Any]] = []
+        calls: list[partial[Any]] = []
         for lost in ranks:
             left = [slot for slot in range(len(self.case.old[0])) if self.rank(slot) != lost]
             missing = [e for row in self.case.old for e in set(row) - {EMPTY} if e not in [row[slot] for slot in left]]
@@ -620,7 +623,7 @@ class MigrationView(View):
                 moved = [entry if entry < self.case.num_experts else EMPTY for entry in row]
                 new = self.make([moved] * len(self.case.old), topology)
                 calls.append(partial(self.names.plan_migration, self.made[0], new))
-        return all(refuses(ValueError, call) for call in calls)
+        return all_refused(ValueError, calls)
 
     def refuses_other_shapes(self) -> bool:
         """Whether a plan is refused between placements of other layers, experts or slots."""
@@ -632,4 +635,4 @@ class MigrationView(View):
         if slots != slots[::-1]:
             others.append(self.make(self.case.old, replace(everyone, slots_per_rank=slots[::-1])))
         calls = [partial(self.names.plan_migration, self.made[0], other) for other in others]
-        return all(refuses(ValueError, call) for call in calls)
+        return all_refused(ValueError, calls)

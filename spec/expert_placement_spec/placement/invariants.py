@@ -172,7 +172,7 @@ def wrong_placements_are_refused(pl: PlacementView) -> Any:
 
 @PLACEMENT.register()
 def wrong_layers_and_ranks_are_refused(pl: PlacementView) -> Any:
-    """Every query about a layer and a rank refuses layer -1 and L, and rank -1 and R, as no such id."""
+    """Every query about a layer or a rank refuses layer -1 and L, and rank -1 and R, as no such id."""
     return pl.refuses_wrong_ids()
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from copy import deepcopy
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
@@ -14,11 +14,11 @@ from expert_placement_spec.answers import (
     SMALLEST,
     TOLERANCE,
     Lookup,
+    all_refused,
     as_array,
     field,
     is_table,
     ragged,
-    refuses,
 )
 from expert_placement_spec.balance import measure
 from expert_placement_spec.cases import Case, View
@@ -27,9 +27,6 @@ from expert_placement_spec.placement.loads import checked_loads, summed_windows
 from expert_placement_spec.placement.reference import EMPTY, Placement
 from expert_placement_spec.placement.topology import Topology
 from expert_placement_spec.reference import STRATEGIES, Partition
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
 
 REPRESENTATIONS = ("expert_map", "expert_map_with_shared", "expert_map_with_sentinel", "expert_mask")
 
@@ -500,11 +497,11 @@ class PlacementView(View):
         """Whether groups are refused that there can not be."""
         wrong = {-1, 0, self.num_experts + 1 + (self.num_experts == 0), *range(2, self.num_experts)} - {*self._groups}
         calls = [partial(self.made.off_node, self._plain_loads, groups) for groups in sorted(wrong)]
-        return all(refuses(ValueError, call) for call in calls)
+        return all_refused(ValueError, calls)
 
     def refuses_wrong_placements(self) -> bool:
         """Whether no placement is made of a table with a wrong entry, a missing expert, or another number of slots."""
-        calls: list[Callable[[], Any]] = []
+        calls: list[partial[Any]] = []
         if self.num_slots:
             entries = (self.num_experts, -2, 2**31, -(2**40))
             calls += [partial(self.make, self._with_first(entry)) for entry in entries]
@@ -521,7 +518,7 @@ class PlacementView(View):
         calls.append(partial(self.make, [[*row, EMPTY] for row in self.case.table], slots))
         if hasattr(self.made, "logical_to_physical"):
             calls.append(partial(self.made.logical_to_physical, self.most_replicas - 1))
-        return all(refuses(ValueError, call) for call in calls)
+        return all_refused(ValueError, calls)
 
     def _with_first(self, entry: int) -> list[list[int]]:
         return [[entry, *self.case.table[0][1:]], *self.case.table[1:]]
@@ -541,7 +538,7 @@ class PlacementView(View):
             {"active": [True] * (ranks + 1)},
             {"active": [False] * ranks},
         ]
-        return all(refuses(ValueError, partial(self.names.Topology, **({"num_ranks": ranks} | one))) for one in wrong)
+        return all_refused(ValueError, (partial(self.names.Topology, **({"num_ranks": ranks} | one)) for one in wrong))
 
     def refuses_wrong_ids(self) -> bool:
         """Whether layers and ranks next to their ranges are refused as such."""
@@ -549,7 +546,10 @@ class PlacementView(View):
         shared = {"expert_map_with_shared": (1,)}
         ids = [(-1, 0), (self.num_layers, 0), (0, -1), (0, self.num_ranks)]
         calls = [partial(getattr(self.made, name), *at, *shared.get(name, ())) for name in methods for at in ids]
-        return all(refuses(IndexError, call) for call in calls)
+        if self.model.offers("Topology.node_of"):
+            node_of = self.make_topology(self.case.topology).node_of
+            calls += [partial(node_of, rank) for rank in (-1, self.num_ranks)]
+        return all_refused(IndexError, calls)
 
     def refuses_wrong_loads(self) -> bool:
         """Whether loads are refused that are negative or not finite, add up to too much, or have another shape."""
@@ -564,7 +564,7 @@ class PlacementView(View):
         calls = [partial(getattr(self.made, method), loads) for method in methods for loads in wrong]
         if hasattr(self.made, "off_node"):
             calls += [partial(self.made.off_node, loads, 1) for loads in wrong]
-        return all(refuses(ValueError, call) for call in calls)
+        return all_refused(ValueError, calls)
 
 
 def made_topology(names: Any, topology: Topology) -> Any:

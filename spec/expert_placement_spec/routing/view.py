@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from expert_placement_spec.answers import Lookup, as_array, field, is_table, refuses
+from expert_placement_spec.answers import Lookup, all_refused, as_array, field, is_table
 from expert_placement_spec.cases import Case, View
 from expert_placement_spec.fresh import kept, same, spoil
 from expert_placement_spec.placement.reference import EMPTY, Placement
@@ -19,8 +19,6 @@ from expert_placement_spec.routing.reference import FIELDS, UNROUTED
 from expert_placement_spec.routing.weights import least_largest_time
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from expert_placement_spec.placement.topology import Topology
 
 MANY = 512
@@ -531,7 +529,7 @@ class RoutingView(View):
     def refuses_wrong_requests(self) -> bool:
         """Whether numbers out of range, unknown fields, loads of another length and the like are errors."""
         tables, tokens = self.tables(), len(self.case.ids)
-        wrong: list[tuple[type[Exception], Callable[[], Any]]] = [
+        wrong: list[tuple[type[Exception], partial[Any]]] = [
             (IndexError, partial(self._route_layer, tables, 1)),
             (IndexError, partial(self._route_layer, tables, -1)),
             (ValueError, partial(self.route, tables, valid_tokens=tokens + 1)),
@@ -546,7 +544,7 @@ class RoutingView(View):
         ]
         if self.is_weighted:
             wrong.append((ValueError, partial(self.route, tables, exact=True)))
-        return all(refuses(error, call) for error, call in wrong)
+        return all(all_refused(error, [call]) for error, call in wrong)
 
     def _route_layer(self, tables: Any, layer: int) -> Any:
         return self.names.route(self.case.batch(), tables, layer=layer)
@@ -570,9 +568,7 @@ class RoutingView(View):
             partial(tables.update, self._made_of(two_layers), **both),
             partial(tables.update, self.made, **({"weights": np.ones((1, self.num_slots))} if not own else {})),
         ]
-        if not all(refuses(ValueError, call) for call in calls) or not self.is_same(
-            self.route(tables, FIELDS), self.answer
-        ):
+        if not all_refused(ValueError, calls) or not self.is_same(self.route(tables, FIELDS), self.answer):
             return False
         try:
             calls[0]()
@@ -594,7 +590,7 @@ class RoutingView(View):
                 wrong.append(np.where(np.arange(self.num_slots) == self.num_slots - 1, bad, ones))
         if self.case.num_experts:
             wrong.append(np.where(np.array(self.case.row) == 0, 0.0, ones))
-        return all(refuses(ValueError, partial(self.names.RoutingTables, self.made, weights=one)) for one in wrong)
+        return all_refused(ValueError, (partial(self.names.RoutingTables, self.made, weights=one) for one in wrong))
 
 
 def is_about(count: int, part: float) -> bool:
