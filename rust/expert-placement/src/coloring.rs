@@ -236,4 +236,9 @@ mod tests {
         }
         assert!(words > 2);
     }
+
+    #[test]
+    fn colours_of_a_set_are_those_of_all_its_words() {
+        assert_eq!(colours_in(&[0b101, 0, 1 << 63]), [0, 2, 191]);
+    }
 }

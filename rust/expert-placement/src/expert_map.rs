@@ -315,3 +315,16 @@ fn recognised(map: &[i32], num_experts: u32) -> Option<Instead> {
         check_index_map_with_sentinel(map, num_experts).is_ok().then_some(Instead::WithSentinel)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::with_room;
+
+    /// Domain: more than any machine has, by one element, and nothing.
+    #[test]
+    fn room_that_there_is_not_is_an_error() {
+        assert!(with_room::<u64>(usize::MAX).unwrap_err().is_out_of_memory());
+        assert_eq!(with_room::<u64>(0).unwrap().capacity(), 0);
+        assert!(with_room::<u64>(3).unwrap().capacity() >= 3);
+    }
+}

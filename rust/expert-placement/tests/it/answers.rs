@@ -58,6 +58,11 @@ fn loads_and_tables_of_another_size_are_refused() {
     assert_eq!(text(Loads::new(1, 2, 4, vec![0.0; 7])), "loads has length 7, expected 8");
     let odd = Placement::new(4, 2, Topology::new(1, 1).unwrap(), vec![0; 11]);
     assert_eq!(text(odd), "physical_to_logical has length 11, expected 12");
+    for entry in [-2, 4] {
+        let none = Placement::new(4, 2, Topology::new(1, 1).unwrap(), vec![0, 1, 2, 3, 3, entry, 1, 2]);
+        let said = format!("physical_to_logical[1, 1]={entry} is out of range, expected -1..=3: -1 is an empty slot");
+        assert_eq!(text(none), said);
+    }
 }
 
 /// Domain: the kinds of errors that have names.
