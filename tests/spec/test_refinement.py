@@ -91,12 +91,12 @@ RANKS = {
 @pytest.mark.parametrize("ranks", RANKS)
 @pytest.mark.parametrize("has_homes", [False, True])
 def test_steps_are_those_stated(ranks: str, has_homes: bool) -> None:
-    """Domain: every row of 3 experts on up to 4 ranks, with one and with two windows."""
+    """Domain: every row of 3 experts on up to 4 ranks, with one window, with two, and with one that has no load."""
     topology = RANKS[ranks]
     number = sum(topology.slots_per_rank)  # type: ignore[arg-type]
     homes = Homes([0] * len(LOADS), frozenset(range(len(LOADS))), 1.0, 1.0) if has_homes else None
     looked_at = 0
-    for windows in ([LOADS], [LOADS, [0.0, 1.0, 5.0]]):
+    for windows in ([LOADS], [LOADS, [0.0, 1.0, 5.0]], [LOADS, [0.0, 0.0, 0.0]]):
         problem = Problem(windows, number, topology, homes)
         entries = [range(-1, len(LOADS)) if slot in problem.usable_slots else (-1,) for slot in range(number)]
         for row in map(list, product(*entries)):
