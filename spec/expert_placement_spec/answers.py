@@ -60,6 +60,10 @@ def ragged(rows: list[Any]) -> Any:
     return [[*row, *[POISON] * (width - len(row))] for row in rows]
 
 
+LONGEST_ARGUMENT = 100
+"""So many characters of an argument are shown, so that what came of the call is, too."""
+
+
 class NotRefusedError(Exception):
     """A call that has to be refused and was not: which one, and what came of it."""
 
@@ -98,9 +102,9 @@ def in_text(call: partial[Any], name: str = "") -> str:
 
 
 def argument_in_text(argument: Any) -> str:
-    """A plain value as it is written, however long, and of any other its type."""
+    """A plain value as it is written, cut where it is long, and of any other its type."""
     is_plain = isinstance(argument, (bool, int, float, str, list, tuple, dict)) or argument is None
-    return shown(repr(argument)) if is_plain else f"<{type(argument).__name__}>"
+    return shown(repr(argument), LONGEST_ARGUMENT) if is_plain else f"<{type(argument).__name__}>"
 
 
 def as_array(answer: Any) -> Any:

@@ -18,7 +18,6 @@ if TYPE_CHECKING:
 
 VERSION = "27.1.0"
 TOOLS = ROOT / "target" / "tools"
-MOST_SECONDS = 20
 FATES = {
     "CaughtMutant": outcome.KILLED,
     "MissedMutant": outcome.SURVIVED,
@@ -56,7 +55,8 @@ def run(target: Target, tree: Path) -> outcome.Outcome:
     written.mkdir(parents=True)
     command = [
         *("cargo", "mutants", "--in-place", "--package", "expert-placement", "--file", target.path, "--no-shuffle"),
-        *("--profile", "mutants", "--cap-lints", "true", "--timeout", str(MOST_SECONDS), "--colors", "never"),
+        *("--profile", "mutants", "--cap-lints", "true", "--colors", "never"),
+        *("--minimum-test-timeout", "10", "--timeout-multiplier", "5"),
         *(
             "--no-config",
             "--output",

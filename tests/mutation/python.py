@@ -62,19 +62,22 @@ def run(target: Target, tree: Path) -> outcome.Outcome:
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(str(tree / name) for name in ("python", "spec", "."))}
     options = ["-q", "-x", "-p", "no:cacheprovider", "-p", "no:xdist", "--benchmark-disable"]
     stages = [[*options, *stage] for stage in target.stages]
-    # Tests that pass and never end would notice every mutant. What is compiled here is read by every run after it,
-    # but for the file that is changed.
-    begin = time.perf_counter()
+    # What is compiled here is read by every run after it, but for the file that is changed.
+    collecting = [sys.executable, "-m", "pytest", "--collect-only"]
     for stage in stages:
-        command = [sys.executable, "-m", "pytest", *stage]
-        if subprocess.run(command, cwd=tree, env=environment, check=False, timeout=MOST_SECONDS).returncode != 0:
-            raise RuntimeError(f"without a mutant the tests of {target.path} fail")
-    most_seconds = 10 + 3 * (time.perf_counter() - begin)
+        if subprocess.run([*collecting, *stage], cwd=tree, env=environment, check=False).returncode != 0:
+            raise RuntimeError(f"without a mutant the tests of {target.path} can not be had")
     environment["PYTHONDONTWRITEBYTECODE"] = "1"
     with tempfile.TemporaryDirectory() as folder, running(Path(folder) / "socket", tree, environment) as asking:
+        begin = time.perf_counter()
+        # Tests that pass and never end would notice every mutant.
+        command = [*asking, json.dumps(stages)]
+        if subprocess.run(command, cwd=tree, env=environment, check=False, timeout=MOST_SECONDS).returncode != 0:
+            raise RuntimeError(f"without a mutant the tests of {target.path} fail")
+        most_seconds = 10 + 3 * (time.perf_counter() - begin)
         (place / "settings.toml").write_text(
             f'[cosmic-ray]\nmodule-path = "{target.path}"\ntimeout = {most_seconds:.1f}\nexcluded-modules = []\n'
-            f"test-command = {json.dumps(shlex.join([*asking, json.dumps(stages)]))}\n"
+            f"test-command = {json.dumps(shlex.join(command))}\n"
             '[cosmic-ray.distributor]\nname = "local"\n',
             encoding="utf-8",
         )
@@ -126,15 +129,16 @@ def skip(database: WorkDB, text: str) -> None:
 def idle(text: str) -> Iterable[tuple[tuple[int, int], tuple[int, int]]]:
     """Where code begins and ends that decides nothing, by line and column.
 
-    That is annotations and what is imported for them, which nothing evaluates, and `strict=` of `zip`, which says that
-    lengths are equal.
+    That is annotations and what is imported for them, which nothing evaluates, and `strict=True` of `zip`, which says
+    that lengths are equal.
     """
     for node in ast.walk(ast.parse(text)):
         found = [getattr(node, "annotation", None), getattr(node, "returns", None)]
         if isinstance(node, ast.If) and isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING":
             found.append(node.test)
         if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "zip":
-            found += [word.value for word in node.keywords if word.arg == "strict"]
+            of_lengths = [word.value for word in node.keywords if word.arg == "strict"]
+            found += [one for one in of_lengths if isinstance(one, ast.Constant) and one.value is True]
         for one in found:
             if isinstance(one, ast.expr) and one.end_lineno is not None and one.end_col_offset is not None:
                 yield (one.lineno, one.col_offset), (one.end_lineno, one.end_col_offset)

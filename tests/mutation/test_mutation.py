@@ -199,7 +199,9 @@ def test_mutants_of_python_that_no_test_judged_are_told(tmp_path: Path, result: 
 
 def test_a_copy_of_a_process_runs_pytest_says_what_it_says_and_ends_with_who_asks(tmp_path: Path) -> None:
     file = tmp_path / "test_it.py"
-    with python.running(tmp_path / "socket", tmp_path, dict(os.environ)) as asking:
+    # Files of equal sizes are written within a second.
+    environment = os.environ | {"PYTHONDONTWRITEBYTECODE": "1"}
+    with python.running(tmp_path / "socket", tmp_path, environment) as asking:
         stages = [["-q", "-p", "no:cacheprovider", file] for file in ("test_first.py", "test_it.py")]
         (tmp_path / "test_first.py").write_text("def test_first(): pass", encoding="utf-8")
         command = [*asking, json.dumps(stages)]
@@ -217,9 +219,10 @@ def test_a_copy_of_a_process_runs_pytest_says_what_it_says_and_ends_with_who_ask
         code, said = asked("import os; os._exit(7)")
         assert code == 7, said
         pid = tmp_path / "pid"
-        file.write_text(f"import os, pathlib, time; pathlib.Path({str(pid)!r}).write_text(str(os.getpid()))\n", "utf-8")
+        file.write_text(f"import os, pathlib; pathlib.Path({str(pid)!r}).write_text(str(os.getpid()))\n", "utf-8")
         with file.open("a", encoding="utf-8") as more:
-            more.write("def test_a(): time.sleep(600)\n")
+            # It lets no other thread of its process do anything.
+            more.write("def test_a(): sum(range(10**11))\n")
         with subprocess.Popen(command, stdout=subprocess.DEVNULL) as endless:
             while not (pid.is_file() and pid.read_text()):
                 time.sleep(0.01)

@@ -18,8 +18,8 @@ import select
 import signal
 import socket
 import sys
-import threading
 import traceback
+from contextlib import suppress
 
 PACKAGES = (
     "numpy",
@@ -31,6 +31,8 @@ PACKAGES = (
     "z3",
     "rich",
 )
+POLL = 0.02
+"""Seconds between two looks at a process that runs."""
 LONGEST = 1 << 16
 """Bytes of the arguments, as JSON."""
 
@@ -52,31 +54,40 @@ def serve(place: str) -> None:
                 child = os.fork()
                 if not child:
                     listening.close()
-                    run(json.loads(said), outputs, asked)
+                    asked.close()
+                    run(json.loads(said), outputs)
                 for output in outputs:
                     os.close(output)
-                _, status = os.waitpid(child, 0)
+                code = end_of(child, asked)
                 try:
-                    asked.sendall(str(os.waitstatus_to_exitcode(status)).encode())
+                    asked.sendall(str(code).encode())
                 except BrokenPipeError:
                     # Who asked did not wait for the end.
                     continue
 
 
-def run(stages: list[list[str]], outputs: array.array[int], asked: socket.socket) -> None:
-    """Runs pytest, once for each list of arguments, and ends this process, also when the one that asked is gone."""
+def end_of(child: int, asked: socket.socket) -> int:
+    """The exit code of a process, which is killed with all that it started when the one that asked is gone."""
+    while True:
+        ended, status = os.waitpid(child, os.WNOHANG)
+        if ended:
+            return os.waitstatus_to_exitcode(status)
+        if select.select([asked], [], [], POLL)[0]:
+            # It has a group of its own, or is about to make one.
+            for kill in (os.killpg, os.kill):
+                with suppress(ProcessLookupError):
+                    kill(child, signal.SIGKILL)
+            return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+
+
+def run(stages: list[list[str]], outputs: array.array[int]) -> None:
+    """Runs pytest, once for each list of arguments until one fails, and ends this process."""
     import pytest
 
     os.setsid()
     for number, output in enumerate(outputs, 1):
         os.dup2(output, number)
         os.close(output)
-
-    def follow() -> None:
-        asked.recv(1)
-        os.killpg(0, signal.SIGKILL)
-
-    threading.Thread(target=follow, daemon=True).start()
     code = 3
     try:
         # hypothesis, with a plugin of its own, is there already.

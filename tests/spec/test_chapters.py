@@ -150,6 +150,11 @@ class OnlyTables:
 def test_limits_are_asked_of_those_that_have_them(chapter: str) -> None:
     """Domain: 150 random cases, limits among them."""
     outcomes = sample(chapter, ["tests.spec.test_chapters:WithoutLimits"], 150)
+    if chapter == "balance":
+        # It plans with the limit that everybody has who is asked for none.
+        domain, model = CHAPTERS[chapter].domains["quick"], load_model("tests.spec.test_chapters:WithoutLimits")
+        cases = [case for block in domain.blocks() if block.kind == "groups" for case in domain.cases(block)]
+        outcomes += check_cases(CHAPTERS[chapter], model, [CHAPTERS[chapter].laws["no_step_helps"]], cases[::3])
     limits = ("(max_off_node)", "(max_node_transfers)", "(max_staged)", "capacity_curve", "least_slots")
     laws = CHAPTERS[chapter].laws
     lacking = {name for name, law in laws.items() if any(need.endswith(limits) for need in law.needs)}
@@ -238,6 +243,10 @@ def test_a_call_that_was_not_refused_is_written_with_what_came_of_it() -> None:
         all_refused(ValueError, [partial(halve, [1, "a"], object())], "half")
     with pytest.raises(NotRefusedError, match=re.escape("halve(4, by=2) gave an answer, expected ValueError")):
         all_refused(ValueError, [partial(halve, 4, by=2)])
+    with pytest.raises(
+        NotRefusedError, match=r"halve\(\[0, 1, .{0,100}\.\.\.\) gave TypeError: .*, expected ValueError$"
+    ):
+        all_refused(ValueError, [partial(halve, list(range(1000)))])
 
 
 class Raises:

@@ -95,6 +95,7 @@ class PossibleHomes:
 
     nodes: list[list[int]]
     limit: float
+    """What a step may lead to."""
 
     def allow(self, problem: Problem, row: list[int]) -> bool:
         """Whether every group is as much at home as it has to be, whichever of its nodes is its home."""

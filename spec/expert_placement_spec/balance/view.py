@@ -441,7 +441,10 @@ class BalanceView(View):
         if not self.has_homes:
             return self.problems
         nodes = (self._whole_homes(layer, self.rows) for layer in range(self.num_layers))
-        found = (homes.PossibleHomes(of_layer, self.most_off_node) for of_layer in nodes)
+        # Those that take no limit have everybody's, and whoever adds up otherwise may be above it by rounding.
+        takes_limit = self.model.offers("rebalance(max_off_node)")
+        limit = (self.most_off_node if takes_limit else homes.MOST_OFF_NODE) * (1 - ROUNDING)
+        found = (homes.PossibleHomes(of_layer, limit) for of_layer in nodes)
         return [replace(problem, homes=one) for problem, one in zip(self.problems, found, strict=True)]
 
     @cached_property

@@ -77,6 +77,11 @@ impl Homes {
         Self { of_expert, limit }
     }
 
+    /// Whether every expert has a replica at home.
+    pub(crate) fn hold_all(&self, shape: &Shape, state: &State) -> bool {
+        (0_u32..).zip(&self.of_expert).all(|(expert, home)| state.on_node(expert, *home, shape) > 0)
+    }
+
     /// The load that a row serves away from home.
     pub(crate) fn off_node(&self, shares: &[f64], shape: &Shape, row: &[i32]) -> f64 {
         let strangers = held(shape, row).filter(|(node, expert)| self.of_expert[*expert] != *node);

@@ -263,9 +263,20 @@ impl Workspace {
                 out.copy_from_slice(field);
             }
         }
+        // The field's plan has homes of its own, which are not those that its groups would have been given.
+        loads.add_up(layer, &mut self.weights);
+        self.begin_from(shape, &sum);
+        let settled = match (&shape.homes, job.groups) {
+            (Some(homes), Some(groups)) if field.is_some() && !homes.hold_all(shape, &self.state) => {
+                let homes = Homes::of_row(&self.state.shares, groups.number, homes.limit(), shape, &sum);
+                Some(shape.with_homes(homes))
+            }
+            _ => None,
+        };
+        let shape = settled.as_ref().unwrap_or(shape);
         let mut row = std::mem::take(&mut self.row);
-        // The field's plan without second replicas on a rank is another start, where there was one. (With groups it has
-        // homes of its own, and stands for itself.)
+        // The field's plan without second replicas on a rank is another start, where there was one. (With groups it
+        // stands for itself.)
         let other = field.filter(|field| shape.homes.is_none() && *field != sum.as_slice());
         for start in std::iter::once(sum.as_slice()).chain(other) {
             loads.add_up(layer, &mut self.weights);

@@ -169,3 +169,21 @@ fn the_search_goes_on_until_the_best_numbers_of_replicas_help_no_more() {
     let plan = rebalance(&loads, 10, &ranks, &options).unwrap();
     assert!((largest(&plan, &loads) - 1.07).abs() < 1e-9);
 }
+
+/// Domain: three windows for which the plan of `deepseek` is as good but for rounding, with each group on the other node.
+#[test]
+fn windows_are_planned_for_with_the_homes_that_the_start_has() {
+    let loads = [
+        [0.374_536_667_288_908_66, 0.982_658_671_309_636_1],
+        [0.277_695_617_306_387_14, 0.068_201_656_009_552_64],
+        [0.234_943_178_216_890_04, 0.753_734_987_383_028_1],
+    ];
+    let loads = Loads::new(3, 1, 2, loads.concat()).unwrap();
+    for limit in [None, Some(0.0), Some(0.15)] {
+        let mut options = Options::default();
+        (options.num_groups, options.max_off_node) = (2, limit);
+        let plan = rebalance(&loads, 6, &Topology::new(2, 2).unwrap(), &options).unwrap();
+        let off_node = plan.off_node_fractions(&loads, 2).unwrap();
+        assert!(off_node[0] <= limit.unwrap_or(0.15), "{off_node:?} {:?}", plan.physical_to_logical());
+    }
+}
