@@ -83,12 +83,15 @@ _OF_CHECKS = (
     ),
 )
 
+_BY_THEMSELVES = ("deepseek", "refinement")
+
 MODELS: dict[str, Stages] = {
     "reference": _OF_PARTITIONS,
     **_of_chapter("placement", "reference", "topology", "loads"),
-    **_of_chapter("balance", "reference", "deepseek", "packing", "replication", "homes", "warm_start"),
+    **_of_chapter("balance", "reference", "packing", "replication", "homes", "warm_start"),
     **_of_chapter("balance", "optimum", "measure", "capacity"),
-    "balance/refinement": (_tests("refinement"), *_of_chapter("balance", "refinement")["balance/refinement"]),
+    # What is said of these by themselves comes first.
+    **{f"balance/{name}": (_tests(name), *_of_chapter("balance", name)[f"balance/{name}"]) for name in _BY_THEMSELVES},
     **_of_chapter("migration", "reference", "sources", "batches", "writing", "execution"),
     **_of_chapter("routing", "reference", "rule", "weights"),
 }

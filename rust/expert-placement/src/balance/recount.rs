@@ -215,3 +215,73 @@ fn pair_up(large: &[f64], small: &[f64]) -> Score {
     }
     score
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn numbers(seed: u64, length: usize, end: u64) -> Vec<f64> {
+        let mut state = seed;
+        let mut next = || {
+            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            f64::from(u32::try_from((state >> 33) % end).unwrap())
+        };
+        (0..length).map(|_| next()).collect()
+    }
+
+    /// Domain: up to 40 pairs of integers, which add up exactly in any order.
+    #[test]
+    fn the_largest_is_paired_with_the_smallest() {
+        for length in 1..=40 {
+            let mut shares = numbers(length as u64, 2 * length, 1000);
+            shares.sort_unstable_by(|left, right| right.total_cmp(left));
+            let pairs: Vec<f64> = (0..length).map(|place| shares[place] + shares[2 * length - 1 - place]).collect();
+            let (large, small) = shares.split_at(length);
+            let time = pairs.iter().copied().fold(0.0, f64::max);
+            let squares = pairs.iter().map(|pair| pair * pair).sum();
+            assert!(pair_up(large, small) == Score { time, squares }, "{length} pairs");
+        }
+    }
+
+    /// The time of the busiest pair, with what two replicas of one expert as a pair would take left as it is.
+    fn busiest(weights: &[f64], counts: &[u32]) -> f64 {
+        let mut shares: Vec<f64> = Vec::new();
+        for (weight, count) in weights.iter().zip(counts) {
+            shares.extend(std::iter::repeat_n(weight / f64::from(*count), *count as usize));
+        }
+        shares.sort_unstable_by(|left, right| right.total_cmp(left));
+        let last = shares.len() - 1;
+        (0..shares.len() / 2).map(|place| shares[place] + shares[last - place]).fold(0.0, f64::max)
+    }
+
+    /// Domain: layers of 3 to 60 experts of integer loads on two slots of 2 to 40 ranks, from one replica of each expert
+    /// and the rest with the first ones. What is found is recorded: it is the same wherever it is searched for.
+    #[test]
+    fn numbers_that_are_found_are_those_recorded() {
+        let mut found = Vec::new();
+        for (seed, experts, ranks) in RECORDED.map(|(seed, experts, ranks, _, _)| (seed, experts, ranks)) {
+            let weights: Vec<f64> = numbers(seed, experts, 500).iter().map(|load| load + 1.0).collect();
+            let mut counts: Vec<u32> = (0..experts).map(|expert| 1 + u32::from(expert < 2 * ranks - experts)).collect();
+            let least = busiest(&weights, &counts);
+            let mut work = Workspace::default();
+            let is_better = search(&weights, ranks, least, 0.0, &mut work, &mut counts);
+            assert_eq!(counts.iter().sum::<u32>() as usize, 2 * ranks);
+            assert!(counts.iter().all(|count| (1..=ranks).contains(&(*count as usize))));
+            assert_eq!(is_better, busiest(&weights, &counts) < least);
+            let digest = counts.iter().fold(0_u64, |digest, count| digest.wrapping_mul(1_000_003) ^ u64::from(*count));
+            found.push((seed, experts, ranks, busiest(&weights, &counts), digest));
+        }
+        assert_eq!(found, RECORDED);
+    }
+
+    const RECORDED: [(u64, usize, usize, f64, u64); 8] = [
+        (1, 3, 2, 334.5, 2_000_013_000_020),
+        (2, 5, 4, 368.666_666_666_666_7, 11_003_793_205_246_896_660),
+        (3, 8, 6, 342.0, 8_074_930_343_225_260_190),
+        (4, 12, 9, 417.0, 12_168_463_361_918_407_890),
+        (5, 12, 8, 529.5, 16_883_090_181_393_682_810),
+        (6, 24, 16, 423.0, 11_550_538_615_716_363_614),
+        (7, 40, 24, 454.5, 8_456_240_503_550_384_266),
+        (8, 60, 40, 395.0, 6_192_472_432_579_239_332),
+    ];
+}
