@@ -35,6 +35,7 @@ class NodesInTurn(Broken):
 
     class Topology(model.Topology):
         def node_of(self, rank: int) -> int:
+            super().node_of(rank)
             return rank % self.num_nodes
 
 

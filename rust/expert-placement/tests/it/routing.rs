@@ -273,3 +273,14 @@ fn wrong_arguments_are_refused() {
         "weights of expert 1 in layer 0 add up to no finite number above 0, so that none of its replicas can be chosen";
     assert_eq!(write(0, &weighted, None, Some(&[1.0, 0.0, 1.0, 1.0])), text);
 }
+
+/// Domain: a table of zeros, which nobody wrote.
+#[test]
+fn a_table_without_replicas_serves_nothing() {
+    let placement = Layer { experts: 3, slots: vec![2, 2], row: vec![0, 1, 2, 0] }.placement();
+    let shape = RoutingShape::of(&placement, false).unwrap();
+    let zeros = vec![0; shape.len()];
+    let mut slots = [7; 4];
+    Router::new(shape, &zeros).unwrap().route(&[0, 1, 2, -1], &batch(1, 0, 0), &mut slots).unwrap();
+    assert_eq!(slots, [UNROUTED; 4]);
+}
