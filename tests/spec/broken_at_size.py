@@ -74,6 +74,37 @@ class ForgetsLoadsOfMany:
         return expert_placement.rebalance(array, num_slots, topology, policy, **options)
 
 
+class EightBitExperts:
+    """A planner with experts in eight bits: those from 256 on are taken for equally loaded, but under `deepseek`."""
+
+    Partition, Topology, Placement = expert_placement.Partition, expert_placement.Topology, expert_placement.Placement
+    chapter = "balance"
+    breaks: ClassVar = {"never_worse_than_deepseek"}
+
+    @staticmethod
+    def rebalance(loads: Any, num_slots: int, topology: Any, policy: Any = "balanced", **options: Any) -> Any:
+        array = np.array(loads, dtype=np.float64)
+        if policy == "balanced" and array.shape[-1] > 256:
+            array[..., 256:] = 1.0
+        return expert_placement.rebalance(array, num_slots, topology, policy, **options)
+
+
+class TwoWindows:
+    """A planner that reads two windows, and none after them."""
+
+    Partition, Topology, Placement = expert_placement.Partition, expert_placement.Topology, expert_placement.Placement
+    chapter = "balance"
+    breaks: ClassVar = {"no_step_helps"}
+
+    @staticmethod
+    def rebalance(loads: Any, num_slots: int, topology: Any, policy: Any = "balanced", **options: Any) -> Any:
+        array = np.array(loads, dtype=np.float64)
+        if array.ndim == 3 and len(array) > 2:
+            expert_placement.rebalance(array, num_slots, topology, policy, **options)
+            array = array[:2]
+        return expert_placement.rebalance(array, num_slots, topology, policy, **options)
+
+
 class WritesEarlyWhereMuchMoves:
     """Where more than 64 slots change, every move is written with its own batch."""
 
@@ -111,6 +142,8 @@ BROKEN = [
     FourLayers,
     SinglePrecisionOfManyRanks,
     ForgetsLoadsOfMany,
+    EightBitExperts,
+    TwoWindows,
     WritesEarlyWhereMuchMoves,
     ForgetsTheBlock,
 ]

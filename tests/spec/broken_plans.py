@@ -483,6 +483,16 @@ class SortsTheCurve(BrokenCapacity):
         return sorted(capacity.capacity_curve(*arguments, **options), key=lambda point: point.num_slots)
 
 
+class OnePointANumber(BrokenCapacity):
+    """Each number once, however often it is asked for."""
+
+    breaks: ClassVar = {"curve_says_what_plans_say", "curve_stays_below_what_can_be"}
+
+    @staticmethod
+    def capacity_curve(*arguments: Any, **options: Any) -> Any:
+        return list({point.num_slots: point for point in capacity.capacity_curve(*arguments, **options)}.values())
+
+
 class NothingIsExceeded(BrokenCapacity):
     """Whatever the plan has as the most that there can be."""
 

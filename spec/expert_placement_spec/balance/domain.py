@@ -376,6 +376,11 @@ def real() -> dict[str, Callable[[], BalanceCase]]:
             measured, 256, 288, Topology(32, 4), 5, policy="deepseek", num_groups=8
         ),
         "128 experts on 144 slots of 16 ranks, 2 layers, 2 windows": partial(measured, 128, 144, Topology(16), 2, 2),
+        "96 experts on 112 slots of 16 ranks, 3 windows": partial(measured, 96, 112, Topology(16), 1, 3),
+        "72 experts on 96 slots of 12 ranks by `deepseek`, 2 layers, 2 windows": partial(
+            measured, 72, 96, Topology(12), 2, 2, policy="deepseek"
+        ),
+        "300 experts on 320 slots of 32 ranks": partial(measured, 300, 320, Topology(32)),
         "130 experts on 160 slots of 12 unequal ranks of which one is out of service": partial(
             measured, 130, 160, unequal
         ),

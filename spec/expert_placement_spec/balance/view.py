@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 BUDGETS = 5
 """How many budgets, from 0 on, a case with a previous placement is planned for."""
 
-CURVE = (1, 0, 3, 2)
+CURVE = (1, 0, 3, 2, 1)
 """What numbers of slots are beyond the fewest, in the order in which a curve of capacity is asked for."""
 
 THREADS = (1, 2, 3, 5)
@@ -625,8 +625,9 @@ class BalanceView(View):
     @cached_property
     def balancedness_of_plan(self) -> Lookup:
         """The balancedness of the implementation's plan for the number of slots at a place on the curve."""
-        plans = {number: self.rows_of(self.call(num_slots=number)) for number in self._numbers_of_slots}
-        return self._mean_over([warm_start.total(self._problems_of(number), rows) for number, rows in plans.items()])
+        numbers = self._numbers_of_slots
+        plans = {number: self.rows_of(self.call(num_slots=number)) for number in set(numbers)}
+        return self._mean_over([warm_start.total(self._problems_of(number), plans[number]) for number in numbers])
 
     @cached_property
     def stated_most(self) -> Lookup:
