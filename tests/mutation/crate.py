@@ -56,13 +56,8 @@ def run(target: Target, tree: Path) -> outcome.Outcome:
     command = [
         *("cargo", "mutants", "--in-place", "--package", "expert-placement", "--file", target.path, "--no-shuffle"),
         *("--profile", "mutants", "--cap-lints", "true", "--colors", "never"),
-        *("--minimum-test-timeout", "10", "--timeout-multiplier", "5"),
-        *(
-            "--no-config",
-            "--output",
-            str(written),
-            *(f"--cargo-arg={test}" for stage in target.stages for test in stage),
-        ),
+        *("--minimum-test-timeout", "10", "--timeout-multiplier", "5", "--no-config", "--output", str(written)),
+        *(f"--cargo-arg={test}" for stage in target.stages for test in stage),
         *(("--", "--", *target.options) if target.options else ()),
     ]
     ended = subprocess.run(command, cwd=tree, env=environment(tree.parent / "built"), check=False)

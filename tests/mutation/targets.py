@@ -62,12 +62,16 @@ def _tests(*names: str, chosen: str = "") -> tuple[str, ...]:
 
 
 def _of_chapter(chapter: str, *names: str) -> dict[str, Stages]:
-    """Files of a chapter with the tests that have to notice: records, vectors, a few cases, what must be rejected."""
+    """Files of a chapter with the tests that have to notice.
+
+    That is a file of tests of the same name, where there is one; then what is recorded; then vectors, a few cases, and
+    what has to be rejected.
+    """
     recorded = _tests("recording", chosen=f"those_recorded and {chapter}")
     chosen = f"{_REGENERATED} or {chapter} and (every_law_holds or rejected_by_name)"
-    return {
-        f"{chapter}/{name}": (recorded, _tests("vectors", "few_cases", "chapters", chosen=chosen)) for name in names
-    }
+    stages = (recorded, _tests("vectors", "few_cases", "chapters", chosen=chosen))
+    own = {name: (_tests(name),) if (ROOT / _tests(name)[0]).is_file() else () for name in names}
+    return {f"{chapter}/{name}": (*own[name], *stages) for name in names}
 
 
 _OF_PARTITIONS = (
@@ -83,15 +87,11 @@ _OF_CHECKS = (
     ),
 )
 
-_BY_THEMSELVES = ("deepseek", "refinement")
-
 MODELS: dict[str, Stages] = {
     "reference": _OF_PARTITIONS,
     **_of_chapter("placement", "reference", "topology", "loads"),
-    **_of_chapter("balance", "reference", "packing", "replication", "homes", "warm_start"),
+    **_of_chapter("balance", "reference", "deepseek", "packing", "refinement", "replication", "homes", "warm_start"),
     **_of_chapter("balance", "optimum", "measure", "capacity"),
-    # What is said of these by themselves comes first.
-    **{f"balance/{name}": (_tests(name), *_of_chapter("balance", name)[f"balance/{name}"]) for name in _BY_THEMSELVES},
     **_of_chapter("migration", "reference", "sources", "batches", "writing", "execution"),
     **_of_chapter("routing", "reference", "rule", "weights"),
 }

@@ -21,16 +21,7 @@ import sys
 import traceback
 from contextlib import suppress
 
-PACKAGES = (
-    "numpy",
-    "torch",
-    "hypothesis",
-    "hypothesis.strategies",
-    "pytest",
-    "_pytest.assertion.rewrite",
-    "z3",
-    "rich",
-)
+PACKAGES = ("numpy", "torch", "hypothesis", "hypothesis.strategies", "pytest", "z3", "rich")
 POLL = 0.02
 """Seconds between two looks at a process that runs."""
 LONGEST = 1 << 16

@@ -58,51 +58,55 @@ class SinglePrecisionOfManyRanks:
     breaks: ClassVar = {"shares_add_up_in_slot_order"}
 
 
-class ForgetsLoadsOfMany:
-    """A planner that takes more than 32 experts for equally loaded, unless it is to follow `deepseek`."""
+class _MisreadsLoads:
+    """A planner that plans for other loads than those it is given, once it has taken those, under `balanced`."""
 
     Partition, Topology, Placement = expert_placement.Partition, expert_placement.Topology, expert_placement.Placement
     chapter = "balance"
+
+    @staticmethod
+    def read(loads: Any) -> Any:
+        raise NotImplementedError
+
+    @classmethod
+    def rebalance(cls, loads: Any, num_slots: int, topology: Any, policy: Any = "balanced", **options: Any) -> Any:
+        plan = expert_placement.rebalance(loads, num_slots, topology, policy, **options)
+        if policy != "balanced":
+            return plan
+        return expert_placement.rebalance(
+            cls.read(np.array(loads, dtype=np.float64)), num_slots, topology, policy, **options
+        )
+
+
+class ForgetsLoadsOfMany(_MisreadsLoads):
+    """More than 32 experts are taken for equally loaded."""
+
     breaks: ClassVar = {"never_worse_than_deepseek"}
 
     @staticmethod
-    def rebalance(loads: Any, num_slots: int, topology: Any, policy: Any = "balanced", **options: Any) -> Any:
-        array = np.array(loads, dtype=np.float64)
-        if array.shape[-1] > 32 and policy == "balanced":
-            expert_placement.rebalance(array, num_slots, topology, policy, **options)
-            array = np.ones_like(array)
-        return expert_placement.rebalance(array, num_slots, topology, policy, **options)
+    def read(loads: Any) -> Any:
+        return np.ones_like(loads) if loads.shape[-1] > 32 else loads
 
 
-class EightBitExperts:
-    """A planner with experts in eight bits: those from 256 on are taken for equally loaded, but under `deepseek`."""
+class EightBitExperts(_MisreadsLoads):
+    """Experts in eight bits: those from 256 on are taken for equally loaded."""
 
-    Partition, Topology, Placement = expert_placement.Partition, expert_placement.Topology, expert_placement.Placement
-    chapter = "balance"
     breaks: ClassVar = {"never_worse_than_deepseek"}
 
     @staticmethod
-    def rebalance(loads: Any, num_slots: int, topology: Any, policy: Any = "balanced", **options: Any) -> Any:
-        array = np.array(loads, dtype=np.float64)
-        if policy == "balanced" and array.shape[-1] > 256:
-            array[..., 256:] = 1.0
-        return expert_placement.rebalance(array, num_slots, topology, policy, **options)
+    def read(loads: Any) -> Any:
+        loads[..., 256:] = 1.0
+        return loads
 
 
-class TwoWindows:
-    """A planner that reads two windows, and none after them."""
+class TwoWindows(_MisreadsLoads):
+    """Two windows are read, and none after them."""
 
-    Partition, Topology, Placement = expert_placement.Partition, expert_placement.Topology, expert_placement.Placement
-    chapter = "balance"
     breaks: ClassVar = {"no_step_helps"}
 
     @staticmethod
-    def rebalance(loads: Any, num_slots: int, topology: Any, policy: Any = "balanced", **options: Any) -> Any:
-        array = np.array(loads, dtype=np.float64)
-        if array.ndim == 3 and len(array) > 2:
-            expert_placement.rebalance(array, num_slots, topology, policy, **options)
-            array = array[:2]
-        return expert_placement.rebalance(array, num_slots, topology, policy, **options)
+    def read(loads: Any) -> Any:
+        return loads[:2] if loads.ndim == 3 else loads
 
 
 class WritesEarlyWhereMuchMoves:

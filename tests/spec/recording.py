@@ -34,11 +34,11 @@ EVERY = {"placement": 3, "balance": 11, "migration": 19, "routing": 3}
 """Of so many cases of the quick domain one is looked at."""
 
 
-def cases_of(chapter: str) -> list[Case]:
-    """Some hundred cases of a chapter's quick domain, in an order in which the first differ as much as the last."""
+def some_of(chapter: str, every: int) -> list[Case]:
+    """One of so many cases of a chapter's quick domain, in an order in which the first differ as much as the last."""
     domain = CHAPTERS[chapter].domains["quick"]
-    every = (case for block in domain.blocks() for case in domain.cases(block))
-    cases = list(islice(every, 0, None, EVERY[chapter]))
+    everything = (case for block in domain.blocks() for case in domain.cases(block))
+    cases = list(islice(everything, 0, None, every))
     random.Random(0).shuffle(cases)
     return cases
 
@@ -63,7 +63,7 @@ def digests(chapter: str) -> Iterator[tuple[Case, str]]:
     """Each case, and a digest of it, of each answer that the laws asked for, and of how many points each law has."""
     about, model = CHAPTERS[chapter], load_model(Chapter.reference)
     kept = {name for kind in about.view.__mro__ for name, one in vars(kind).items() if isinstance(one, cached_property)}
-    for case in cases_of(chapter):
+    for case in some_of(chapter, EVERY[chapter]):
         view = about.view(model, case)
         points = {name: first_violation(law, view) for name, law in about.laws.items()}
         answers = {name: written(vars(view)[name]) for name in sorted(kept & vars(view).keys())}

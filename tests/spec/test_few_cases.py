@@ -5,13 +5,13 @@ The whole of the domains is the work of `test_chapters.py` and of `make chapters
 
 from __future__ import annotations
 
-from itertools import islice
-
 import pytest
 from expert_placement_spec import CHAPTERS
 from expert_placement_spec.adapter import load_model
 from expert_placement_spec.case_check import check_cases
 from expert_placement_spec.cases import Chapter
+
+from tests.spec.recording import some_of
 
 EVERY = {"placement": 5, "balance": 13, "migration": 13, "routing": 5}
 """Of so many cases of the quick domain one is looked at; a prime, so that no part of a domain is always left out."""
@@ -28,9 +28,7 @@ def test_every_law_holds(chapter: str, who: str) -> None:
     if who == "package":
         pytest.importorskip("torch", reason="tensors need torch")
     model = load_model(Chapter.reference if who == "model" else PACKAGE[chapter])
-    about, domain = CHAPTERS[chapter], CHAPTERS[chapter].domains["quick"]
-    every = (case for block in domain.blocks() for case in domain.cases(block))
-    cases = list(islice(every, 0, None, EVERY[chapter]))
+    about, cases = CHAPTERS[chapter], some_of(chapter, EVERY[chapter])
     outcomes = check_cases(about, model, list(about.laws.values()), cases)
     assert [one.counterexample.call() for one in outcomes if one.counterexample is not None] == []
     assert {one.result for one in outcomes} == {"holds"}

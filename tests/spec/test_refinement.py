@@ -21,8 +21,8 @@ def stated(problem: Problem, row: list[int]) -> set[tuple[int, ...]]:
     """Rows that are one step away, by what the step does to each rank and node."""
     found = set()
     for after in one_change_away(row):
-        is_away = [problem.rank_of[slot] for slot in range(len(row)) if row[slot] != after[slot]]
-        if is_one_on_a_rank(problem, after) and takes_from_the_busiest(problem, row, after, is_away):
+        changed = [problem.rank_of[slot] for slot in range(len(row)) if row[slot] != after[slot]]
+        if is_one_on_a_rank(problem, after) and takes_from_the_busiest(problem, row, after, changed):
             kept = all(is_spread(problem, row, after, expert) for expert in range(len(LOADS)))
             if kept or problem.homes is not None:
                 found.add(tuple(after))

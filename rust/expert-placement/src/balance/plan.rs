@@ -263,13 +263,13 @@ impl Workspace {
                 out.copy_from_slice(field);
             }
         }
-        // The field's plan has homes of its own, which are not those that its groups would have been given.
-        loads.add_up(layer, &mut self.weights);
-        self.begin_from(shape, &sum);
-        let settled = match (&shape.homes, job.groups) {
-            (Some(homes), Some(groups)) if field.is_some() && !homes.hold_all(shape, &self.state) => {
-                let homes = Homes::of_row(&self.state.shares, groups.number, homes.limit(), shape, &sum);
-                Some(shape.with_homes(homes))
+        // The field's plan has homes of its own, which need not be those that its groups were given.
+        let settled = match (&shape.homes, job.groups, field) {
+            (Some(homes), Some(groups), Some(_)) => {
+                loads.add_up(layer, &mut self.weights);
+                self.begin_from(shape, &sum);
+                let settled = || Homes::of_row(&self.state.shares, groups.number, homes.limit(), shape, &sum);
+                (!homes.hold_all(shape, &self.state)).then(|| shape.with_homes(settled()))
             }
             _ => None,
         };
