@@ -5,7 +5,8 @@ The module, or the object, has the public names of the design, whatever they are
     Topology(num_ranks, num_nodes, slots_per_rank, speeds, active)
     Placement.from_physical_to_logical(table, num_experts=E, topology=t), and its methods
     Partition, Placement.from_partition(partition, num_layers)
-    rebalance(loads, num_slots, topology, policy, num_groups, previous, max_moves, max_off_node, num_threads)
+    rebalance(loads, num_slots, topology, policy, num_groups, previous, max_moves, min_gain, max_off_node,
+        num_threads)
     plan_migration(old, new, max_node_transfers, max_staged), and the attributes of what it gives
     RoutingTables(placement, rank, max_slots, weights), .for_sender(placement, rank), and update(placement, weights)
     route(topk_ids, tables, layer, token_offset, seed, valid_tokens, load, want, exact)

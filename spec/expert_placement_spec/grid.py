@@ -20,9 +20,11 @@ from expert_placement_spec.logic import choose
 from expert_placement_spec.reference import CONTIGUOUS, MAX, map_length
 from expert_placement_spec.refusing import (
     EVERY_WRONG_ID,
+    has_stated_defaults,
     refuses,
     refuses_wrong_partitions,
     refuses_wrong_shared_experts,
+    tells_divisors,
     wrong_ids,
 )
 
@@ -44,8 +46,8 @@ EVERY_RANK = 16
 
 
 def shared_experts(num_experts: int, num_ranks: int) -> int:
-    """How many shared experts a partition is checked with: 0, 1 and 2 in turn over the domain."""
-    return (num_experts + num_ranks) % 3
+    """How many shared experts a partition is checked with: 0, 1, 2 and 5 in turn over the domain."""
+    return (0, 1, 2, 5)[(num_experts + num_ranks) % 4]
 
 
 class Block:
@@ -114,9 +116,11 @@ class Block:
         if "arguments" in self.subjects:
             _ = self.refused_partitions
         if "shared" in self.subjects:
-            _ = self.refused_shared
+            _ = self.refused_shared, self.defaults
         if "fresh" in self.subjects:
             _ = self.fresh_maps
+        if "uniform" in self.subjects:
+            _ = self.divisors
 
     def extents(self, name: str) -> Any:
         """How many values a quantifier or a query's id takes in each partition."""
@@ -396,6 +400,18 @@ class Block:
     def refused_shared(self) -> Any:
         """For each partition: whether maps with wrong numbers of shared experts are refused."""
         return self._flags(list(map(refuses_wrong_shared_experts, self.partitions)))
+
+    @cached_property
+    def defaults(self) -> Any:
+        """For each partition: whether what may be left out is what is stated."""
+        make = self.implementation.make
+        return self._flags([has_stated_defaults(make, *shape) for shape in self.shapes])
+
+    @cached_property
+    def divisors(self) -> Any:
+        """For each partition: whether it tells which numbers of ranks and of experts would make ranks equal."""
+        of_shapes = zip(self.partitions, self.shapes, strict=True)
+        return self._flags([tells_divisors(partition, *shape) for partition, shape in of_shapes])
 
     @cached_property
     def fresh_maps(self) -> Any:
@@ -689,6 +705,14 @@ class Points:
     def refuses_wrong_shared_experts(self) -> Any:
         """Whether maps with wrong numbers of shared experts are refused."""
         return self.block.refused_shared[self.partition]
+
+    def has_stated_defaults(self) -> Any:
+        """Whether what may be left out is what is stated."""
+        return self.block.defaults[self.partition]
+
+    def tells_divisors(self) -> Any:
+        """Whether it is told which numbers of ranks and of experts would make ranks equal."""
+        return self.block.divisors[self.partition]
 
     def makes_fresh_maps(self) -> Any:
         """Whether maps are their asker's own."""

@@ -15,9 +15,11 @@ from expert_placement_spec.implementation import MAP_METHODS, WITH_SHARED
 from expert_placement_spec.reference import CONTIGUOUS, MAX, STRATEGIES
 from expert_placement_spec.refusing import (
     EVERY_WRONG_ID,
+    has_stated_defaults,
     refuses,
     refuses_wrong_partitions,
     refuses_wrong_shared_experts,
+    tells_divisors,
     wrong_ids,
 )
 
@@ -168,6 +170,14 @@ class Plain:
     def refuses_wrong_shared_experts(self) -> Any:
         """Whether maps with wrong numbers of shared experts are refused."""
         return refuses_wrong_shared_experts(self._partition)
+
+    def has_stated_defaults(self) -> Any:
+        """Whether what may be left out is what is stated."""
+        return has_stated_defaults(self._model.Partition, self.num_experts, self.num_ranks)
+
+    def tells_divisors(self) -> Any:
+        """Whether it is told which numbers of ranks and of experts would make ranks equal."""
+        return tells_divisors(self._partition, self.num_experts, self.num_ranks)
 
     def makes_fresh_maps(self) -> Any:
         """Whether maps are their asker's own."""

@@ -123,6 +123,16 @@ class Partition:
         """Whether every rank owns equally many experts."""
         return self.num_experts % self.num_ranks == 0
 
+    @property
+    def min_redundant_experts(self) -> int:
+        """How many experts more, at least, make all ranks equal."""
+        return -self.num_experts % self.num_ranks
+
+    @staticmethod
+    def legal_ranks(num_experts: int, max_ranks: int) -> list[int]:
+        """The rank counts up to `max_ranks` over which so many experts divide equally, ascending."""
+        return [ranks for ranks in range(1, max_ranks + 1) if num_experts % ranks == 0]
+
     def count(self, rank: int) -> int:
         """How many experts the rank owns."""
         return int(count(self.num_experts, self.num_ranks, self._rank(rank), self.strategy))

@@ -43,6 +43,33 @@ def refuses_wrong_shared_experts(partition: Any) -> bool:
     return all(refuses(ValueError, query, 0, number) for query in asked for number in wrong)
 
 
+def has_stated_defaults(make: Callable[..., Any], num_experts: int, num_ranks: int) -> bool:
+    """Whether a partition is linear without other word, and a mask without shared experts, if they may be left out."""
+    linear = make(num_experts, num_ranks, "linear")
+
+    def without_strategy(rank: int) -> Any:
+        return make(num_experts, num_ranks).expert_mask(rank, 0)
+
+    for rank in {0, num_ranks - 1}:
+        for ask in (without_strategy, linear.expert_mask):
+            try:
+                answer = list(ask(rank))
+            except TypeError:
+                # Who has to be told everything says nothing wrong.
+                continue
+            if answer != list(linear.expert_mask(rank, 0)):
+                return False
+    return True
+
+
+def tells_divisors(partition: Any, num_experts: int, num_ranks: int) -> bool:
+    """Whether the listed numbers of ranks are those up to R that divide E, and n the least for R to divide E + n."""
+    divisors = [ranks for ranks in range(1, num_ranks + 1) if num_experts % ranks == 0]
+    redundant = next(number for number in range(num_ranks) if (num_experts + number) % num_ranks == 0)
+    listed = list(partition.legal_ranks(num_experts, num_ranks))
+    return listed == divisors and partition.min_redundant_experts == redundant
+
+
 def refuses(error: type[Exception], query: Callable[..., Any], *arguments: Any) -> bool:
     """Whether a query raises an error of this type, and not something else."""
     try:

@@ -140,6 +140,10 @@ def sample(
 
 MOST_EXPERTS, MOST_RANKS, MOST_PAIRS = 1 << 16, 1 << 11, 1 << 17
 """The largest partitions whose maps and tables are sampled, and the most pairs of rank and expert that one may have."""
+WHOLE = (MOST_EXPERTS * 3 // 2 + 1, 1)
+"""A partition whose local indices are more than 16 bits tell."""
+TABLES_ALONE = (WHOLE[0], WHOLE[0] - 1)
+"""One whose ranks are, too; its tables are looked at, and not the maps of so many ranks."""
 POINTS_A_PARTITION = 200
 """How many points are drawn for each partition whose maps and tables are sampled, all of them."""
 
@@ -194,12 +198,14 @@ def sample_tables(
         partitions.
     """
     scopes: tuple[Scope, ...] = ("pairs", "tables", "alone")
+    parts = [(shape, scope) for shape in large_shapes(examples, beyond) for scope in scopes]
+    if examples and beyond < MOST_EXPERTS:
+        parts += [(WHOLE, "pairs"), (WHOLE, "tables"), (TABLES_ALONE, "tables")]
     work = [
         PartitionTask(name, device, strategy, [shape], scope, points_of(shape, scope))
         for name in implementations
-        for shape in large_shapes(examples, beyond)
+        for shape, scope in parts
         for strategy in strategies
-        for scope in scopes
     ]
     found = [
         Outcome(name, law.name) for name in implementations for law in INVARIANTS.values() if scope_of(law) in scopes

@@ -120,6 +120,12 @@ class View(Protocol):
     def refuses_wrong_shared_experts(self) -> Any:
         """Whether maps with wrong numbers of shared experts are refused."""
 
+    def has_stated_defaults(self) -> Any:
+        """Whether what may be left out is what is stated."""
+
+    def tells_divisors(self) -> Any:
+        """Whether it is told which numbers of ranks and of experts would make ranks equal."""
+
     def makes_fresh_maps(self) -> Any:
         """Whether maps are their asker's own."""
 

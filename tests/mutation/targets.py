@@ -70,7 +70,12 @@ def _of_chapter(chapter: str, *names: str) -> dict[str, Stages]:
     recorded = _tests("recording", chosen=f"those_recorded and {chapter}")
     chosen = f"{_REGENERATED} or {chapter} and (every_law_holds or rejected_by_name)"
     stages = (recorded, _tests("vectors", "few_cases", "chapters", chosen=chosen))
-    own = {name: (_tests(name),) if (ROOT / _tests(name)[0]).is_file() else () for name in names}
+    # Of the tests of domains those of the chapter are enough.
+    chosen_own = {"domain": chapter}
+    own = {
+        name: (_tests(name, chosen=chosen_own.get(name, "")),) if (ROOT / _tests(name)[0]).is_file() else ()
+        for name in names
+    }
     return {f"{chapter}/{name}": (*own[name], *stages) for name in names}
 
 

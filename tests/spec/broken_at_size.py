@@ -10,6 +10,7 @@ from typing import Any, ClassVar
 
 import expert_placement
 import numpy as np
+from expert_placement.conformance import RustRouting
 from expert_placement_spec import model
 
 from tests.spec.broken_routing import BrokenRouting, changed
@@ -121,9 +122,91 @@ class WritesEarlyWhereMuchMoves:
         plan = model.plan_migration(*arguments, **options)
         if plan.num_moves <= 64:
             return plan
-        told = {name: getattr(plan, name) for name in dir(plan) if not name.startswith("_")}
         batches = np.searchsorted(plan.batches, np.arange(plan.num_moves), side="right") - 1
-        return SimpleNamespace(**{**told, "write_batches": batches.tolist()})
+        return _told(plan, write_batches=batches.tolist())
+
+
+def _told(plan: Any, **changes: Any) -> Any:
+    """A migration plan that says all that another one does, but for these."""
+    told = {name: getattr(plan, name) for name in dir(plan) if not name.startswith("_")}
+    return SimpleNamespace(**{**told, **changes})
+
+
+class EightLayersOfMoves:
+    """Three bits for the layer of a move."""
+
+    Partition, Topology, Placement = model.Partition, model.Topology, model.Placement
+    chapter = "migration"
+    breaks: ClassVar = {"changed_slots_are_moved_to", "plan_ends_in_the_new_placement"}
+
+    @staticmethod
+    def plan_migration(*arguments: Any, **options: Any) -> Any:
+        plan = model.plan_migration(*arguments, **options)
+        return _told(plan, moves=[[layer & 7, *move] for layer, *move in plan.moves])
+
+
+class EightBitBatches:
+    """Eight bits for the number of a batch."""
+
+    Partition, Topology, Placement = model.Partition, model.Topology, model.Placement
+    chapter = "migration"
+    breaks: ClassVar = {"writes_follow_reads", "writes_wait_for_copies"}
+
+    @staticmethod
+    def plan_migration(*arguments: Any, **options: Any) -> Any:
+        plan = model.plan_migration(*arguments, **options)
+        return _told(plan, write_batches=[batch & 255 for batch in plan.write_batches])
+
+
+class RoutesSomeIds(BrokenRouting):
+    """16,384 ids are routed, and no more."""
+
+    chapter = "routing"
+    breaks: ClassVar = {"replicas_are_chosen_by_the_rule"}
+
+    @staticmethod
+    def spoilt(routed: Any, ids: Any, tables: Any) -> Any:
+        return changed(
+            routed, "slots", lambda slots: np.where(np.arange(ids.size).reshape(ids.shape) < 2**14, slots, -1)
+        )
+
+
+class RoutesEightOfEach(BrokenRouting):
+    """Of each token eight ids are routed."""
+
+    chapter = "routing"
+    breaks: ClassVar = {"replicas_are_chosen_by_the_rule"}
+
+    @staticmethod
+    def spoilt(routed: Any, ids: Any, tables: Any) -> Any:
+        return changed(routed, "slots", lambda slots: np.where(np.arange(ids.shape[1]) < 8, slots, -1))
+
+
+class TenBitSlots(BrokenRouting):
+    """Ten bits for a slot."""
+
+    chapter = "routing"
+    breaks: ClassVar = {"replicas_are_chosen_by_the_rule", "slots_hold_the_expert"}
+
+    @staticmethod
+    def spoilt(routed: Any, ids: Any, tables: Any) -> Any:
+        return changed(routed, "slots", lambda slots: np.where(slots < 0, slots, slots & 1023))
+
+
+class _EvenOnMany(expert_placement.Placement):
+    __slots__ = ()
+
+    def replica_weights(self, loads: Any) -> Any:
+        return super().replica_weights(loads if self.num_ranks <= 16 else np.ones_like(loads))
+
+
+class EqualLoadsOnManyRanks:
+    """On more than 16 ranks the parts for equal loads."""
+
+    Partition, Topology, Placement = expert_placement.Partition, expert_placement.Topology, _EvenOnMany
+    RoutingTables, route = RustRouting.RoutingTables, RustRouting.route
+    chapter = "routing"
+    breaks: ClassVar = {"best_parts_make_the_busiest_rank_fastest"}
 
 
 class ForgetsTheBlock(BrokenRouting):
@@ -149,5 +232,11 @@ BROKEN = [
     EightBitExperts,
     TwoWindows,
     WritesEarlyWhereMuchMoves,
+    EightLayersOfMoves,
+    EightBitBatches,
+    RoutesSomeIds,
+    RoutesEightOfEach,
+    TenBitSlots,
+    EqualLoadsOnManyRanks,
     ForgetsTheBlock,
 ]

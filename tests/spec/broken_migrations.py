@@ -434,13 +434,59 @@ class NamesNoNumber(BrokenMigration):
 class NodesAsTheyWere(BrokenMigration):
     """The nodes of the old placement in the place of the new one's."""
 
-    breaks: ClassVar = {"nodes_of_the_old_placement_change_nothing"}
+    breaks: ClassVar = {"ranks_of_the_old_placement_change_nothing"}
 
     @staticmethod
     def plan_migration(old: Any, new: Any, max_node_transfers: int | None = None, max_staged: int | None = None) -> Any:
         topology = replace(new.topology, num_nodes=old.topology.num_nodes)
         there = model.Placement(new.table, new.num_experts, topology)
         return Migration(old, there, max_node_transfers, max_staged)
+
+
+class LeavesOutTheReturned(BrokenMigration):
+    """Nothing moves where a rank was out of service before."""
+
+    breaks: ClassVar = {"ranks_of_the_old_placement_change_nothing"}
+
+    @staticmethod
+    def plan_migration(old: Any, new: Any, max_node_transfers: int | None = None, max_staged: int | None = None) -> Any:
+        plan = Migration(old, new, max_node_transfers, max_staged)
+        return plan if old.topology.active is None or all(old.topology.active) else Migration(old, old)
+
+
+class AppliesToACopy(BrokenMigration):
+    """Weights are rearranged where they stand, or in a copy if they are apart."""
+
+    breaks: ClassVar = {"weights_follow_the_moves"}
+
+    @staticmethod
+    def plan_migration(old: Any, new: Any) -> Any:
+        plan = Migration(old, new)
+        rearranged = plan.apply
+
+        def apply(weights: Any) -> None:
+            np.ascontiguousarray(weights)[...] = rearranged(weights)
+
+        plan.apply = apply  # type: ignore[method-assign]
+        return plan
+
+
+class SinglePrecisionTraffic(BrokenMigration):
+    """Bytes counted in float32."""
+
+    breaks: ClassVar = {"traffic_is_of_transfers", "traffic_is_conserved"}
+
+    @staticmethod
+    def plan_migration(old: Any, new: Any) -> Any:
+        plan = Migration(old, new)
+        counted = plan.traffic
+
+        def traffic(bytes_per_expert: Any) -> Any:
+            tables = (np.array(one, dtype=np.float32).astype(np.int64) for one in counted(bytes_per_expert))
+            return reference.Traffic(*tables)  # type: ignore[arg-type]
+
+        plan.traffic = traffic  # type: ignore[method-assign]
+        return plan
 
 
 class ClampsLimits(BrokenMigration):

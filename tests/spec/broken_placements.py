@@ -49,6 +49,22 @@ class AnyTopology(Broken):
             pass
 
 
+class AnySpeed(Broken):
+    """Ranks as slow and as fast as anyone says."""
+
+    breaks: ClassVar = {"wrong_topologies_are_refused"}
+
+    class Topology(model.Topology):
+        def __post_init__(self) -> None:
+            given, speeds = self.speeds, None
+            if given is not None:
+                finite = all(0 < speed < float("inf") for speed in given)
+                speeds = [min(max(speed, 1e-6), 1e6) if finite else speed for speed in given]
+            object.__setattr__(self, "speeds", speeds)
+            super().__post_init__()
+            object.__setattr__(self, "speeds", given)
+
+
 class InclusiveOffsets(Broken):
     """Offsets that begin with the slots of the first rank."""
 
@@ -71,6 +87,53 @@ class KeepsTheTable(Broken):
 
         def physical_to_logical(self) -> Any:
             return np.array(self.given, dtype=np.int32)
+
+
+class KeepsAList(Broken):
+    """A table in lists is kept, and not copied."""
+
+    breaks: ClassVar = {"placement_answers_are_fresh"}
+
+    class Placement(model.Placement):
+        def __init__(self, table: Any, num_experts: int, topology: Topology) -> None:
+            super().__init__(table, num_experts, topology)
+            self.table = table if isinstance(table, list) and isinstance(table[0], list) else self.table
+
+
+class KeepsTheSlots(Broken):
+    """The slots of the ranks are read whenever they are asked for."""
+
+    breaks: ClassVar = {"placement_answers_are_fresh"}
+
+    class Topology(model.Topology):
+        def __post_init__(self) -> None:
+            given = self.slots_per_rank
+            super().__post_init__()
+            object.__setattr__(self, "slots_per_rank", given)
+
+
+class ReadsHalves(Broken):
+    """A table is taken for one of 32 bits."""
+
+    breaks: ClassVar = {"tables_are_read_in_every_form"}
+
+    class Placement(model.Placement):
+        def __init__(self, table: Any, num_experts: int, topology: Topology) -> None:
+            if isinstance(table, np.ndarray) and table.dtype == np.int64:
+                table = np.ascontiguousarray(table).view(np.int32)[:, : table.shape[1]]
+            super().__init__(table, num_experts, topology)
+
+
+class ReadsInARow(Broken):
+    """Entries are read one after the other from where the first of them is."""
+
+    breaks: ClassVar = {"tables_are_read_in_every_form"}
+
+    class Placement(model.Placement):
+        def __init__(self, table: Any, num_experts: int, topology: Topology) -> None:
+            if isinstance(table, np.ndarray) and table.base is not None and min(table.strides) >= 0:
+                table = table.base.flatten(order="K")[: table.size].reshape(table.shape)
+            super().__init__(table, num_experts, topology)
 
 
 class CountsOnce(Broken):
@@ -380,6 +443,30 @@ class WindowsAdded(Broken):
         def rank_loads(self, loads: Any) -> Any:
             answer = np.asarray(super().rank_loads(loads))
             return answer if answer.ndim == 2 else np.broadcast_to(answer.sum(axis=0), answer.shape)
+
+
+class RemembersLoads(Broken):
+    """The balance is found once."""
+
+    breaks: ClassVar = {"loads_are_read_each_time"}
+
+    class Placement(model.Placement):
+        def balancedness(self, loads: Any) -> float:
+            found: float = self.__dict__.setdefault("found", super().balancedness(loads))
+            return found
+
+
+class DividesLoads(Broken):
+    """Loads are made shares where they stand."""
+
+    breaks: ClassVar = {"loads_are_read_each_time"}
+
+    class Placement(model.Placement):
+        def rank_loads(self, loads: Any) -> Any:
+            answer = super().rank_loads(loads)
+            if isinstance(loads, np.ndarray):
+                loads /= np.maximum(self.replica_counts(), 1)
+            return answer
 
 
 class ClampedLoads(Broken):

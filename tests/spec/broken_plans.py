@@ -8,10 +8,12 @@ from __future__ import annotations
 from dataclasses import replace
 from itertools import count
 from typing import TYPE_CHECKING, Any, ClassVar
+from unittest.mock import patch
 
 import numpy as np
 from expert_placement_spec import model
-from expert_placement_spec.balance import capacity, reference
+from expert_placement_spec.balance import capacity, deepseek, reference, warm_start
+from expert_placement_spec.balance.problem import Problem
 from expert_placement_spec.placement.reference import EMPTY
 
 from tests.spec.broken_placements import reports
@@ -56,6 +58,129 @@ def by_rank(plan: model.Placement, row: list[int]) -> list[list[int]]:
 def reordered(plan: model.Placement, order: Any) -> model.Placement:
     """The plan with each rank's slots in another order."""
     return changed(plan, [[entry for held in by_rank(plan, row) for entry in order(held)] for row in plan.table])
+
+
+class RestoresAlone(BrokenPlanner):
+    """With a budget what was lost is restored, and nothing made better."""
+
+    breaks: ClassVar = {"enough_moves_are_as_good_as_free_ones"}
+
+    @staticmethod
+    def rebalance(*arguments: Any, max_moves: int | None = None, previous: Any = None, **options: Any) -> Any:
+        for budget in range(max_moves or 0):
+            try:
+                return rebalance(*arguments, previous=previous, max_moves=budget, **options)
+            except ValueError:
+                continue
+        return rebalance(*arguments, previous=previous, max_moves=max_moves, **options)
+
+
+class ForgetsGains(BrokenPlanner):
+    """As many moves as help, whatever they must bring."""
+
+    breaks: ClassVar = {"moves_save_what_they_must", "wrong_gains_are_refused"}
+
+    @staticmethod
+    def rebalance(*arguments: Any, min_gain: float | None = None, **options: Any) -> Any:
+        return rebalance(*arguments, **options)
+
+
+class StaysForAGain(BrokenPlanner):
+    """No move, where moves must bring anything."""
+
+    breaks: ClassVar = {"moves_save_what_they_must"}
+
+    @staticmethod
+    def rebalance(*arguments: Any, min_gain: float | None = None, **options: Any) -> Any:
+        gain = None if min_gain is None else max(min_gain, 1e9) if 0 < min_gain < 2 else min_gain
+        return rebalance(*arguments, min_gain=gain, **options)
+
+
+class SpendsGains(BrokenPlanner):
+    """A budget beside a gain is none."""
+
+    breaks: ClassVar = {"moves_save_what_they_must"}
+
+    @staticmethod
+    def rebalance(*arguments: Any, max_moves: int | None = None, min_gain: Any = None, **options: Any) -> Any:
+        budget = max_moves if min_gain is None else None
+        return rebalance(*arguments, max_moves=budget, min_gain=min_gain, **options)
+
+
+class AlignsThePlanFromNothing(BrokenPlanner):
+    """Without a budget the plan from nothing, each rank's slots in the order in which they were."""
+
+    breaks: ClassVar = {"nothing_moves_in_vain"}
+
+    @staticmethod
+    def rebalance(*arguments: Any, max_moves: int | None = None, previous: Any = None, **options: Any) -> Any:
+        # Everybody's errors, and budgets.
+        plan = rebalance(*arguments, previous=previous, max_moves=max_moves, **options)
+        if previous is None or max_moves is not None or options.get("policy") == "deepseek":
+            return plan
+        try:
+            free = rebalance(*arguments, **options)
+        except ValueError:
+            return plan
+        problem = Problem([], free.num_slots, free.topology)
+        rows = [warm_start.aligned(problem, *rows) for rows in zip(previous.table, free.table, strict=True)]
+        return changed(free, rows)
+
+
+class BalancesAfterMoves(BrokenPlanner):
+    """With a previous placement another policy in the place of `deepseek`."""
+
+    breaks: ClassVar = {"deepseek_knows_nothing_of_moves"}
+
+    @staticmethod
+    def rebalance(
+        loads: Any, num_slots: int, topology: Topology, policy: str = "balanced", previous: Any = None, **options: Any
+    ) -> Any:
+        plan = rebalance(loads, num_slots, topology, policy, previous=previous, **options)
+        if policy != "deepseek" or previous is None:
+            return plan
+        return rebalance(loads, num_slots, topology, previous=previous, **options)
+
+
+class RanksOfThePrevious(BrokenPlanner):
+    """The speeds that ranks had before."""
+
+    breaks: ClassVar = {"previous_ranks_change_nothing"}
+
+    @staticmethod
+    def rebalance(loads: Any, num_slots: int, topology: Topology, policy: str = "balanced", **options: Any) -> Any:
+        if options.get("previous") is not None:
+            topology = replace(topology, speeds=options["previous"].topology.speeds)
+        return rebalance(loads, num_slots, topology, policy=policy, **options)
+
+
+class NothingForTheReturned(BrokenPlanner):
+    """A rank that was out of service before stays so, where the others have room."""
+
+    breaks: ClassVar = {"previous_ranks_change_nothing"}
+
+    @staticmethod
+    def rebalance(loads: Any, num_slots: int, topology: Topology, policy: str = "balanced", **options: Any) -> Any:
+        before = options.get("previous")
+        if before is not None and policy == "balanced" and topology.active is None:
+            try:
+                return rebalance(loads, num_slots, replace(topology, active=before.topology.active), policy, **options)
+            except ValueError:
+                pass
+        return rebalance(loads, num_slots, topology, policy=policy, **options)
+
+
+class AnyPrevious(BrokenPlanner):
+    """A previous placement of other ranks is none."""
+
+    breaks: ClassVar = {"other_previous_shapes_are_refused"}
+
+    @staticmethod
+    def rebalance(loads: Any, num_slots: int, topology: Topology, policy: str = "balanced", **options: Any) -> Any:
+        before = options.get("previous")
+        if before is not None and before.num_ranks != topology.num_ranks:
+            del options["previous"]
+        return rebalance(loads, num_slots, topology, policy=policy, **options)
 
 
 class OneLayerTooMany(BrokenPlanner):
@@ -143,6 +268,90 @@ class TiesFromTheEnd(BrokenPlanner):
         plan = rebalance(np.asarray(loads, dtype=float)[..., ::-1], *arguments, **options)
         last = plan.num_experts - 1
         return changed(plan, [[last - entry if entry >= 0 else entry for entry in row] for row in plan.table])
+
+
+class PacksInSinglePrecision(BrokenPlanner):
+    """The sums of packs in float32."""
+
+    breaks: ClassVar = {"deepseek_is_followed_exactly"}
+
+    @staticmethod
+    def pack(weights: list[Any], num_packs: int) -> list[tuple[int, int]]:
+        room = len(weights) // num_packs if num_packs else 0
+        if room == 1:
+            return [(index, 0) for index in range(num_packs)]
+        packs: list[list[int]] = [[] for _ in range(num_packs)]
+        sums = [np.float32(0)] * num_packs
+        for index in sorted(range(len(weights)), key=lambda index: -weights[index]):
+            lightest = min((one for one in range(num_packs) if len(packs[one]) < room), key=lambda one: sums[one])
+            packs[lightest].append(index)
+            sums[lightest] += weights[index]
+        places = {index: (number, place) for number, own in enumerate(packs) for place, index in enumerate(own)}
+        return [places[index] for index in range(len(weights))]
+
+    @classmethod
+    def rebalance(cls, *arguments: Any, **options: Any) -> Any:
+        with patch.object(deepseek, "pack", cls.pack):
+            return rebalance(*arguments, **options)
+
+
+class GroupsInSinglePrecision(BrokenPlanner):
+    """The loads of a group added up in float32."""
+
+    breaks: ClassVar = {"deepseek_is_followed_exactly"}
+
+    @staticmethod
+    def rebalance(*arguments: Any, **options: Any) -> Any:
+        def summed(loads: Any) -> Any:
+            total = np.float32(0)
+            for load in loads:
+                total += np.float32(load)
+            return total
+
+        with patch.object(deepseek, "in_order", summed):
+            return rebalance(*arguments, **options)
+
+
+class QuotientsInDoublePrecision(BrokenPlanner):
+    """The loads of replicas compared in float64."""
+
+    breaks: ClassVar = {"deepseek_is_followed_exactly"}
+
+    @staticmethod
+    def rebalance(*arguments: Any, **options: Any) -> Any:
+        def replicate(weights: list[Any], num_slots: int) -> tuple[list[int], list[int]]:
+            items, counts = list(range(len(weights))), [1] * len(weights)
+            while len(items) < num_slots:
+                items.append(max(range(len(weights)), key=lambda item: (float(weights[item]) / counts[item], -item)))
+                counts[items[-1]] += 1
+            return items, counts
+
+        with patch.object(deepseek, "replicate", replicate):
+            return rebalance(*arguments, **options)
+
+
+class WindowsInSinglePrecision(BrokenPlanner):
+    """Windows added up in float32 for the policy `deepseek`."""
+
+    breaks: ClassVar = {"deepseek_is_followed_exactly"}
+
+    @staticmethod
+    def rebalance(loads: Any, num_slots: int, topology: Topology, policy: str = "balanced", **options: Any) -> Any:
+        if policy == "deepseek" and np.ndim(loads) == 3:
+            loads = np.asarray(loads, dtype=np.float32).sum(axis=0)
+        return rebalance(loads, num_slots, topology, policy, **options)
+
+
+class MeanOfWindows(BrokenPlanner):
+    """The mean of the windows in the place of their sum for the policy `deepseek`."""
+
+    breaks: ClassVar = {"deepseek_is_followed_exactly"}
+
+    @staticmethod
+    def rebalance(loads: Any, num_slots: int, topology: Topology, policy: str = "balanced", **options: Any) -> Any:
+        if policy == "deepseek" and np.ndim(loads) == 3:
+            loads = np.asarray(loads, dtype=np.float64).mean(axis=0)
+        return rebalance(loads, num_slots, topology, policy, **options)
 
 
 class AnythingForDeepseek(BrokenPlanner):
@@ -471,6 +680,16 @@ class AlwaysPerfect(BrokenCapacity):
     @staticmethod
     def capacity_curve(*arguments: Any, **options: Any) -> Any:
         return [replace(point, balancedness=1.0) for point in capacity.capacity_curve(*arguments, **options)]
+
+
+class OneCurveForAll(BrokenCapacity):
+    """The curve of `balanced`, whatever the policy."""
+
+    breaks: ClassVar = {"curve_says_what_plans_say", "least_slots_are_the_first_that_are_enough"}
+
+    @staticmethod
+    def capacity_curve(loads: Any, num_slots: Any, topology: Any, policy: Any = "balanced", **options: Any) -> Any:
+        return capacity.capacity_curve(loads, num_slots, topology, **options)
 
 
 class SortsTheCurve(BrokenCapacity):

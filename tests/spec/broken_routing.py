@@ -6,12 +6,14 @@ cuts to its own and then sums up, padded tokens that are counted.
 
 from __future__ import annotations
 
+from copy import copy
 from dataclasses import replace
 from typing import Any, ClassVar
 
 import numpy as np
 from expert_placement_spec import model
 from expert_placement_spec.placement.reference import slots_of
+from expert_placement_spec.reference import Partition
 from expert_placement_spec.routing import reference
 from expert_placement_spec.routing.reference import FIELDS
 
@@ -460,6 +462,203 @@ class SplitsEvenly(BrokenRouting):
     breaks: ClassVar = {"best_parts_make_the_busiest_rank_fastest"}
 
 
+class _KeptWidth(reference.RoutingTables):
+    def __init__(self, placement: Any, **options: Any) -> None:
+        super().__init__(placement, **options)
+        self.width = self.placement.most_replicas
+
+    def replicas(self, layer: int, expert: int) -> list[int]:
+        return super().replicas(layer, expert)[: max(self.width, 1)]
+
+
+class KeepsTheWidth(BrokenRouting):
+    """Tables that list as many replicas as the first placement had."""
+
+    RoutingTables = _KeptWidth
+    breaks: ClassVar = {"updates_equal_tables_made_anew"}
+
+
+class _KeptOffsets(reference.RoutingTables):
+    def update(self, placement: Any, *, weights: Any = None) -> None:
+        offsets = self.placement.offsets
+        super().update(placement, weights=weights)
+        there = copy(self.placement)
+        there.offsets = offsets
+        self.placement = there
+
+
+class KeepsTheOffsets(BrokenRouting):
+    """The slots of the ranks as they were before an update."""
+
+    RoutingTables = _KeptOffsets
+    breaks: ClassVar = {"updates_equal_tables_made_anew"}
+
+
+class _LostSender(reference.RoutingTables):
+    def update(self, placement: Any, *, weights: Any = None) -> None:
+        super().update(placement, weights=weights)
+        self.sender = None
+
+
+class ForgetsTheSender(BrokenRouting):
+    """Tables for a sender that are for everybody after an update."""
+
+    RoutingTables = _LostSender
+    breaks: ClassVar = {"updates_equal_tables_made_anew"}
+
+
+class _AnyContent(reference.RoutingTables):
+    def update(self, placement: Any, *, weights: Any = None) -> None:
+        if placement.num_layers < self.placement.num_layers or placement.num_experts < self.placement.num_experts:
+            self._fill(placement, weights)
+        else:
+            super().update(placement, weights=weights)
+
+
+class TakesLess(BrokenRouting):
+    """A placement of fewer layers, or of fewer experts, in the place of one with more."""
+
+    RoutingTables = _AnyContent
+    breaks: ClassVar = {"wrong_updates_are_refused"}
+
+
+class _Roomy(reference.RoutingTables):
+    def __init__(self, placement: Any, *, max_slots: int | None = None, **options: Any) -> None:
+        room = max_slots if max_slots is None else max(max_slots, placement.num_slots)
+        super().__init__(placement, max_slots=room, **options)
+
+
+class MakesRoom(BrokenRouting):
+    """As much room as is needed where less was asked for."""
+
+    RoutingTables = _Roomy
+    breaks: ClassVar = {"wrong_requests_are_refused"}
+
+
+class _Linear(reference.RoutingTables):
+    def __init__(self, placement: Any, **options: Any) -> None:
+        if isinstance(placement, Partition):
+            placement = Partition(placement.num_experts, placement.num_ranks)
+        super().__init__(placement, **options)
+
+
+class PartitionsAreLinear(BrokenRouting):
+    """Every partition routed as a linear one."""
+
+    RoutingTables = _Linear
+    breaks: ClassVar = {"partitions_are_routed_as_placements"}
+
+
+class FourLayers(BrokenRouting):
+    """Two bits for the layer."""
+
+    breaks: ClassVar = {"layers_are_routed_by_their_own"}
+
+    @classmethod
+    def route(cls, topk_ids: Any, tables: Any, *, layer: Any = None, **options: Any) -> Any:
+        known = layer is not None and 0 <= layer < tables.placement.num_layers
+        return model.route(topk_ids, tables, layer=layer & 3 if known else layer, **options)
+
+
+class SendersSeeEverybody(BrokenRouting):
+    """What follows from the slots is counted over all replicas, also where one rank sends."""
+
+    breaks: ClassVar = {"senders_are_told_what_follows"}
+
+    @classmethod
+    def route(cls, topk_ids: Any, tables: Any, *, want: Any = ("slots",), **options: Any) -> Any:
+        routed = model.route(topk_ids, tables, want=want, **options)
+        if tables.sender is None:
+            return routed
+        plain = model.RoutingTables(tables.placement, rank=tables.rank)
+        return replace(model.route(topk_ids, plain, want=want, **options | {"load": None}), slots=routed.slots)
+
+
+class AddsToACopy(BrokenRouting):
+    """A load that is apart in memory is copied, and the copy added to."""
+
+    breaks: ClassVar = {"load_is_added_in_place"}
+
+    @classmethod
+    def route(cls, topk_ids: Any, tables: Any, *, load: Any = None, **options: Any) -> Any:
+        there = None if load is None else np.ascontiguousarray(load)
+        return model.route(topk_ids, tables, load=there, **options)
+
+
+class ReadsColumns(BrokenRouting):
+    """Ids are read as they come in memory."""
+
+    breaks: ClassVar = {"strides_of_ids_change_nothing"}
+
+    @classmethod
+    def route(cls, topk_ids: Any, tables: Any, **options: Any) -> Any:
+        return model.route(topk_ids.ravel(order="K").reshape(topk_ids.shape), tables, **options)
+
+
+class WrapsBelowZero(BrokenRouting):
+    """Negative ids modulo 2^32."""
+
+    breaks: ClassVar = {"widths_of_ids_change_nothing"}
+
+    @classmethod
+    def route(cls, topk_ids: Any, tables: Any, **options: Any) -> Any:
+        wrapped = topk_ids
+        if topk_ids.dtype == np.int64:
+            wrapped = np.where(topk_ids < -(2**31), topk_ids % 2**32, topk_ids)
+        return model.route(wrapped, tables, **options)
+
+
+class _FirstParts(model.Placement):
+    def replica_weights(self, loads: Any) -> Any:
+        first = model.Placement(self.table[:1], self.num_experts, self.topology)
+        return first.replica_weights(np.asarray(loads)[..., :1, :]) * self.num_layers
+
+
+class FirstPartsForAll(BrokenRouting):
+    """The parts of the first layer in every layer."""
+
+    Placement = _FirstParts
+    breaks: ClassVar = {"parts_follow_their_loads"}
+
+
+class _FirstWindow(model.Placement):
+    def replica_weights(self, loads: Any) -> Any:
+        return super().replica_weights(loads[0] if np.ndim(loads) == 3 else loads)
+
+
+class FirstWindowForAll(BrokenRouting):
+    """The parts for the first window."""
+
+    Placement = _FirstWindow
+    breaks: ClassVar = {"parts_follow_their_loads"}
+
+
+class _Remembering(model.Placement):
+    def replica_weights(self, loads: Any) -> Any:
+        return self.__dict__.setdefault("parts", super().replica_weights(loads))
+
+
+class RemembersParts(BrokenRouting):
+    """Parts are found once."""
+
+    Placement = _Remembering
+    breaks: ClassVar = {"parts_follow_their_loads"}
+
+
+class _Dividing(model.Placement):
+    def replica_weights(self, loads: Any) -> Any:
+        parts = super().replica_weights(loads)
+        loads /= 2
+        return parts
+
+
+class HalvesLoads(BrokenRouting):
+    """Loads are divided where they stand."""
+
+    Placement = _Dividing
+    breaks: ClassVar = {"parts_follow_their_loads"}
+
+
 BROKEN = [
     WideSlots,
     ChoosesByNumber,
@@ -493,4 +692,19 @@ BROKEN = [
     HalfOfEverything,
     WeighsEmptySlots,
     SplitsEvenly,
+    KeepsTheWidth,
+    KeepsTheOffsets,
+    ForgetsTheSender,
+    TakesLess,
+    MakesRoom,
+    PartitionsAreLinear,
+    FourLayers,
+    SendersSeeEverybody,
+    AddsToACopy,
+    ReadsColumns,
+    WrapsBelowZero,
+    FirstPartsForAll,
+    FirstWindowForAll,
+    RemembersParts,
+    HalvesLoads,
 ]

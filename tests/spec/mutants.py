@@ -364,6 +364,54 @@ class FewerThanNoSharedExperts(Mutant):
         return super().expert_mask(rank, max(num_shared_experts, 0))
 
 
+class ThreeSharedExperts(Mutant):
+    """No more than three shared experts, whatever is asked for."""
+
+    breaks: ClassVar = {"shared_experts_follow"}
+
+    def expert_mask(self, rank: int, num_shared_experts: int = 0) -> list[int]:
+        mask = super().expert_mask(rank, num_shared_experts)
+        return [*mask[: self.num_experts + 3], *[0] * (len(mask) - self.num_experts - 3)]
+
+
+class OneSharedWithoutWord(Mutant):
+    """One shared expert, unless there is another word."""
+
+    breaks: ClassVar = {"defaults_are_stated"}
+
+    def expert_mask(self, rank: int, num_shared_experts: int = 1) -> list[int]:
+        return super().expert_mask(rank, num_shared_experts)
+
+
+class RoundRobinWithoutWord(Mutant):
+    """Round robin, unless there is another word."""
+
+    breaks: ClassVar = {"defaults_are_stated"}
+
+    def __init__(self, num_experts: int, num_ranks: int, strategy: str = "round_robin") -> None:
+        super().__init__(num_experts, num_ranks, strategy)
+
+
+class ForgetsOneRank(Mutant):
+    """Numbers of ranks from two on."""
+
+    breaks: ClassVar = {"divisors_are_told"}
+
+    @staticmethod
+    def legal_ranks(num_experts: int, max_ranks: int) -> list[int]:
+        return [ranks for ranks in range(2, max_ranks + 1) if num_experts % ranks == 0]
+
+
+class WhatIsLeft(Mutant):
+    """The experts that are left over for those that are missing."""
+
+    breaks: ClassVar = {"divisors_are_told"}
+
+    @property
+    def min_redundant_experts(self) -> int:
+        return self.num_experts % self.num_ranks
+
+
 class KeepsItsMaps(Mutant):
     """Maps that are made once, and handed out again and again."""
 

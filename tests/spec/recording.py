@@ -5,7 +5,7 @@ law's premises or of the cases shows here as lines of a diff, whether or not it 
 
     python -m tests.spec.recording
 
-writes `recorded.json` anew.
+writes `recorded.json` anew, and `recorded_cases.json`, which says what the cases of all domains are.
 """
 
 from __future__ import annotations
@@ -30,6 +30,9 @@ if TYPE_CHECKING:
     from expert_placement_spec.cases import Case
 
 RECORD = Path(__file__).with_name("recorded.json")
+CASES = Path(__file__).with_name("recorded_cases.json")
+FIRST = 3
+"""Of the larger domains so many cases of each block are looked at."""
 EVERY = {"placement": 3, "balance": 11, "migration": 19, "routing": 3}
 """Of so many cases of the quick domain one is looked at."""
 
@@ -68,13 +71,32 @@ def digests(chapter: str) -> Iterator[tuple[Case, str]]:
         points = {name: first_violation(law, view) for name, law in about.laws.items()}
         answers = {name: written(vars(view)[name]) for name in sorted(kept & vars(view).keys())}
         seen = (case.size, case.values(), points, answers)
-        yield case, hashlib.sha256(repr(seen).encode()).hexdigest()[:8]
+        yield case, digest_of(seen)
+
+
+def digest_of(value: Any) -> str:
+    """A short digest of a plain value."""
+    return hashlib.sha256(repr(value).encode()).hexdigest()[:8]
+
+
+def cases_of(chapter: str) -> dict[str, str]:
+    """How many cases a chapter's domains have, with a digest of them, and a digest of each case of real sizes.
+
+    Of the quick domain that is all cases, and of the others the first of each block.
+    """
+    about, found = CHAPTERS[chapter], {}
+    for name, domain in about.domains.items():
+        most = None if name == "quick" else FIRST
+        cases = [(block, case.values()) for block in domain.blocks() for case in islice(domain.cases(block), most)]
+        found[name] = f"{len(cases)} cases, {digest_of(cases)}"
+    return found | {name: digest_of(make().values()) for name, make in about.real.items()}
 
 
 def main() -> None:
-    """Writes the record."""
-    text = json.dumps({chapter: [digest for _, digest in digests(chapter)] for chapter in CHAPTERS}, indent=1)
-    RECORD.write_text(text + "\n", encoding="utf-8")
+    """Writes the records."""
+    answers = {chapter: [digest for _, digest in digests(chapter)] for chapter in CHAPTERS}
+    for path, record in ((RECORD, answers), (CASES, {chapter: cases_of(chapter) for chapter in CHAPTERS})):
+        path.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

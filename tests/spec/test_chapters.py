@@ -155,7 +155,7 @@ def test_limits_are_asked_of_those_that_have_them(chapter: str) -> None:
         domain, model = CHAPTERS[chapter].domains["quick"], load_model("tests.spec.test_chapters:WithoutLimits")
         cases = [case for block in domain.blocks() if block.kind == "groups" for case in domain.cases(block)]
         outcomes += check_cases(CHAPTERS[chapter], model, [CHAPTERS[chapter].laws["no_step_helps"]], cases[::3])
-    limits = ("(max_off_node)", "(max_node_transfers)", "(max_staged)", "capacity_curve", "least_slots")
+    limits = ("(max_off_node)", "(min_gain)", "(max_node_transfers)", "(max_staged)", "capacity_curve", "least_slots")
     laws = CHAPTERS[chapter].laws
     lacking = {name for name, law in laws.items() if any(need.endswith(limits) for need in law.needs)}
     assert {one.invariant for one in outcomes if one.result == "not offered"} == lacking

@@ -29,6 +29,7 @@ ONE_BY_ONE = {
     "ranges_agree_with_scalars",
     "wrong_ids_are_refused",
     "wrong_partitions_are_refused",
+    "divisors_are_told",
     "uniform_when_divisible",
 }
 """The torch implementation has no scalar queries: what they would say is checked in tests/torch."""

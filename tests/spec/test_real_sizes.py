@@ -31,12 +31,7 @@ NOT_MET: dict[str, set[str]] = {
         "limits_out_of_reach_are_refused",
     },
     "migration": set(),
-    # Too many sets of ranks to look at all.
-    "routing": {
-        "parts_of_an_expert_are_one",
-        "parts_are_of_slots_that_serve",
-        "best_parts_make_the_busiest_rank_fastest",
-    },
+    "routing": set(),
 }
 
 

@@ -26,6 +26,21 @@ LIMITS = (None, 0.0, 0.2, 0.5, 1.0)
 """Which part may be served off node, from one case with homes to the next."""
 
 
+ROUNDED = (
+    ([[16777217, 8388609, 1, 16777216]], 6, Topology(2), 1),
+    ([[16777218, 8388609, 16777216, 1, 5, 16777215, 16777215, 8388609]], 12, Topology(4, 2), 1),
+    ([[1, 0.3, 0.3, 0.3, 0.3, 1]], 8, Topology(4), 2),
+    ([[0.1, 0.3]], 8, Topology(2), 1),
+    ([[1, 0.2, 0.6, 0.2]], 8, Topology(2), 2),
+    ([[5, 5], [16777216, 16777217]], 2, Topology(2), 2),
+    ([[16777215, 16777217], [8388609, 8388609], [16777215, 16777216]], 2, Topology(1), 1),
+)
+"""Loads of one layer, in one or several windows, of which what float32 rounds, and where, decides what is planned.
+
+With them the slots, the ranks and the groups.
+"""
+
+
 @dataclass(frozen=True)
 class Block:
     """Calls of one kind on ranks of these slots: every integer load up to a bound, for every previous row if any."""
@@ -52,6 +67,7 @@ def cases(block: Block) -> Iterator[BalanceCase]:
         "layers": of_two_layers,
         "windows": of_two_windows,
         "deepseek": as_deepseek,
+        "rounded": where_rounding_decides,
         "previous": from_previous,
         "failure": after_a_failure,
         "groups": with_homes,
@@ -104,6 +120,16 @@ def as_deepseek(block: Block) -> Iterator[BalanceCase]:
             if not deepseek.what_it_needs(block.num_experts, total, topology, groups):
                 for policy in ("deepseek", "balanced"):
                     yield BalanceCase([[load]], total, topology, policy, groups)
+
+
+def where_rounding_decides(block: Block) -> Iterator[BalanceCase]:  # noqa: ARG001
+    """Each of `ROUNDED` under both policies, from nothing and from the plan of `deepseek` a slot further on."""
+    for windows, num_slots, topology, groups in ROUNDED:
+        loads = [[list(map(float, window))] for window in windows]
+        row = deepseek.place(Problem([window for (window,) in loads], 0, topology).summed, num_slots, topology, groups)
+        for policy in ("deepseek", "balanced"):
+            yield BalanceCase(loads, num_slots, topology, policy, groups)
+            yield BalanceCase(loads, num_slots, topology, policy, groups, previous=[[*row[-1:], *row[:-1]]])
 
 
 def previous_rows(block: Block) -> Iterator[list[int]]:
@@ -207,6 +233,7 @@ def quick_blocks() -> list[Block]:
         Block("deepseek", (2, 2), 4, 2),
         Block("deepseek", (3, 3), 4, 1),
         Block("deepseek", (1, 1, 1, 1), 4, 1),
+        Block("rounded", (), 0, 0),
         Block("previous", (2, 2), 2, 2, 3),
         Block("previous", (2, 2), 3, 1, 3),
         Block("previous", (1, 1, 2), 3, 1, 5),
@@ -246,6 +273,7 @@ def small_blocks() -> list[Block]:
         Block("deepseek", (2, 2, 2), 4, 3),
         Block("deepseek", (1, 1, 1, 1), 4, 3),
         Block("deepseek", (2, 2, 2, 2), 4, 2),
+        Block("rounded", (), 0, 0),
         *(Block("previous", (2, 2), e, 2) for e in range(1, 4)),
         Block("previous", (1, 1, 2), 3, 2),
         Block("previous", (2, 2, 2), 4, 1, 29),
@@ -368,6 +396,13 @@ def measured(
     return BalanceCase(loads, num_slots, topology, **options)
 
 
+def alike(num_experts: int, topology: Topology) -> BalanceCase:
+    """Experts of the same load, each in a slot somewhere, with nothing to be made better."""
+    row = list(range(num_experts))
+    random.Random(num_experts).shuffle(row)
+    return BalanceCase([[[7.0] * num_experts]], num_experts, topology, previous=[row])
+
+
 def real() -> dict[str, Callable[[], BalanceCase]]:
     """Calls of the sizes that models and deployments have."""
     unequal = Topology(12, 2, [8, 20, 12] * 4, [1.0, 2.0, 1.5] * 4, [rank != 4 for rank in range(12)])
@@ -397,6 +432,10 @@ def real() -> dict[str, Callable[[], BalanceCase]]:
         "64 experts in 3 layers on 90 slots of 9 ranks of which one is out of service now": partial(
             measured, 64, 90, Topology(9, 1, active=[rank != 5 for rank in range(9)]), 3, is_warm=True
         ),
+        "72 experts on 96 slots of 8 ranks by `deepseek`, 2 layers, from a previous placement": partial(
+            measured, 72, 96, Topology(8), 2, policy="deepseek", is_warm=True
+        ),
+        "288 experts of the same load on 288 slots of 24 ranks, where they are": partial(alike, 288, Topology(24)),
         "96 experts in 6 groups on 144 slots of 12 ranks on 3 nodes, from a previous placement": partial(
             measured, 96, 144, Topology(12, 3), num_groups=6, is_warm=True, max_moves=30
         ),

@@ -100,6 +100,14 @@ def deepseek_is_followed_exactly(c: BalanceView, l: Any, j: Any) -> Any:
     return c.table(l, j) == c.table_of_deepseek(l, j)
 
 
+@BALANCE.register(
+    needs=("rebalance(previous)",), requires=lambda c, l, r, e: c.case.policy == "deepseek" and c.has_previous
+)
+def deepseek_knows_nothing_of_moves(c: BalanceView, l: Any, r: Any, e: Any) -> Any:
+    """With a previous placement the policy `deepseek` puts onto every rank what it puts there without."""
+    return c.copies(l, r, e) == c.copies_of_deepseek(l, r, e)
+
+
 @BALANCE.register(requires=lambda c: c.case.num_slots > 0 and bool(c.needs_of_deepseek))
 def deepseek_refuses_what_it_can_not_plan(c: BalanceView) -> Any:
     """The policy `deepseek` is an error where numbers do not divide, or ranks are not equal and all active."""
@@ -170,6 +178,42 @@ def staying_experts_keep_their_slots(c: BalanceView, l: Any, r: Any, e: Any) -> 
 def free_moves_balance_as_from_nothing(c: BalanceView, l: Any) -> Any:
     """Without a budget a layer is as well balanced as from nothing, or within the tolerance of its lower bound."""
     return at_most(c.largest(l), c.largest_from_nothing(l)) | c.is_balanced(l)
+
+
+@BALANCE.register(needs=WARM, requires=lambda c: c.is_warm)
+def enough_moves_are_as_good_as_free_ones(c: BalanceView) -> Any:
+    """With a move for every slot the sum over the layers of the largest time is not above that without a budget."""
+    return at_most(c.total_with_every_move, c.total_of_free_moves)
+
+
+@BALANCE.register(needs=(*WARM, "rebalance(min_gain)"), requires=lambda c: c.is_warm)
+def moves_save_what_they_must(c: BalanceView) -> Any:
+    """Moves that must bring a gain save so much each, and no moves are left out that save more."""
+    return c.moves_save_what_they_must()
+
+
+@BALANCE.register(needs=("rebalance(previous)", "rebalance(min_gain)"), requires=lambda c: c.has_previous)
+def wrong_gains_are_refused(c: BalanceView) -> Any:
+    """A gain that is negative or not finite, with `deepseek`, or without a previous placement, is an error."""
+    return c.refuses_wrong_gains()
+
+
+@BALANCE.register(needs=WARM, requires=lambda c, l: c.is_previous_live and not c.has_homes and c.is_best_already(l))
+def nothing_moves_in_vain(c: BalanceView, l: Any) -> Any:
+    """A layer that is as good as from nothing, and within the tolerance of its lower bound, stays as it is."""
+    return c.stays(l)
+
+
+@BALANCE.register(needs=("rebalance(previous)",), requires=lambda c: c.has_previous)
+def previous_ranks_change_nothing(c: BalanceView) -> Any:
+    """The plan is the same whatever nodes, speeds and active ranks the previous placement has."""
+    return c.is_the_same_from_other_ranks()
+
+
+@BALANCE.register(needs=("rebalance(previous)",), requires=lambda c: c.has_previous)
+def other_previous_shapes_are_refused(c: BalanceView) -> Any:
+    """A previous placement of other layers, experts, slots or ranks is an error."""
+    return c.refuses_other_shapes()
 
 
 @BALANCE.register()

@@ -28,6 +28,7 @@ def rebalance(
     max_moves: int | None = None,
     num_threads: int = 1,
     max_off_node: float | None = None,
+    min_gain: float | None = None,
 ) -> Placement:
     """Plans a placement of every expert for measured loads.
 
@@ -41,6 +42,7 @@ def rebalance(
         max_moves: the most moves from `previous`, over all layers together.
         num_threads: changes nothing.
         max_off_node: which part of a layer's load may be served off the homes of groups.
+        min_gain: what a move saves at least, as a part of the sum of the mean times.
 
     Raises:
         ValueError: loads that are none, fewer usable slots than experts, groups that do not divide the experts, numbers
@@ -49,7 +51,8 @@ def rebalance(
     """
     if num_threads < 1:
         raise ValueError(f"num_threads={num_threads} is out of range, expected at least 1")
-    problems = checked_problems(loads, num_slots, topology, policy, num_groups, previous, max_moves, max_off_node)
+    limits = (previous, max_moves, max_off_node, min_gain)
+    problems = checked_problems(loads, num_slots, topology, policy, num_groups, *limits)
     before = previous.physical_to_logical() if previous is not None else None
     if policy == "deepseek":
         rows = [deepseek.place(problem.summed, num_slots, topology, num_groups) for problem in problems]
@@ -63,7 +66,7 @@ def rebalance(
                     homes.settled(problem, warm_start.repaired(problem, row), num_groups, max_off_node)
                     for problem, row in zip(problems, before, strict=True)
                 ]
-            rows = warm_start.plan(problems, before, rows, max_moves)
+            rows = warm_start.plan(problems, before, rows, max_moves, min_gain)
     return Placement(rows, problems[0].num_experts, topology)
 
 
@@ -76,6 +79,7 @@ def checked_problems(
     previous: Placement | None,
     max_moves: int | None,
     max_off_node: float | None,
+    min_gain: float | None = None,
 ) -> list[Problem]:
     """The layers of a call that has an answer, with the parameters of `rebalance`.
 
@@ -84,17 +88,18 @@ def checked_problems(
     """
     windows = checked_loads(loads)
     problems = [Problem(list(layer), num_slots, topology) for layer in zip(*windows, strict=True)]
-    check_policy(problems[0], policy, num_groups, max_moves)
+    check_policy(problems[0], policy, num_groups)
+    check_gain(policy, previous, min_gain)
     if max_off_node is not None:
         check_limit(topology, policy, num_groups, max_off_node)
-    check_previous(problems, previous, max_moves)
+    check_previous(problems, policy, previous, max_moves)
     if policy == "balanced" and problems[0].num_experts and homes.are_kept_together(topology, num_groups):
         for problem in problems:
             homes.settle(problem, num_groups, max_off_node)
     return problems
 
 
-def check_policy(problem: Problem, policy: str, num_groups: int, max_moves: int | None) -> None:
+def check_policy(problem: Problem, policy: str, num_groups: int) -> None:
     """Refuses an unknown policy, groups that there can not be, and what the policy `deepseek` can not plan."""
     if policy not in POLICIES:
         raise ValueError(f"policy=`{policy}` is unknown, expected one of {', '.join(POLICIES)}")
@@ -104,8 +109,6 @@ def check_policy(problem: Problem, policy: str, num_groups: int, max_moves: int 
     if problem.num_experts % num_groups:
         raise ValueError(f"num_experts={problem.num_experts} does not divide by num_groups={num_groups}")
     if policy == "deepseek":
-        if max_moves is not None:
-            raise ValueError(f"max_moves={max_moves} is for other policies: `deepseek` knows nothing of moves")
         needs = deepseek.what_it_needs(problem.num_experts, problem.num_slots, problem.topology, num_groups)
         if needs:
             raise ValueError(f"{needs}, which policy `deepseek` needs")
@@ -124,9 +127,23 @@ def check_limit(topology: Topology, policy: str, num_groups: int, max_off_node: 
         )
 
 
-def check_previous(problems: list[Problem], previous: Placement | None, max_moves: int | None) -> None:
+def check_gain(policy: str, previous: Placement | None, min_gain: float | None) -> None:
+    """Refuses a gain that is none, with a policy that knows nothing of moves, or without a placement to move from."""
+    if min_gain is None:
+        return
+    if policy == "deepseek":
+        raise ValueError(f"min_gain={min_gain} is for other policies: `deepseek` knows nothing of moves")
+    if previous is None:
+        raise ValueError(f"min_gain={min_gain} needs a previous placement to move from")
+    if not 0.0 <= min_gain < float("inf"):
+        raise ValueError(f"min_gain={min_gain} is out of range, expected a finite number of at least 0")
+
+
+def check_previous(problems: list[Problem], policy: str, previous: Placement | None, max_moves: int | None) -> None:
     """Refuses too few slots, another shape of the previous placement, and a budget that is none or too small."""
     problem = problems[0]
+    if policy == "deepseek" and max_moves is not None:
+        raise ValueError(f"max_moves={max_moves} is for other policies: `deepseek` knows nothing of moves")
     if previous is not None:
         shape = (len(problems), problem.num_experts, problem.offsets)
         if (previous.num_layers, previous.num_experts, previous.slot_offsets()) != shape:

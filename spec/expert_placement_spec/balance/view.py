@@ -35,6 +35,9 @@ CURVE = (1, 0, 3, 2, 1)
 THREADS = (1, 2, 3, 5)
 """With how many threads a plan is made."""
 
+GAINS = (0.0, 0.01, 0.3, 1e9)
+"""What a move has to save, as a part of the sum of the mean times: anything, some, much, and more than there is."""
+
 STEPS = (1, 2)
 """In what steps the least slots are looked for."""
 
@@ -238,7 +241,7 @@ class BalanceView(View):
 
         A limit that fewer slots might not reach is none for a curve.
         """
-        is_planned = self.is_from_nothing and self.num_experts > 0 and self.case.max_off_node in (None, 1.0)
+        is_planned = not self.has_previous and self.num_experts > 0 and self.case.max_off_node in (None, 1.0)
         return is_planned and self.case.topology.slots_per_rank is None
 
     @cached_property
@@ -249,15 +252,22 @@ class BalanceView(View):
 
     # What the implementation answers.
 
-    def make_previous(self, table: Rows | None = None) -> Any:
-        """The implementation's previous placement, made when all ranks were active."""
+    def make_previous(
+        self, table: Rows | None = None, topology: Topology | None = None, num_experts: int | None = None
+    ) -> Any:
+        """The implementation's previous placement, made when all ranks were active, or another one."""
         table = self.case.previous if table is None else table
         if table is None:
             return None
-        topology = made_topology(self.names, replace(self.case.topology, active=None))
+        made = made_topology(self.names, self._everyone if topology is None else topology)
         return self.names.Placement.from_physical_to_logical(
-            deepcopy(table), num_experts=self.num_experts, topology=topology
+            deepcopy(table), num_experts=self.num_experts if num_experts is None else num_experts, topology=made
         )
+
+    @property
+    def _everyone(self) -> Topology:
+        """The ranks with all of them active."""
+        return replace(self.case.topology, active=None)
 
     def call(self, **changes: Any) -> Any:
         """The implementation's plan, of the case or with other arguments."""
@@ -392,6 +402,11 @@ class BalanceView(View):
         return [
             deepseek.place(problem.summed, case.num_slots, case.topology, case.num_groups) for problem in self.problems
         ]
+
+    @cached_property
+    def copies_of_deepseek(self) -> Lookup:
+        """How many slots of a rank hold an expert of a layer under the policy `deepseek`."""
+        return self._copies(self.rows_of_deepseek)
 
     @cached_property
     def largest_of_deepseek(self) -> Lookup:
@@ -572,12 +587,17 @@ class BalanceView(View):
 
     @cached_property
     def fewest_slots(self) -> int:
-        """The least number of slots that hold every expert on active ranks."""
-        return fewest_slots(self.num_experts, self.case.topology)
+        """The least number of slots that hold every expert on active ranks, of those that the policy takes."""
+        return fewest_slots(self.num_experts, self.case.topology, self._unit)
+
+    @property
+    def _unit(self) -> int:
+        """What numbers of slots are counted in: `deepseek` takes as many for every rank."""
+        return self.num_ranks if self.case.policy == "deepseek" else 1
 
     @property
     def _numbers_of_slots(self) -> list[int]:
-        return [self.fewest_slots + beyond for beyond in CURVE]
+        return [self.fewest_slots + beyond * self._unit for beyond in CURVE]
 
     def _capacity(self, function: str, argument: Any, **options: Any) -> Any:
         case = self.case
@@ -616,8 +636,12 @@ class BalanceView(View):
         return self._of_points("most")
 
     def _mean_over(self, totals: list[float]) -> Lookup:
-        mean = sum(measure.mean_time(loads, self.case.topology) for p in self.problems for loads in p.windows)
-        return Lookup([measure.ratio(mean, total) for total in totals])
+        return Lookup([measure.ratio(self._sum_of_means, total) for total in totals])
+
+    @property
+    def _sum_of_means(self) -> float:
+        """The mean times of all layers and windows."""
+        return float(sum(measure.mean_time(loads, self.case.topology) for p in self.problems for loads in p.windows))
 
     def _problems_of(self, num_slots: int) -> list[Problem]:
         return [replace(problem, num_slots=num_slots) for problem in self.problems]
@@ -638,7 +662,8 @@ class BalanceView(View):
     def finds_least_slots(self) -> Lookup:
         """Whether the least slots for the balancedness at a place on the curve are the first that are enough."""
         curve = self.curve.array.tolist()
-        found = {wanted: all(self._is_first(wanted, step) for step in STEPS) for wanted in set(curve)}
+        steps = [step * self._unit for step in STEPS]
+        found = {wanted: all(self._is_first(wanted, step) for step in steps) for wanted in set(curve)}
         return Lookup([found[wanted] for wanted in curve])
 
     def _is_first(self, wanted: float, step: int) -> bool:
@@ -670,14 +695,79 @@ class BalanceView(View):
         return self.rows_of(self.call(max_moves=0))
 
     @cached_property
+    def _rows_at(self) -> dict[int, Rows]:
+        """The tables under budgets from 0 on, and that for a move of every slot, which restore every lost expert."""
+        enough = self.num_layers * self.case.num_slots
+        budgets = [budget for budget in (*range(BUDGETS + 1), enough) if budget >= self.num_lost]
+        return {budget: self.rows_of(self.call(max_moves=budget)) for budget in budgets}
+
+    @cached_property
     def total_at(self) -> Lookup:
         """The sum of the layers' largest times under a budget; infinite where it restores too few experts."""
-        totals = []
-        for budget in range(BUDGETS + 1):
-            is_enough = budget >= self.num_lost
-            rows = self.rows_of(self.call(max_moves=budget)) if is_enough else []
-            totals.append(warm_start.total(self.problems, rows) if is_enough else float("inf"))
-        return Lookup(totals)
+        rows = (self._rows_at.get(budget) for budget in range(BUDGETS + 1))
+        return Lookup([float("inf") if one is None else warm_start.total(self.problems, one) for one in rows])
+
+    @cached_property
+    def total_with_every_move(self) -> float:
+        """The sum of the layers' largest times under a budget for every slot of every layer."""
+        return warm_start.total(self.problems, self._rows_at[self.num_layers * self.case.num_slots])
+
+    def moves_save_what_they_must(self) -> bool:
+        """Whether for each of some gains the plan saves so much for each move, and no plan for a budget saves more.
+
+        With a budget beside it, it saves so much for each move of those beyond what restores lost experts, and no
+        budget is exceeded.
+        """
+        return all(self._is_worth_its_moves(gain) for gain in GAINS)
+
+    def _is_worth_its_moves(self, gain: float) -> bool:
+        price = gain * self._sum_of_means
+        free = self._with_its_price(self.rows_of(self.call(max_moves=None, min_gain=gain)), price)
+        if not all(at_most(free, self._with_its_price(rows, price)) for rows in self._rows_at.values()):
+            return False
+        budget = self.num_lost + 2
+        rows = self.rows_of(self.call(max_moves=budget, min_gain=gain))
+        least = self.rows_of(self.call(max_moves=self.num_lost))
+        is_kept = warm_start.cost(self.problems, self.previous_rows, rows) <= budget
+        return is_kept and bool(at_most(self._with_its_price(rows, price), self._with_its_price(least, price)))
+
+    def _with_its_price(self, rows: Rows, price: float) -> float:
+        """The sum of the layers' largest times, and the price of each move."""
+        moves = warm_start.cost(self.problems, self.previous_rows, rows)
+        return warm_start.total(self.problems, rows) + price * moves
+
+    @cached_property
+    def total_of_free_moves(self) -> float:
+        """The same without a budget."""
+        return warm_start.total(self.problems, self.rows_of(self.call(max_moves=None)))
+
+    @cached_property
+    def is_best_already(self) -> Lookup:
+        """Whether a layer was within the tolerance of its bound before, and as good as from nothing."""
+        before = self._largest(self.previous_rows).array
+        is_balanced = at_most(before, self.bound.array * (1 + TOLERANCE))
+        return Lookup(is_balanced & (before <= self.largest_from_nothing.array))
+
+    @cached_property
+    def stays(self) -> Lookup:
+        """Whether a layer is slot by slot what it was before."""
+        return Lookup([new == old for new, old in zip(self.rows, self.previous_rows, strict=True)])
+
+    def is_the_same_from_other_ranks(self) -> bool:
+        """Whether the plan is the same where the previous placement has other nodes, speeds and active ranks."""
+        return all(self.is_repeated(previous=self.make_previous(topology=other)) for other in self._others_before)
+
+    @property
+    def _others_before(self) -> list[Topology]:
+        ranks, rows = range(self.num_ranks), self.previous_rows
+        held = [
+            any(set(p.held(row, rank)) - {EMPTY} for p, row in zip(self.problems, rows, strict=True)) for rank in ranks
+        ]
+        others = [
+            replace(self._everyone, num_nodes=1, speeds=[1.0 + rank for rank in ranks]),
+            replace(self._everyone, num_nodes=self.num_ranks, speeds=[1.0 + (rank == 0) for rank in ranks]),
+        ]
+        return [*others, replace(self._everyone, active=held)] if any(held) else others
 
     def leaves_loads_alone(self) -> bool:
         """Whether loads in an array are planned as those in lists are, and are afterwards what they were before."""
@@ -741,6 +831,37 @@ class BalanceView(View):
             calls.append(partial(self.call, max_moves=budget))
             calls.append(partial(self.call, loads=[*layers, one]))
         return all_refused(ValueError, calls, "rebalance")
+
+    def refuses_wrong_gains(self) -> bool:
+        """Whether gains are refused that are none, and any with `deepseek` or without a previous placement."""
+        numbers = (-1.0, -1e-9, float("nan"), float("inf"))
+        calls = [partial(self.call, policy="balanced", max_moves=None, min_gain=number) for number in numbers]
+        calls.append(partial(self.call, previous=None, min_gain=0.1))
+        if not self.needs_of_deepseek:
+            calls.append(partial(self.call, policy="deepseek", max_moves=None, min_gain=0.1))
+        return all_refused(ValueError, calls, "rebalance")
+
+    def refuses_other_shapes(self) -> bool:
+        """Whether a previous placement of other layers, experts, slots or ranks is refused."""
+        rows, everyone = self.previous_rows, self._everyone
+        slots = everyone.slots(self.case.num_slots)
+        more = replace(everyone, slots_per_rank=[*slots[:-1], slots[-1] + 1])
+        one_more = [*(everyone.speeds or [1.0] * self.num_ranks), 1.0]
+        wider = replace(everyone, num_ranks=self.num_ranks + 1, slots_per_rank=[*slots, 0], speeds=one_more)
+        others = [
+            self.make_previous([*rows, rows[0]]),
+            self.make_previous([[*row, EMPTY] for row in rows], more),
+            self.make_previous(rows, wider),
+        ]
+        if self.num_layers > 1:
+            others.append(self.make_previous(rows[1:]))
+        if self.num_experts > 1:
+            last = self.num_experts - 1
+            fewer = [[0 if entry == last else entry for entry in row] for row in rows]
+            others.append(self.make_previous(fewer, num_experts=last))
+        if slots != slots[::-1]:
+            others.append(self.make_previous(rows, replace(everyone, slots_per_rank=slots[::-1])))
+        return all_refused(ValueError, (partial(self.call, previous=other) for other in others), "rebalance")
 
     def refuses_limits_out_of_reach(self) -> bool:
         """Whether it is refused to serve nothing off node."""

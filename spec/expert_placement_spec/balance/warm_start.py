@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from expert_placement_spec.balance import refinement
+from expert_placement_spec.balance import measure, refinement
 from expert_placement_spec.floats import in_order
 
 if TYPE_CHECKING:
@@ -71,12 +71,15 @@ def aligned(problem: Problem, previous: list[int], row: list[int]) -> list[int]:
     return result
 
 
-def plan(problems: list[Problem], previous: Rows, from_nothing: Rows, max_moves: int | None) -> Rows:
+def plan(
+    problems: list[Problem], previous: Rows, from_nothing: Rows, max_moves: int | None, min_gain: float | None = None
+) -> Rows:
     """The rows of all layers, at most `max_moves` moves away from the previous ones.
 
     There are two ways. One is the search from the previous rows, as far as the budget goes. The other takes for each
     layer the better end: that of the search, or the plan from nothing, put where the previous experts are. Without a
     budget that is the plan; with one, the better of the two that it allows. Both only get better as the budget grows.
+    Where moves have to bring a least gain, any of these rows may be the end of its layer.
 
     Raises:
         ValueError: a budget that does not restore every expert without a live replica.
@@ -92,11 +95,36 @@ def plan(problems: list[Problem], previous: Rows, from_nothing: Rows, max_moves:
         aligned(problem, old, better_end(problem, *ends))
         for problem, old, *ends in zip(problems, previous, stations[-1], from_nothing, strict=True)
     ]
+    if min_gain is not None:
+        means = in_order(measure.mean_time(loads, p.topology) for p in problems for loads in p.windows)
+        return bought(problems, previous, [*stations, far], budget, min_gain * means)
     if max_moves is None:
         return far
     if cost(problems, previous, far) <= budget and total(problems, far) < total(problems, near):
         return far
     return near
+
+
+def bought(problems: list[Problem], previous: Rows, offers: list[Rows], budget: float, least: float) -> Rows:
+    """The rows of all layers where what saves most for each move is taken first, as long as it saves enough.
+
+    That begins with the first offer. What takes no move is worth any gain. Of equals the lowest layer comes first, and
+    of its rows the earliest offer; the first for which the budget has no room ends it.
+    """
+    rows = list(offers[0])
+
+    def gain(layer: int, row: list[int]) -> float:
+        saved = problems[layer].largest(rows[layer]) - problems[layer].largest(row)
+        added = moves(problems[layer], previous[layer], row) - moves(problems[layer], previous[layer], rows[layer])
+        return float("inf") if saved > 0 and added <= 0 else saved / max(added, 1)
+
+    while True:
+        for_sale = [(layer, offer[layer]) for layer in range(len(rows)) for offer in offers]
+        layer, row = max(for_sale, key=lambda one: gain(*one))
+        after = [*rows[:layer], row, *rows[layer + 1 :]]
+        if gain(layer, row) <= 0 or gain(layer, row) < least or cost(problems, previous, after) > budget:
+            return rows
+        rows = after
 
 
 def better_end(problem: Problem, near: list[int], from_nothing: list[int]) -> list[int]:

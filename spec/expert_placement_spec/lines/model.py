@@ -54,9 +54,9 @@ class Topology(Teller):
         self.described: Described = {
             "num_ranks": num_ranks,
             "num_nodes": num_nodes,
-            "slots_per_rank": slots_per_rank,
-            "speeds": speeds,
-            "active": active,
+            "slots_per_rank": deepcopy(slots_per_rank),
+            "speeds": deepcopy(speeds),
+            "active": deepcopy(active),
         }
         self.confirm("topology", topology=self.described)
 
@@ -242,6 +242,7 @@ class Planner(Teller):
         *,
         previous: Placement | None = None,
         max_moves: int | None = None,
+        min_gain: float | None = None,
         max_off_node: float | None = None,
         num_threads: int = 1,
     ) -> PlannedPlacement:
@@ -255,6 +256,7 @@ class Planner(Teller):
             num_groups=num_groups,
             previous=None if previous is None else previous.described,
             max_moves=max_moves,
+            min_gain=min_gain,
             max_off_node=max_off_node,
             num_threads=num_threads,
         )
@@ -379,11 +381,13 @@ class Plan(Teller):
 
 
 class Tables(Teller):
-    """Routing tables, as the program takes them."""
+    """Routing tables, as the program takes them; a partition's are those of the placement that it makes of it."""
+
+    placements: type[Placement]
 
     def __init__(
         self,
-        placement: Placement,
+        placement: Placement | Partition,
         *,
         rank: int | None = None,
         max_slots: int | None = None,
@@ -391,11 +395,11 @@ class Tables(Teller):
     ) -> None:
         self._make(placement, rank, None, max_slots, weights)
 
-    def _make(
-        self, placement: Placement, rank: int | None, sender: int | None, max_slots: int | None, weights: Any
-    ) -> None:
+    def _make(self, placement: Any, rank: int | None, sender: int | None, max_slots: int | None, weights: Any) -> None:
+        # A partition is no description of a placement by itself.
+        made = placement if hasattr(placement, "described") else self.placements.from_partition(placement)
         self.described: Described = {
-            "placement": placement.described,
+            "placement": made.described,
             "rank": rank,
             "sender": sender,
             "max_slots": max_slots,
@@ -498,7 +502,7 @@ def model_of(command: str) -> Names:
     offers = program_of(command).offers
     told: Described = {"program_command": command, "offers": offers}
     placement = offered_class(Placement, offers, **told)
-    plan, tables = offered_class(Plan, offers, **told), offered_class(Tables, offers, **told)
+    plan, tables = offered_class(Plan, offers, **told), offered_class(Tables, offers, placements=placement, **told)
     planner = offered_class(Planner, offers, **told)(placement)
 
     def plan_migration(

@@ -53,6 +53,20 @@ class Asked:
         """Whether every rank owns equally many experts."""
         return self._ask("is_uniform")
 
+    @property
+    @needs("partition.min_redundant_experts")
+    def min_redundant_experts(self) -> Any:
+        """How many experts more, at least, make all ranks equal."""
+        return self._ask("min_redundant_experts")
+
+    @classmethod
+    @needs("partition.legal_ranks")
+    def legal_ranks(cls, num_experts: int, max_ranks: int) -> list[Any]:
+        """The rank counts up to `max_ranks` over which so many experts divide equally."""
+        call = f"{PARTITION}.legal_ranks"
+        answer = program_of(cls.program_command).ask(call, num_experts=num_experts, max_ranks=max_ranks)
+        return rows(call, answer, len(answer) if isinstance(answer, list) else 0)
+
     @needs("partition.count")
     def count(self, rank: int) -> Any:
         """How many experts the rank owns."""

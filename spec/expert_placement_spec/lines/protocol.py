@@ -46,7 +46,7 @@ PLACEMENT_METHODS = (
 )
 PLAN_FIELDS = ("write_batches", "num_staged", "is_interruption_safe", "senders", "receivers")
 OPTIONS = {
-    "rebalance": ("previous", "max_moves", "max_off_node", "num_threads"),
+    "rebalance": ("previous", "max_moves", "min_gain", "max_off_node", "num_threads"),
     "capacity_curve": ("max_off_node",),
     "least_slots": ("max_off_node",),
     "plan_migration": ("max_node_transfers", "max_staged"),
@@ -57,6 +57,7 @@ OPTIONS = {
 OFFERS = (
     *(f"{PARTITION}.{name}" for name in (*SCALARS, "experts", "local_experts", *TABLES, "offsets", "is_uniform")),
     *(f"{PARTITION}.{name}" for name in MAP_METHODS.values()),
+    *(f"{PARTITION}.{name}" for name in ("min_redundant_experts", "legal_ranks")),
     "topology",
     "topology.node_of",
     "placement",

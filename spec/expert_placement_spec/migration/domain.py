@@ -183,12 +183,21 @@ def moved(
     return MigrationCase(num_experts, old, new, topology, **limits)
 
 
+def exchanged(num_experts: int) -> MigrationCase:
+    """Two ranks exchange all experts, of which each has one slot."""
+    old = list(range(num_experts))
+    half = num_experts // 2
+    return MigrationCase(num_experts, [old], [[*old[half:], *old[:half]]], Topology(2))
+
+
 def real() -> dict[str, Callable[[], MigrationCase]]:
     """Migrations of the sizes that models and deployments have."""
     uneven = Topology(72, 5, [rank % 6 for rank in range(72)], None, [rank % 16 != 7 for rank in range(72)])
     return {
         "256 experts on 288 slots of 32 ranks, 4 layers": partial(moved, 256, 288, Topology(32, 4), 4, 20),
         "300 experts on 320 ranks of one slot, all of them": partial(moved, 300, 320, Topology(320, 40), 1, 900),
+        "64 experts on 72 slots of 8 ranks, 12 layers": partial(moved, 64, 72, Topology(8, 2), 12, 9),
+        "520 experts of 2 ranks, which exchange all of them": partial(exchanged, 520),
         "200 experts on 600 slots of 2 ranks": partial(moved, 200, 600, Topology(2, 2), 1, 150, max_node_transfers=3),
         "130 experts on 72 unequal ranks of which 5 are out of service": partial(
             moved, 130, 180, uneven, 2, 40, max_staged=4

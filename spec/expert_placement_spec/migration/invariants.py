@@ -124,7 +124,7 @@ def staging_is_the_stated_peak(m: MigrationView) -> Any:
 @MIGRATION.register(needs=("plan.apply",))
 def weights_follow_the_moves(m: MigrationView, l: Any, j: Any) -> Any:
     """Applied to weights, the plan puts into every destination what was in its source, and leaves other slots."""
-    return m.applied(l, j) == m.expected(l, j)
+    return (m.applied(l, j) == m.expected(l, j)) & (m.applied_apart(l, j) == m.expected(l, j))
 
 
 @MIGRATION.register()
@@ -140,9 +140,9 @@ def migrations_repeat_themselves(m: MigrationView) -> Any:
 
 
 @MIGRATION.register()
-def nodes_of_the_old_placement_change_nothing(m: MigrationView) -> Any:
-    """The plan is the same whatever nodes the old placement has: transfers are made between those of the new one."""
-    return m.is_the_same_from_other_nodes()
+def ranks_of_the_old_placement_change_nothing(m: MigrationView) -> Any:
+    """The plan is the same whatever nodes, speeds and active ranks the old placement has: the new one's count."""
+    return m.is_the_same_from_other_ranks()
 
 
 @MIGRATION.register()

@@ -30,9 +30,14 @@ from expert_placement_spec.placement.reference import EMPTY, Placement
 from expert_placement_spec.placement.view import made_topology
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from expert_placement_spec.placement.topology import Topology
 
 Rows = list[list[int]]
+
+BYTES = 2**33 + 3
+"""The bytes of an expert of the first layer: more than 32 bits, or 24 digits of them, tell."""
 
 
 @dataclass(frozen=True)
@@ -350,11 +355,11 @@ class MigrationView(View):
     @property
     def size(self) -> int:
         """The bytes of an expert, where they are the same in all layers."""
-        return 5
+        return BYTES
 
     @property
     def _sizes(self) -> list[int]:
-        return [3 + 4 * layer for layer in range(len(self.case.old))]
+        return [BYTES + 4 * layer for layer in range(len(self.case.old))]
 
     @cached_property
     def _traffic(self) -> Any:
@@ -533,9 +538,23 @@ class MigrationView(View):
     @cached_property
     def applied(self) -> Lookup:
         """The number that `apply` leaves in a slot of a layer, of weights that tell every slot apart."""
+        return self._applied_to(np.array)
+
+    @cached_property
+    def applied_apart(self) -> Lookup:
+        """The same of weights that are apart in memory."""
+
+        def apart(weights: Any) -> Any:
+            wide = np.zeros((weights.shape[0], 2 * weights.shape[1], 3 * weights.shape[2]), dtype=weights.dtype)
+            wide[:, ::2, ::3] = weights
+            return wide[:, ::2, ::3]
+
+        return self._applied_to(apart)
+
+    def _applied_to(self, form: Callable[[Any], Any]) -> Lookup:
         shape = (len(self.case.old), len(self.case.old[0]))
         weights = np.arange(2 * shape[0] * shape[1], dtype=np.float32).reshape(*shape, 2)
-        given = like(weights.copy(), value(self.plan.moves))
+        given = like(form(weights), value(self.plan.moves))
         answer = self.plan.apply(given)
         result = as_array(given if answer is None else answer)
         # Both numbers of a slot stay together.
@@ -560,10 +579,9 @@ class MigrationView(View):
         plan = self.names.plan_migration(self.made[1], self.made[1])
         return int(value(plan.num_moves)) == 0 and as_array(value(plan.batches)).tolist() == [0]
 
-    def is_repeated(self, num_nodes: int | None = None) -> bool:
-        """Whether the same placements, made anew, give the same plan, also where the old one has other nodes."""
-        everyone = replace(self.case.topology, active=None)
-        before = everyone if num_nodes is None else replace(everyone, num_nodes=num_nodes)
+    def is_repeated(self, **changes: Any) -> bool:
+        """Whether the same placements, made anew, give the same plan, also where the old one's ranks are others."""
+        before = replace(self.case.topology, **{"active": None, **changes})
         made = self.make(self.case.old, before), self.make(self.case.new, self.case.topology)
         again = self.names.plan_migration(*made, **self._limits)
         names = ("moves", "batches", "write_batches")
@@ -573,9 +591,19 @@ class MigrationView(View):
             if hasattr(again, name)
         )
 
-    def is_the_same_from_other_nodes(self) -> bool:
-        """Whether the plan is the same from a placement on one node, and on a node for each rank."""
-        return all(self.is_repeated(num_nodes) for num_nodes in {1, self.case.topology.num_ranks})
+    def is_the_same_from_other_ranks(self) -> bool:
+        """Whether the plan is the same from a placement on one node and on a node for each rank, at other speeds.
+
+        Also where ranks that held nothing were out of service.
+        """
+        ranks, slots = range(self.case.topology.num_ranks), range(len(self.case.old[0]))
+        held = [any(row[j] != EMPTY for row in self.case.old for j in slots if self.rank(j) == rank) for rank in ranks]
+        others: list[dict[str, Any]] = [
+            {"num_nodes": nodes, "speeds": [1.0 + rank for rank in ranks]} for nodes in (1, len(ranks))
+        ]
+        if any(held):
+            others.append({"active": held})
+        return all(self.is_repeated(**changes) for changes in others)
 
     def is_kept_by_loose_limits(self) -> bool:
         """Whether limits of what the plan without any needs give that plan."""

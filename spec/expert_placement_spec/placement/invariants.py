@@ -160,8 +160,14 @@ def placement_tables_are_int32_of_stated_shape(pl: PlacementView) -> Any:
 
 @PLACEMENT.register()
 def placement_answers_are_fresh(pl: PlacementView) -> Any:
-    """What is written into an answer, or into the table that was given, changes no later answer."""
+    """What is written into an answer, or into what was given, changes no later answer."""
     return pl.answers_are_fresh()
+
+
+@PLACEMENT.register()
+def tables_are_read_in_every_form(pl: PlacementView) -> Any:
+    """A table is read alike in int32 and int64, and wherever its entries lie in memory."""
+    return pl.reads_every_form()
 
 
 @PLACEMENT.register()
@@ -222,6 +228,12 @@ def shares_add_up_in_slot_order(pl: PlacementView, w: Any, l: Any, r: Any) -> An
 def windows_stand_by_themselves(pl: PlacementView, w: Any, l: Any, r: Any) -> Any:
     """The loads of the ranks in one window are those where that window is asked for alone."""
     return pl.rank_load(w, l, r) == pl.rank_load_alone(w, l, r)
+
+
+@PLACEMENT.register(needs=LOADS)
+def loads_are_read_each_time(pl: PlacementView) -> Any:
+    """What is said of loads is said of those given, whatever was asked before, and nothing is written there."""
+    return pl.reads_loads_each_time()
 
 
 @PLACEMENT.register(needs=LOADS)

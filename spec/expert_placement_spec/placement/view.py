@@ -22,11 +22,18 @@ from expert_placement_spec.answers import (
 )
 from expert_placement_spec.balance import measure
 from expert_placement_spec.cases import Case, View
-from expert_placement_spec.fresh import is_fresh, spoil
+from expert_placement_spec.fresh import is_fresh, kept, same, spoil
 from expert_placement_spec.placement.loads import checked_loads, summed_windows
 from expert_placement_spec.placement.reference import EMPTY, Placement
-from expert_placement_spec.placement.topology import Topology
+from expert_placement_spec.placement.topology import FASTEST, SLOWEST, Topology
 from expert_placement_spec.reference import STRATEGIES, Partition
+
+WRONG_SPEEDS = (0.0, -1.0, SLOWEST * (1 - 1e-9), FASTEST * (1 + 1e-9), float("nan"), float("inf"))
+"""Speeds that no rank has."""
+
+OF_LOADS = ("rank_loads", "balancedness", "report", "off_node")
+"""The methods of a placement that are about loads."""
+REPORTED = ("layer", "mean", "largest", "busiest_rank", "lower_bound", "gap")
 
 REPRESENTATIONS = ("expert_map", "expert_map_with_shared", "expert_map_with_sentinel", "expert_mask")
 
@@ -163,6 +170,12 @@ class PlacementView(View):
             deepcopy(self.case.table if table is None else table),
             num_experts=self.num_experts if num_experts is None else num_experts,
             topology=self.make_topology(self.case.topology if topology is None else topology),
+        )
+
+    def make_of(self, table: Any) -> Any:
+        """The implementation's placement of a table, which it is given itself and in its own form."""
+        return self.names.Placement.from_physical_to_logical(
+            table, num_experts=self.num_experts, topology=self.make_topology(self.case.topology)
         )
 
     def make_topology(self, topology: Topology) -> Any:
@@ -305,10 +318,10 @@ class PlacementView(View):
     def answers_are_fresh(self) -> bool:
         """Whether nothing that is written into an answer, or into the table that was given, changes a later answer."""
         table = np.array(self.case.table, dtype=np.int32)
-        made = self.names.Placement.from_physical_to_logical(
-            table, num_experts=self.num_experts, topology=self.make_topology(self.case.topology)
-        )
+        made = self.make_of(table)
         spoil(table)
+        if not self._keeps_lists_to_itself():
+            return False
         asked = [made.physical_to_logical]
         whole = ("logical_to_physical", "replica_counts", "slot_offsets")
         asked += [getattr(made, name) for name in whole if self.model.offers(f"Placement.{name}")]
@@ -317,6 +330,31 @@ class PlacementView(View):
                 ends = {(0, 0), (self.num_layers - 1, self.num_ranks - 1)}
                 asked += [partial(getattr(made, name), *end, *self._shared_of(name)) for end in sorted(ends)]
         return as_array(made.physical_to_logical()).tolist() == self.case.table and all(map(is_fresh, asked))
+
+    def _keeps_lists_to_itself(self) -> bool:
+        """Whether lists of which a placement and its ranks were made may be written into afterwards."""
+        rows, ranks = deepcopy(self.case.table), lists_of(self.case.topology)
+        topology = self.names.Topology(self.num_ranks, self.case.topology.num_nodes, *ranks)
+        spoil(ranks)
+        made = self.names.Placement.from_physical_to_logical(rows, num_experts=self.num_experts, topology=topology)
+        spoil(rows)
+        stated: list[tuple[Any, Any]] = [(made.physical_to_logical(), self.case.table)]
+        if self.model.offers("Placement.slot_offsets"):
+            stated.append((made.slot_offsets(), self._offsets))
+        if self.model.offers("Placement.balancedness"):
+            stated.append((made.balancedness(self._plain_loads), self.balancedness))
+        return all(as_array(answer).tolist() == expected for answer, expected in stated)
+
+    def reads_every_form(self) -> bool:
+        """Whether a table is the same in either width, and however its entries lie in memory."""
+        for dtype in ("int32", "int64"):
+            table = np.array(self.case.table, dtype=dtype)
+            wide = np.full((2 * self.num_layers, 3 * self.num_slots), EMPTY, dtype=dtype)
+            wide[::2, ::3] = table
+            for form in (table, wide[::2, ::3], np.asfortranarray(table), table[:, ::-1].copy()[:, ::-1]):
+                if as_array(self.make_of(form).physical_to_logical()).tolist() != self.case.table:
+                    return False
+        return True
 
     # Digests.
 
@@ -437,6 +475,30 @@ class PlacementView(View):
         """The implementation's balancedness."""
         return float(self.made.balancedness(self._plain_loads))
 
+    def reads_loads_each_time(self) -> bool:
+        """Whether loads are read alone, from arrays as from lists, and whatever was asked before."""
+        own = np.array(self._plain_loads, dtype=np.float64)
+        # Each expert's load is that of the one before it, and one more.
+        other = np.roll(own, 1, axis=-1) + 1.0
+        return all(
+            same(
+                kept(self._answer_to(name, self.made, loads)), kept(self._answer_to(name, self.make(), loads.tolist()))
+            )
+            for name in OF_LOADS
+            if self.model.offers(f"Placement.{name}")
+            for loads in (own, other, own)
+        )
+
+    def _answer_to(self, name: str, placement: Any, loads: Any) -> Any:
+        """What a placement says of loads; nothing that is equal to anything where it writes into an array of them."""
+        given = loads.copy() if isinstance(loads, np.ndarray) else loads
+        answer = getattr(placement, name)(given, *((1,) if name == "off_node" else ()))
+        if isinstance(loads, np.ndarray) and not np.array_equal(given, loads):
+            return float("nan")
+        if name == "report":
+            return [[field(report, entry) for entry in REPORTED] for report in answer]
+        return answer
+
     @property
     def _plain_loads(self) -> Any:
         # One window is asked for without its axis, so that both forms are.
@@ -534,7 +596,7 @@ class PlacementView(View):
             {"slots_per_rank": [1] * (ranks + 1)},
             {"slots_per_rank": [1] * (ranks - 1) + [-1]},
             {"speeds": [1.0] * (ranks + 1)},
-            *({"speeds": [1.0] * (ranks - 1) + [speed]} for speed in (0.0, -1.0, float("nan"), float("inf"))),
+            *({"speeds": [1.0] * (ranks - 1) + [speed]} for speed in WRONG_SPEEDS),
             {"active": [True] * (ranks + 1)},
             {"active": [False] * ranks},
         ]
@@ -569,6 +631,10 @@ class PlacementView(View):
 
 def made_topology(names: Any, topology: Topology) -> Any:
     """An implementation's topology of these ranks."""
+    return names.Topology(topology.num_ranks, topology.num_nodes, *lists_of(topology))
+
+
+def lists_of(topology: Topology) -> list[Any]:
+    """The slots, speeds and activity of ranks as they are given: lists, a number of slots, or None."""
     given = (topology.slots_per_rank, topology.speeds, topology.active)
-    lists = [list(one) if isinstance(one, tuple) else one for one in given]
-    return names.Topology(topology.num_ranks, topology.num_nodes, *lists)
+    return [list(one) if isinstance(one, tuple) else one for one in given]

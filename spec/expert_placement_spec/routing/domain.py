@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from expert_placement_spec.balance.domain import full_row
 from expert_placement_spec.cases import Domain
-from expert_placement_spec.placement.domain import rows, spread, topologies, topology
+from expert_placement_spec.placement.domain import rows, skewed, spread, topologies, topology
 from expert_placement_spec.placement.reference import EMPTY
 from expert_placement_spec.placement.topology import Topology
 from expert_placement_spec.routing.view import RoutingCase
@@ -139,6 +139,8 @@ def served(num_experts: int, num_slots: int, topology: Topology, shape: tuple[in
         [chance.randrange(-num_experts // 9, num_experts) // (1 + chance.randrange(2)) for _ in range(top_k)]
         for _ in range(tokens)
     ]
+    if options.pop("has_load", False):
+        options["load"] = skewed(chance, num_experts)
     if options.pop("is_weighted", False):
         options["weights"] = with_weight(row, [float(1 + chance.randrange(1000)) for _ in row], num_experts)
     return RoutingCase(num_experts, row, topology, ids, **options)
@@ -155,6 +157,12 @@ def real() -> dict[str, Callable[[], RoutingCase]]:
         ),
         "257 tokens of 8 ids, 384 experts weighted on 576 slots of 72 ranks": partial(
             served, 384, 576, Topology(72, 9), (257, 8), seed=3, is_weighted=True
+        ),
+        "1,700 tokens of 10 ids, 200 experts on 1,100 slots of 4 ranks": partial(
+            served, 200, 1100, Topology(4, 4), (1700, 10), seed=11, has_load=True
+        ),
+        "64 tokens of 6 ids, 96 experts on 160 slots of 32 ranks": partial(
+            served, 96, 160, Topology(32, 4, speeds=[1.0, 2.0] * 16), (64, 6), has_load=True
         ),
         "16,384 tokens of one id, 60 experts on 512 slots of 2 ranks": partial(
             served, 60, 512, Topology(2), (16384, 1), token_offset=2**63 - 5

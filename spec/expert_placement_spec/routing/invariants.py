@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from expert_placement_spec.answers import at_most
 from expert_placement_spec.law import Laws
 from expert_placement_spec.logic import choose
 
@@ -137,7 +136,7 @@ def positions_invert_the_order(rt: RoutingView, t: Any, i: Any) -> Any:
 
 @ROUTING.register()
 def load_is_added_in_place(rt: RoutingView) -> Any:
-    """What each slot serves is added to int32 and int64 loads, and nothing else, whatever is wanted."""
+    """What each slot serves is added to int32 and int64 loads in their place, and nothing else, whatever is wanted."""
     return rt.loads_are_added()
 
 
@@ -155,7 +154,7 @@ def widths_of_ids_change_nothing(rt: RoutingView) -> Any:
 
 @ROUTING.register()
 def strides_of_ids_change_nothing(rt: RoutingView) -> Any:
-    """Ids that are apart in memory are routed like those that follow each other."""
+    """Ids that are apart in memory, or stand column by column, are routed like those that follow each other."""
     return rt.strides_change_nothing()
 
 
@@ -167,7 +166,7 @@ def room_for_more_slots_changes_nothing(rt: RoutingView) -> Any:
 
 @ROUTING.register(needs=UPDATE)
 def updates_equal_tables_made_anew(rt: RoutingView) -> Any:
-    """Tables that held another, larger placement, updated in place, give what tables made for this one give."""
+    """Tables that held another placement, updated in place, give what tables made for this one give."""
     return rt.updates_like_made()
 
 
@@ -188,6 +187,18 @@ def senders_are_served_near(rt: RoutingView, t: Any, i: Any, r: Any) -> Any:
 def near_replicas_are_chosen_by_the_rule(rt: RoutingView, t: Any, i: Any, r: Any) -> Any:
     """Where a rank sends, the rule chooses among the nearest replicas."""
     return rt.near(r, t, i) == rt.stated_near_slot(r, t, i)
+
+
+@ROUTING.register(needs=SENDER, requires=lambda rt: not rt.is_weighted)
+def senders_are_told_what_follows(rt: RoutingView) -> Any:
+    """Where a rank sends, all that can be asked for is what follows from the slots, with that rank's as local."""
+    return rt.tells_senders_everything
+
+
+@ROUTING.register(needs=("Partition", "Placement.from_partition"), requires=lambda rt: not rt.is_weighted)
+def partitions_are_routed_as_placements(rt: RoutingView) -> Any:
+    """A partition of any strategy is routed as the placement of one layer that it is."""
+    return rt.routes_partitions()
 
 
 @ROUTING.register(needs=WEIGHTS)
@@ -218,4 +229,10 @@ def parts_are_of_slots_that_serve(rt: RoutingView, j: Any) -> Any:
 @ROUTING.register(needs=BEST, requires=lambda rt: rt.has_load)
 def best_parts_make_the_busiest_rank_fastest(rt: RoutingView) -> Any:
     """With the best parts the busiest rank is done when the slowest set of ranks could be, with what it alone holds."""
-    return at_most(rt.largest_time, rt.least_time)
+    return rt.is_fastest
+
+
+@ROUTING.register(needs=BEST, requires=lambda rt: rt.has_load)
+def parts_follow_their_loads(rt: RoutingView) -> Any:
+    """Each layer has the parts of its own loads, added up over the windows, whatever was asked before."""
+    return rt.parts_follow_loads()

@@ -264,15 +264,18 @@ def _everything(
         begin, end = offsets[tables.rank], offsets[tables.rank + 1]
         local = [slot - begin if begin <= slot < end else UNROUTED for slot in slots]
         answers["local_slots"] = (local, shape)
-    counts = _counts(slots, tables.max_slots)
-    begins = [sum(counts[:slot]) for slot in range(tables.max_slots + 1)]
-    of_ranks = [begins[slot] for slot in offsets]
-    # Unrouted ids come last, and equal slots as they stand.
-    order = sorted(range(ids), key=lambda place: (slots[place] == UNROUTED, slots[place]))
-    answers["slot_counts"] = (counts, (tables.max_slots,))
-    answers["slot_offsets"] = (begins, (tables.max_slots + 1,))
-    answers["rank_counts"] = ([end - begin for begin, end in itertools.pairwise(of_ranks)], (-1,))
-    answers["rank_offsets"] = (of_ranks, (-1,))
-    answers["order"] = (order, (ids,))
-    answers["positions"] = ([order.index(place) for place in range(ids)], shape)
+    # What is not wanted of the rest is not looked for: a batch has many ids.
+    if names & {"slot_counts", "slot_offsets", "rank_counts", "rank_offsets"}:
+        counts = _counts(slots, tables.max_slots)
+        begins = [sum(counts[:slot]) for slot in range(tables.max_slots + 1)]
+        of_ranks = [begins[slot] for slot in offsets]
+        answers["slot_counts"] = (counts, (tables.max_slots,))
+        answers["slot_offsets"] = (begins, (tables.max_slots + 1,))
+        answers["rank_counts"] = ([end - begin for begin, end in itertools.pairwise(of_ranks)], (-1,))
+        answers["rank_offsets"] = (of_ranks, (-1,))
+    if names & {"order", "positions"}:
+        # Unrouted ids come last, and equal slots as they stand.
+        order = sorted(range(ids), key=lambda place: (slots[place] == UNROUTED, slots[place]))
+        answers["order"] = (order, (ids,))
+        answers["positions"] = ([order.index(place) for place in range(ids)], shape)
     return {name: answers[name] for name in FIELDS if name in names}

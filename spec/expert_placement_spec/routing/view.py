@@ -9,14 +9,15 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from expert_placement_spec.answers import Lookup, all_refused, as_array, field, is_table
+from expert_placement_spec.answers import Lookup, all_refused, as_array, at_most, field, is_table
 from expert_placement_spec.cases import Case, View
 from expert_placement_spec.fresh import kept, same, spoil
 from expert_placement_spec.placement.reference import EMPTY, Placement
 from expert_placement_spec.placement.view import made_topology
+from expert_placement_spec.reference import STRATEGIES, Partition
 from expert_placement_spec.routing import reference
 from expert_placement_spec.routing.reference import FIELDS, UNROUTED
-from expert_placement_spec.routing.weights import least_largest_time
+from expert_placement_spec.routing.weights import hosts_of, least_largest_time
 
 if TYPE_CHECKING:
     from expert_placement_spec.placement.topology import Topology
@@ -28,8 +29,14 @@ DEVIATIONS = 6
 MORE_ROOM = 3
 """Slots that tables have room for beyond those that there are, where that must not matter."""
 
-NUM_LAYERS = 3
+NUM_LAYERS = 5
 """Layers of tables that have several."""
+
+FEW_RANKS = 12
+"""Up to so many ranks all sets of them are looked at."""
+
+SMALL_PART = 1e-7
+"""What is moved, or has room, counts from this part of the busiest rank's time on."""
 
 
 @dataclass(frozen=True)
@@ -74,7 +81,7 @@ class RoutingCase(Case):
         tables = reference.RoutingTables(self.placement(), weights=self.all_weights())
         reference.route(self.batch(), tables, **self.options())
         if self.load is not None:
-            self.placement().replica_weights([self.load])
+            self.placement().rank_loads([self.load])
 
     def placement(self) -> Placement:
         """The placement, of the reference model."""
@@ -298,30 +305,40 @@ class RoutingView(View):
         return True
 
     def loads_are_added(self) -> bool:
-        """Whether loads of both widths grow by the counts, with the slots or without anything wanted."""
-        for dtype, want in product(("int32", "int64"), (("slots",), (), FIELDS)):
-            before = np.arange(self.num_slots, dtype=dtype) * 7 + 1
-            load = before.copy()
-            for _ in range(2):
-                self.route(self.tables(rank=0), want, load=load)
-            if load.dtype != before.dtype or not np.array_equal(load, before + 2 * self.histogram.array):
+        """Whether loads of both widths grow by the counts, with the slots or without anything wanted.
+
+        Those that are apart in memory do so as well, or are refused and left.
+        """
+        for dtype, want, stride in product(("int32", "int64"), (("slots",), (), FIELDS), (1, 2)):
+            before = np.arange(stride * self.num_slots, dtype=dtype) * 7 + 1
+            load, grown = before.copy(), before.copy()
+            grown[::stride] += (2 * self.histogram.array).astype(dtype)
+            try:
+                for _ in range(2):
+                    self.route(self.tables(rank=0), want, load=load[::stride])
+            except ValueError:
+                if stride == 1:
+                    raise
+                grown = before
+            if load.dtype != before.dtype or not np.array_equal(load, grown):
                 return False
         return True
 
     def widths_of_ids_agree(self) -> bool:
         """Whether ids of 32 bits are routed as those of 64, and ids whose lower halves alone are experts are not."""
         narrow = self.route(self.tables(), ids=self.case.batch("int32"))
-        beyond = self.route(self.tables(), ids=self.case.batch() % 2**32 + 2**32)
+        lower = self.case.batch() % 2**32
+        beyond = [self.route(self.tables(), ids=lower + above) for above in (2**32, -(2**32), -(2**63))]
         same = np.array_equal(as_array(field(narrow, "slots")), self.slot.array)
-        return bool(same and (as_array(field(beyond, "slots")) == UNROUTED).all())
+        return bool(same and all((as_array(field(one, "slots")) == UNROUTED).all() for one in beyond))
 
     def strides_change_nothing(self) -> bool:
-        """Whether ids that do not follow each other in memory are routed like those that do."""
+        """Whether ids that do not follow each other in memory, or column by column, are routed like those that do."""
         ids = self.case.batch()
         wide = np.full((2 * ids.shape[0], 3 * ids.shape[1]), 10**6, dtype=ids.dtype)
         wide[::2, ::3] = ids
-        apart = self.route(self.tables(rank=0), FIELDS, ids=wide[::2, ::3])
-        return self.is_same(apart, self.answer)
+        forms = (wide[::2, ::3], np.asfortranarray(ids))
+        return all(self.is_same(self.route(self.tables(rank=0), FIELDS, ids=form), self.answer) for form in forms)
 
     def answers_are_fresh(self) -> bool:
         """Whether ids, weights and earlier answers are neither written nor read by a call that follows."""
@@ -380,25 +397,58 @@ class RoutingView(View):
     def _made_of_rows(self, rows: list[list[int]]) -> Any:
         return self._made_of(Placement(rows, self.case.num_experts, self.case.topology))
 
-    def _with_one_more(self, row: list[int]) -> Placement:
-        """A placement of one slot more: a row with an empty slot behind it, on the last rank."""
+    def _with_more(self, row: list[int], more: list[int]) -> Placement:
+        """A placement of more slots: a row and what the last rank holds beyond it, all ranks being active."""
         slots = [end - begin for begin, end in pairwise(self.case.placement().offsets)]
-        topology = replace(self.case.topology, slots_per_rank=[*slots[:-1], slots[-1] + 1])
-        return Placement([[*row, EMPTY]], self.case.num_experts, topology)
+        topology = replace(self.case.topology, slots_per_rank=[*slots[:-1], slots[-1] + len(more)], active=None)
+        return Placement([[*row, *more]], self.case.num_experts, topology)
+
+    @property
+    def _others(self) -> list[Placement]:
+        """Other placements that tables may have held: one larger, with more replicas; and two of as many slots.
+
+        In the first every expert stands where the one before it stood. Of the others one has no second replicas, and
+        one the slots of the ranks in reverse.
+        """
+        row, experts, everyone = self.case.row, self.case.num_experts, replace(self.case.topology, active=None)
+        slots = [end - begin for begin, end in pairwise(self.case.placement().offsets)]
+        single = [EMPTY if entry in row[:slot] else entry for slot, entry in enumerate(row)]
+        return [
+            self._with_more(self._renamed(1), [0, 0] if experts else [EMPTY, EMPTY]),
+            Placement([single], experts, everyone),
+            Placement([row], experts, replace(everyone, slots_per_rank=slots[::-1])),
+        ]
+
+    @property
+    def _some_ranks(self) -> list[int]:
+        """The first rank, one in the middle and the last."""
+        return sorted({0, self.num_ranks // 2, self.num_ranks - 1})
 
     def updates_like_made(self) -> bool:
-        """Whether tables that held another, larger placement route like those made for this one, with as much room.
+        """Whether tables that held another placement route like those made for this one, with as much room."""
+        return all(
+            self._is_updated(other, rank) and self._is_updated_for_sender(other, rank)
+            for other in self._others
+            for rank in self._some_ranks
+        )
 
-        In the other one every expert stands where the one before it stood.
-        """
-        renamed = self._renamed(1)
-        # Experts are renamed with all of their slots, so that none of them is without weight.
-        wider = {} if self.case.weights is None else {"weights": np.array([[*self.case.weights, 1.0]])}
-        tables = self.names.RoutingTables(self._made_of(self._with_one_more(renamed)), rank=0, **wider)
+    def _is_updated(self, other: Placement, rank: int) -> bool:
+        weights = {} if self.case.weights is None else {"weights": np.ones((1, other.num_slots))}
+        tables = self.names.RoutingTables(self._made_of(other), rank=rank, **weights)
         self.route(tables)
         tables.update(self.made, **self._own_weights)
-        anew = self.tables(rank=0, max_slots=self.num_slots + 1)
-        return self.is_same(self.route(tables, FIELDS), self.route(anew, FIELDS))
+        room = {} if other.num_slots == self.num_slots else {"max_slots": other.num_slots}
+        return self.is_same(self.route(tables, FIELDS), self.route(self.tables(rank=rank, **room), FIELDS))
+
+    def _is_updated_for_sender(self, other: Placement, sender: int) -> bool:
+        # Tables for a sender have room for no slots beyond those that they were made with, and no weights.
+        if self.is_weighted or other.num_slots != self.num_slots or not self.model.offers("RoutingTables.for_sender"):
+            return True
+        made = self.names.RoutingTables.for_sender
+        tables = made(self._made_of(other), sender)
+        self.route(tables)
+        tables.update(self.made)
+        return self.is_same(self.route(tables, FIELDS), self.route(made(self.made, sender), FIELDS))
 
     @property
     def _own_weights(self) -> dict[str, Any]:
@@ -420,6 +470,19 @@ class RoutingView(View):
             np.array_equal(as_array(field(roomy, name)), as_array(field(self.answer, name))) for name in others
         )
 
+    def routes_partitions(self) -> bool:
+        """Whether a partition of the experts over the ranks, of each strategy, is routed as a placement."""
+        experts, ranks, options = self.case.num_experts, self.num_ranks, self.case.options()
+        for strategy in STRATEGIES:
+            stated = reference.RoutingTables(Partition(experts, ranks, strategy), rank=0)
+            tables = self.names.RoutingTables(self.names.Partition(experts, ranks, strategy), rank=0)
+            names = ("slots", "local_slots")
+            expected = reference.route(self.case.batch(), stated, want=names, **options)
+            routed = self.route(tables, names)
+            if not all(np.array_equal(as_array(field(routed, name)), getattr(expected, name)) for name in names):
+                return False
+        return True
+
     @cached_property
     def near(self) -> Lookup:
         """The slot of a token's id where a rank sends."""
@@ -428,6 +491,34 @@ class RoutingView(View):
     def _sent_by(self, rank: int) -> Any:
         tables = self.names.RoutingTables.for_sender(self.made, rank)
         return as_array(field(self.route(tables), "slots"))
+
+    @cached_property
+    def tells_senders_everything(self) -> bool:
+        """Whether all that can be asked for where some ranks send follows from the slots."""
+        for rank in self._some_ranks:
+            routed = self.route(self.names.RoutingTables.for_sender(self.made, rank), FIELDS)
+            stated = self._following_from(self._sent_by(rank), rank)
+            if any(not np.array_equal(as_array(field(routed, name)), stated[name]) for name in FIELDS):
+                return False
+        return True
+
+    def _following_from(self, slots: Any, rank: int) -> dict[str, Any]:
+        """What the slots of a batch come to, by the names of the fields."""
+        offsets, flat = self.offset.array, slots.flatten()
+        begin, end = offsets[rank], offsets[rank + 1]
+        counts = np.bincount(flat[flat >= 0], minlength=self.num_slots)
+        slot_offsets = np.concatenate([[0], np.cumsum(counts)])
+        order = np.argsort(np.where(flat < 0, self.num_slots, flat), kind="stable")
+        return {
+            "slots": slots,
+            "local_slots": np.where((slots >= begin) & (slots < end), slots - begin, UNROUTED),
+            "slot_counts": counts,
+            "slot_offsets": slot_offsets,
+            "rank_counts": np.diff(slot_offsets[offsets]),
+            "rank_offsets": slot_offsets[offsets],
+            "order": order,
+            "positions": np.argsort(order).reshape(slots.shape),
+        }
 
     @cached_property
     def stated_near_slot(self) -> Lookup:
@@ -507,22 +598,58 @@ class RoutingView(View):
         row = np.array(self.case.row)
         return Lookup([float(self.best[row == one].sum()) for one in range(self.case.num_experts)], 1)(expert)
 
-    @property
-    def largest_time(self) -> float:
-        """The time of the busiest rank with the implementation's weights."""
+    @cached_property
+    def _times(self) -> list[float]:
+        """The time of each rank with the implementation's weights."""
         load, offsets = self.case.load or [], self.case.placement().offsets
         served = [
             0.0 if entry == EMPTY else load[entry] * part for entry, part in zip(self.case.row, self.best, strict=True)
         ]
-        ranks = range(self.num_ranks)
-        return max(sum(served[offsets[r] : offsets[r + 1]]) / self.case.topology.speed(r) for r in ranks)
+        return [sum(served[offsets[r] : offsets[r + 1]]) / self.case.topology.speed(r) for r in range(self.num_ranks)]
 
     @property
-    def least_time(self) -> float:
-        """The least that it can be."""
-        return least_largest_time(
-            self.case.row, self.case.load or [], self.case.placement().offsets, self.case.topology
+    def is_fastest(self) -> bool:
+        """Whether the busiest rank is done as early as can be with the implementation's weights.
+
+        Of few ranks the slowest set is found. Of more of them it is one that nothing can leave: what the busiest ranks
+        serve can be moved to no rank with room, nor what is there to others, and so on.
+        """
+        load, topology = self.case.load or [], self.case.topology
+        offsets, largest = self.case.placement().offsets, max(self._times)
+        if self.num_ranks <= FEW_RANKS:
+            return bool(at_most(largest, least_largest_time(self.case.row, load, offsets, topology)))
+        small, hosts = largest * SMALL_PART, hosts_of(self.case.row, self.case.num_experts, offsets)
+        full = {rank for rank, time in enumerate(self._times) if time >= largest - small}
+        seen: set[int] = set()
+        reached = {rank for rank, time in enumerate(self._times) if time == largest}
+        while reached - seen:
+            rank = min(reached - seen)
+            seen.add(rank)
+            for slot in range(offsets[rank], offsets[rank + 1]):
+                expert = self.case.row[slot]
+                if expert != EMPTY and load[expert] * self.best[slot] > small * topology.speed(rank):
+                    reached |= hosts[expert]
+        return reached <= full or largest == 0
+
+    def parts_follow_loads(self) -> bool:
+        """Whether each layer has the parts of its own loads, added up over the windows, whatever was asked before."""
+        load = np.array(self.case.load, dtype=np.float64)
+        first, second = (
+            np.array([np.roll(load, by) + number * by for by in range(NUM_LAYERS)]) for number in (1.0, 2.0)
         )
+        rows = [self._renamed(by) for by in range(NUM_LAYERS)]
+        together = self._made_of_rows(rows)
+        for windows in (np.array([first, second]), second, np.array([first, second])):
+            given = windows.copy()
+            parts = as_array(together.replica_weights(given))
+            summed = windows.sum(axis=0) if windows.ndim == 3 else windows
+            alone = [
+                as_array(self._made_of_rows([row]).replica_weights(summed[layer : layer + 1]))[0]
+                for layer, row in enumerate(rows)
+            ]
+            if not (np.array_equal(given, windows) and np.array_equal(parts, np.array(alone))):
+                return False
+        return True
 
     # What is refused.
 
@@ -544,6 +671,8 @@ class RoutingView(View):
         ]
         if self.is_weighted:
             wrong.append((ValueError, partial(self.route, tables, exact=True)))
+        if self.num_slots and self.model.offers("RoutingTables(max_slots)"):
+            wrong.append((ValueError, partial(self.tables, max_slots=self.num_slots - 1)))
         return all(all_refused(error, [call]) for error, call in wrong)
 
     def _route_layer(self, tables: Any, layer: int) -> Any:
@@ -554,7 +683,7 @@ class RoutingView(View):
         tables = self.tables(rank=0)
         topology = self.case.topology
         slots = [end - begin for begin, end in pairwise(self.case.placement().offsets)]
-        more = self._with_one_more(self.case.row)
+        more = self._with_more(self.case.row, [EMPTY])
         two_layers = Placement([self.case.row, self.case.row], self.case.num_experts, topology)
         room = self.num_slots + 1
         one_more = replace(topology, num_ranks=self.num_ranks + 1, slots_per_rank=[*slots, 0], speeds=None, active=None)
@@ -562,12 +691,17 @@ class RoutingView(View):
         weights = {} if self.case.weights is None else {"weights": np.ones((1, room))}
         own = {} if self.case.weights is None else {"weights": np.ones((1, self.num_slots))}
         both = {} if self.case.weights is None else {"weights": np.ones((2, self.num_slots))}
+        of_two = self.names.RoutingTables(self._made_of(two_layers), **both)
         calls = [
             partial(tables.update, self._made_of(more), **weights),
             partial(tables.update, self._made_of(other_ranks), **own),
             partial(tables.update, self._made_of(two_layers), **both),
+            partial(of_two.update, self.made, **own),
             partial(tables.update, self.made, **({"weights": np.ones((1, self.num_slots))} if not own else {})),
         ]
+        if self.case.num_experts > 1:
+            fewer = [0 if entry == self.case.num_experts - 1 else entry for entry in self.case.row]
+            calls.append(partial(tables.update, self._made_of(Placement([fewer], max(fewer) + 1, topology)), **own))
         if not all_refused(ValueError, calls) or not self.is_same(self.route(tables, FIELDS), self.answer):
             return False
         try:

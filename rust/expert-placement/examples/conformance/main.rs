@@ -25,9 +25,10 @@ use answering::{Answer, Failure};
 const PROTOCOL: u32 = 1;
 
 /// Options of calls, beside the calls themselves.
-const OPTIONS: [&str; 12] = [
+const OPTIONS: [&str; 13] = [
     "rebalance(previous)",
     "rebalance(max_moves)",
+    "rebalance(min_gain)",
     "rebalance(max_off_node)",
     "rebalance(num_threads)",
     "capacity_curve(max_off_node)",

@@ -1,7 +1,7 @@
 //! Partitions: points of any partitions at once, and whole tables of one.
 
-use expert_placement::limits::NUM_SHARED_EXPERTS;
-use expert_placement::{Error, Partition};
+use expert_placement::limits::{MAX_RANKS, NUM_EXPERTS, NUM_SHARED_EXPERTS};
+use expert_placement::{Error, Partition, legal_ranks};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
@@ -9,7 +9,7 @@ use crate::Handler;
 use crate::answering::{Answer, Failure, read};
 use crate::fields::{PartitionFields, Whole, partition, zeros};
 
-pub(crate) const CALLS: [(&str, Handler); 16] = [
+pub(crate) const CALLS: [(&str, Handler); 18] = [
     ("partition.count", |request| of_ranks(request, Partition::count)),
     ("partition.start", |request| of_ranks(request, Partition::start)),
     ("partition.owner", |request| of_experts(request, Partition::owner)),
@@ -33,6 +33,13 @@ pub(crate) const CALLS: [(&str, Handler); 16] = [
     }),
     ("partition.offsets", |request| table(request, |p| u64::from(p.num_ranks()) + 1, Partition::write_offsets)),
     ("partition.is_uniform", |request| Ok(json!(read::<PartitionFields>(request)?.made()?.is_uniform()))),
+    ("partition.min_redundant_experts", |request| {
+        Ok(json!(read::<PartitionFields>(request)?.made()?.min_redundant_experts()))
+    }),
+    ("partition.legal_ranks", |request| {
+        let Ranks { num_experts, max_ranks } = read(request)?;
+        Ok(json!(legal_ranks(NUM_EXPERTS.check(num_experts.0)?, MAX_RANKS.check(max_ranks.0)?)?))
+    }),
     ("partition.expert_map", |request| {
         maps(request, |partition, rank, _| {
             filled(u64::from(partition.num_experts()), |out| partition.write_expert_map(rank, out))
@@ -56,6 +63,13 @@ pub(crate) const CALLS: [(&str, Handler); 16] = [
         })
     }),
 ];
+
+/// Up to how many ranks some experts may be divided equally.
+#[derive(Deserialize)]
+struct Ranks {
+    num_experts: Whole,
+    max_ranks: Whole,
+}
 
 /// Points, each of a partition of its own.
 #[derive(Deserialize)]

@@ -42,15 +42,17 @@ struct Plan {
     num_slots: Whole,
     previous: Option<PlacementFields>,
     max_moves: Option<Whole>,
+    min_gain: Option<Real>,
     num_threads: Whole,
 }
 
 fn plan(request: Value) -> Answer {
-    let Plan { common, num_slots, previous, max_moves, num_threads } = read(request)?;
+    let Plan { common, num_slots, previous, max_moves, min_gain, num_threads } = read(request)?;
     let (loads, topology, mut options) = common.made()?;
     let previous: Option<Placement> = previous.map(PlacementFields::made).transpose()?;
     options.previous = previous.as_ref();
     options.max_moves = optional("max_moves", max_moves)?.map(u64::from);
+    options.min_gain = min_gain.map(|gain| gain.0);
     options.num_threads = size(NUM_RANKS.named("num_threads").check(num_threads.0)?);
     let slots = NUM_SLOTS.check(num_slots.0)?;
     Ok(table_of(&rebalance(&loads, slots.into(), &topology, &options)?))

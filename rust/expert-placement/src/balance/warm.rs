@@ -395,7 +395,8 @@ fn by_slope(layers: &[Vec<Offer>], budget: usize, least_gain: f64) -> Vec<usize>
             let now = offers[chosen[layer]];
             for (index, offer) in offers.iter().enumerate().skip(chosen[layer] + 1) {
                 let cost = offer.moves.saturating_sub(now.moves);
-                let slope = (now.time - offer.time) / cost.max(1) as f64;
+                // What takes no move is worth any gain.
+                let slope = (now.time - offer.time) / cost as f64;
                 if slope > best.0 {
                     best = (slope, layer, index, cost);
                 }
