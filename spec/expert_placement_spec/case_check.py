@@ -333,7 +333,8 @@ def sample(
         progress: called with the parts done and their total.
 
     Returns:
-        One outcome for each implementation and law. The same arguments give the same cases.
+        One outcome for each implementation and law. The same arguments give the same cases, as long as the same modules
+        are imported: hypothesis draws numbers that stand in them, too.
     """
     outcomes = unobserved(chapter, implementations, workers)
     work = [Sampling(chapter, name, examples, part) for name in implementations for part in range(PARTS)]

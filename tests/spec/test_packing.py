@@ -13,6 +13,7 @@ from expert_placement_spec.placement.topology import Topology
     [
         ([], {0: 1}, [0], 0, True),
         ([], {0: 1, 1: 0}, [0], 1, False),
+        ([], {0: 6, 1: 0}, [0], 1, False),
         ([], {0: 1, 1: 1}, [0], 1, True),
         ([], {0: 1}, [0], 1, False),
         ([1], {0: 1, 1: 1}, [0], 0, True),

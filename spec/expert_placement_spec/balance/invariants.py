@@ -198,7 +198,10 @@ def wrong_gains_are_refused(c: BalanceView) -> Any:
     return c.refuses_wrong_gains()
 
 
-@BALANCE.register(needs=WARM, requires=lambda c, l: c.is_previous_live and not c.has_homes and c.is_best_already(l))
+@BALANCE.register(
+    needs=("rebalance(previous)",),
+    requires=lambda c, l: c.is_previous_live and not c.has_homes and c.is_best_already(l),
+)
 def nothing_moves_in_vain(c: BalanceView, l: Any) -> Any:
     """A layer that is as good as from nothing, and within the tolerance of its lower bound, stays as it is."""
     return c.stays(l)

@@ -154,7 +154,13 @@ WHOLE_RANKS = {
 }
 ONE_WINDOW = {"windows_are_planned_for": NO_WINDOWS}
 BUDGETS = dict.fromkeys(
-    ("budget_is_kept", "no_moves_change_nothing", "more_moves_never_hurt", "budgets_too_small_to_restore_are_refused"),
+    (
+        "budget_is_kept",
+        "no_moves_change_nothing",
+        "more_moves_never_hurt",
+        "enough_moves_are_as_good_as_free_ones",
+        "budgets_too_small_to_restore_are_refused",
+    ),
     NO_BUDGET,
 ) | {"lost_experts_are_named": NO_FAILURES}
 
