@@ -8,7 +8,8 @@ The module, or the object, has the public names of the design, whatever they are
     rebalance(loads, num_slots, topology, policy, num_groups, previous, max_moves, min_gain, max_off_node,
         num_threads)
     plan_migration(old, new, max_node_transfers, max_staged), and the attributes of what it gives
-    RoutingTables(placement, rank, max_slots, weights), .for_sender(placement, rank), and update(placement, weights)
+    RoutingTables(placement or partition, rank, max_slots, weights), .for_sender(placement, rank), and update(placement,
+        weights)
     route(topk_ids, tables, layer, token_offset, seed, valid_tokens, load, want, exact)
     capacity_curve(loads, num_slots, topology, policy, num_groups), least_slots(loads, balancedness, topology, ...)
 

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 TABLES = {"tables", "elementwise", "offsets"}
 """Subjects that are asked partition by partition."""
-ALONE = {"scalars", "lists", "errors", "arguments", "shared", "fresh", "uniform"}
+ALONE = {"scalars", "lists", "errors", "arguments", "shared", "fresh", "uniform", "defaults"}
 """Subjects that are asked id by id."""
 BLOCK = {"cpu": 1 << 16, "cuda": 1 << 24}
 """Points of one block: what a core's cache, or a GPU's memory, takes well."""

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from expert_placement_spec.implementation import MAP_METHODS, WITH_SHARED
+from expert_placement_spec.implementation import MAP_METHODS, TABLES, WITH_SHARED
+from expert_placement_spec.refusing import refuses
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -68,9 +69,13 @@ def spoil(answer: Any) -> None:
 
 
 def makes_fresh_maps(partition: Any, num_ranks: int, num_shared_experts: int) -> bool:
-    """Whether every representation of the maps of the first and the last rank is its asker's own."""
+    """Whether every representation of the maps of the first and the last rank, and every table, is its asker's own."""
+    tables = [getattr(partition, name) for name in (*TABLES, "offsets") if hasattr(partition, name)]
+    lists = [partial(partition.local_experts, num_ranks - 1)] if hasattr(partition, "local_experts") else []
+    # There are no offsets of round robin.
+    asked = [ask for ask in tables + lists if not refuses(ValueError, ask)]
     shared = {name: (num_shared_experts,) if name in WITH_SHARED else () for name in MAP_METHODS}
-    return all(
+    return all(map(is_fresh, asked)) and all(
         is_fresh(partial(getattr(partition, method), rank, *shared[name]))
         for name, method in MAP_METHODS.items()
         for rank in {0, num_ranks - 1}

@@ -116,7 +116,9 @@ class Block:
         if "arguments" in self.subjects:
             _ = self.refused_partitions
         if "shared" in self.subjects:
-            _ = self.refused_shared, self.defaults
+            _ = self.refused_shared
+        if "defaults" in self.subjects:
+            _ = self.defaults
         if "fresh" in self.subjects:
             _ = self.fresh_maps
         if "uniform" in self.subjects:

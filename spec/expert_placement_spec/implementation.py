@@ -45,6 +45,7 @@ NEEDS: dict[str, tuple[str, ...]] = {
     "arguments": ("count",),
     "shared": tuple(MAP_METHODS[name] for name in WITH_SHARED),
     "fresh": tuple(MAP_METHODS.values()),
+    "defaults": ("expert_mask",),
     "uniform": ("legal_ranks", "min_redundant_experts"),
     "errors": (*SCALARS, "experts", "local_experts", *MAP_METHODS.values(), "is_uniform"),
 }

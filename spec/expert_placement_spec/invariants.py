@@ -36,7 +36,7 @@ class Invariant:
     strategies: tuple[str, ...]
     subject: str
     """What is spoken of: `rule`, `elementwise`, `tables`, `scalars`, `maps`, `stacked`, `lists`, `offsets`, `errors`,
-    `arguments`, `shared`, `fresh`, `uniform`, `answers` or `formulas`."""
+    `arguments`, `shared`, `fresh`, `uniform`, `defaults`, `answers` or `formulas`."""
 
     @property
     def is_provable(self) -> bool:
@@ -346,7 +346,7 @@ def wrong_shared_experts_are_refused(p: View) -> Any:
     return p.refuses_wrong_shared_experts()
 
 
-@invariant(subject="shared")
+@invariant(subject="defaults", strategies=("linear",))
 def defaults_are_stated(p: View) -> Any:
     """Without other word a partition is linear and a mask has no shared experts, where either may be left out."""
     return p.has_stated_defaults()
@@ -354,13 +354,13 @@ def defaults_are_stated(p: View) -> Any:
 
 @invariant(subject="fresh", requires=lambda p: (p.num_experts <= FEW) & (p.num_ranks <= FEW))
 def maps_are_fresh(p: View) -> Any:
-    """What is written into a map changes none that is asked for later."""
+    """What is written into a map or a table changes none that is asked for later."""
     return p.makes_fresh_maps()
 
 
 @invariant(subject="uniform")
 def divisors_are_told(p: View) -> Any:
-    """The legal numbers of ranks up to R are those that divide E, and the redundant experts the least that mend R."""
+    """Legal numbers of ranks up to R are those that divide E; redundant experts are the fewest that make R legal."""
     return p.tells_divisors()
 
 

@@ -142,8 +142,8 @@ MOST_EXPERTS, MOST_RANKS, MOST_PAIRS = 1 << 16, 1 << 11, 1 << 17
 """The largest partitions whose maps and tables are sampled, and the most pairs of rank and expert that one may have."""
 WHOLE = (MOST_EXPERTS * 3 // 2 + 1, 1)
 """A partition whose local indices are more than 16 bits tell."""
-TABLES_ALONE = (WHOLE[0], WHOLE[0] - 1)
-"""One whose ranks are, too; its tables are looked at, and not the maps of so many ranks."""
+MANY_RANKS = (WHOLE[0], WHOLE[0] - 1)
+"""One whose ranks are, too; its experts are looked at, and not the maps of so many ranks."""
 POINTS_A_PARTITION = 200
 """How many points are drawn for each partition whose maps and tables are sampled, all of them."""
 
@@ -198,9 +198,10 @@ def sample_tables(
         partitions.
     """
     scopes: tuple[Scope, ...] = ("pairs", "tables", "alone")
+    parts: list[tuple[tuple[int, int], Scope]]
     parts = [(shape, scope) for shape in large_shapes(examples, beyond) for scope in scopes]
     if examples and beyond < MOST_EXPERTS:
-        parts += [(WHOLE, "pairs"), (WHOLE, "tables"), (TABLES_ALONE, "tables")]
+        parts += [(WHOLE, "pairs"), (WHOLE, "tables"), (MANY_RANKS, "experts")]
     work = [
         PartitionTask(name, device, strategy, [shape], scope, points_of(shape, scope))
         for name in implementations

@@ -146,7 +146,7 @@ def test_other_chapters_name_and_require_what_is_not_offered() -> None:
         (
             ("--require", "everything"),
             "error: require=`everything` is unknown, expected all, tables, scalars, lists, offsets, maps, arguments, "
-            "shared, fresh, errors or the name of an invariant",
+            "shared, fresh, defaults, uniform, errors or the name of an invariant",
         ),
         (("--experts", "5"), "error: experts=`5` is no range, expected the form `0..=128`"),
         (("--ranks", "0..=5"), "error: ranks=`0..=5` is out of range, expected bounds in 1..=65536"),

@@ -489,6 +489,48 @@ class SinglePrecisionTraffic(BrokenMigration):
         return plan
 
 
+class OneByOneWhereItStages(BrokenMigration):
+    """Where staging is limited every move is a batch."""
+
+    breaks: ClassVar = {"staging_costs_no_more_than_layer_by_layer"}
+
+    @staticmethod
+    def plan_migration(old: Any, new: Any, max_node_transfers: int | None = None, max_staged: int | None = None) -> Any:
+        plan = Migration(old, new, max_node_transfers, max_staged)
+        if max_staged is not None:
+            plan.batches = list(range(plan.num_moves + 1))
+        return plan
+
+
+class OtherExperts(BrokenMigration):
+    """Placements of other experts are not told apart."""
+
+    breaks: ClassVar = {"other_shapes_are_refused"}
+
+    @staticmethod
+    def plan_migration(old: Any, new: Any, max_node_transfers: int | None = None, max_staged: int | None = None) -> Any:
+        if new.num_experts < old.num_experts:
+            return Migration(old, old)
+        return Migration(old, new, max_node_transfers, max_staged)
+
+
+class SinglePrecisionWeights(BrokenMigration):
+    """Weights go through float32."""
+
+    breaks: ClassVar = {"weights_follow_the_moves"}
+
+    @staticmethod
+    def plan_migration(old: Any, new: Any) -> Any:
+        plan = Migration(old, new)
+        rearranged = plan.apply
+
+        def apply(weights: Any) -> Any:
+            return rearranged(np.asarray(weights).astype(np.float32)).astype(np.asarray(weights).dtype)
+
+        plan.apply = apply  # type: ignore[method-assign]
+        return plan
+
+
 class ClampsLimits(BrokenMigration):
     """The least limit in the place of those below it."""
 

@@ -445,6 +445,44 @@ class WindowsAdded(Broken):
             return answer if answer.ndim == 2 else np.broadcast_to(answer.sum(axis=0), answer.shape)
 
 
+class SpreadsLoads(Broken):
+    """The loads of one layer for all of them."""
+
+    breaks: ClassVar = {"wrong_loads_are_refused"}
+
+    class Placement(model.Placement):
+        def rank_loads(self, loads: Any) -> Any:
+            if np.shape(loads)[:-1] == (1,):
+                loads = [list(loads[0]) for _ in range(self.num_layers)]
+            return super().rank_loads(loads)
+
+
+class KnowsItsLoads(Broken):
+    """Loads in the array of the last call are those of the last call."""
+
+    breaks: ClassVar = {"loads_are_read_each_time"}
+
+    class Placement(model.Placement):
+        def rank_loads(self, loads: Any) -> Any:
+            known = self.__dict__.setdefault("known", (None, None))
+            if known[0] is not loads:
+                known = self.__dict__["known"] = (loads, np.array(loads))
+            return super().rank_loads(known[1])
+
+
+class EntriesOfTheFirstLayer(Broken):
+    """Entries of later layers that are no experts taken for empty slots."""
+
+    breaks: ClassVar = {"wrong_placements_are_refused"}
+
+    class Placement(model.Placement):
+        def __init__(self, table: Any, num_experts: int, topology: Topology) -> None:
+            rows = np.array(table)
+            if rows.ndim == 2:
+                rows[1:][(rows[1:] < 0) | (rows[1:] >= num_experts)] = EMPTY
+            super().__init__(rows, num_experts, topology)
+
+
 class RemembersLoads(Broken):
     """The balance is found once."""
 

@@ -85,6 +85,138 @@ class ForgetsGains(BrokenPlanner):
         return rebalance(*arguments, **options)
 
 
+class ChargesForGivingUp(BrokenPlanner):
+    """A replica that is given up costs as much as a move."""
+
+    breaks: ClassVar = {"moves_save_what_they_must"}
+
+    @staticmethod
+    def rebalance(*arguments: Any, **options: Any) -> Any:
+        gain = warm_start.gain_a_move
+
+        def charged(problem: Any, previous: Any, row: Any, better: Any) -> float:
+            saved: float = problem.largest(row) - problem.largest(better)
+            return min(gain(problem, previous, row, better), saved)
+
+        with patch.object(warm_start, "gain_a_move", charged):
+            return rebalance(*arguments, **options)
+
+
+class LeavesHomesForAGain(BrokenPlanner):
+    """Where moves must bring a gain, they mind no homes."""
+
+    breaks: ClassVar = {"gains_lift_no_load_off_node"}
+
+    @staticmethod
+    def rebalance(
+        *arguments: Any,
+        num_groups: int = 1,
+        max_off_node: float | None = None,
+        min_gain: float | None = None,
+        **options: Any,
+    ) -> Any:
+        if min_gain is None:
+            return rebalance(*arguments, num_groups=num_groups, max_off_node=max_off_node, **options)
+        return rebalance(*arguments, min_gain=min_gain, **options)
+
+
+class LosesForAGain(BrokenPlanner):
+    """Where moves must bring a gain, experts that lost their last replica stay lost."""
+
+    breaks: ClassVar = {"plan_leaves_no_expert_out"}
+
+    @staticmethod
+    def rebalance(*arguments: Any, min_gain: float | None = None, previous: Any = None, **options: Any) -> Any:
+        plan = rebalance(*arguments, min_gain=min_gain, previous=previous, **options)
+        if min_gain is None:
+            return plan
+        problem = Problem([], plan.num_slots, plan.topology)
+        live = [{row[slot] for slot in problem.usable_slots} for row in previous.table]
+        rows = zip(plan.table, live, strict=True)
+        return changed(plan, [[entry if entry in known else EMPTY for entry in row] for row, known in rows])
+
+
+class SortsForAGain(BrokenPlanner):
+    """Where moves must bring a gain, each rank's slots are in order."""
+
+    breaks: ClassVar = {"staying_experts_keep_their_slots"}
+
+    @staticmethod
+    def rebalance(*arguments: Any, min_gain: float | None = None, **options: Any) -> Any:
+        plan = rebalance(*arguments, min_gain=min_gain, **options)
+        return plan if min_gain is None else reordered(plan, sorted)
+
+
+class RestoresBesideAGain(BrokenPlanner):
+    """With a budget beside a gain lost experts are restored, and nothing is bought."""
+
+    breaks: ClassVar = {"moves_save_what_they_must"}
+
+    @staticmethod
+    def rebalance(*arguments: Any, min_gain: float | None = None, max_moves: int | None = None, **options: Any) -> Any:
+        for budget in range(max_moves or 0) if min_gain is not None else ():
+            try:
+                return rebalance(*arguments, min_gain=min_gain, max_moves=budget, **options)
+            except ValueError:
+                continue
+        return rebalance(*arguments, min_gain=min_gain, max_moves=max_moves, **options)
+
+
+class OneNodeForAll(BrokenPlanner):
+    """The plan's ranks are on one node."""
+
+    breaks: ClassVar = {"plan_has_the_asked_shape"}
+
+    @staticmethod
+    def rebalance(*arguments: Any, **options: Any) -> Any:
+        plan = rebalance(*arguments, **options)
+        return Unchecked(plan.table, plan.num_experts, replace(plan.topology, num_nodes=1))
+
+
+class GroupsOfTheLiving(BrokenPlanner):
+    """After a failure there are no groups."""
+
+    breaks: ClassVar = {"moves_lift_no_load_off_node"}
+
+    @staticmethod
+    def rebalance(*arguments: Any, previous: Any = None, **options: Any) -> Any:
+        topology = arguments[2]
+        if previous is not None and topology.active is not None and options.get("policy") == "balanced":
+            problem = Problem([], previous.num_slots, topology)
+            dead = set(range(previous.num_slots)) - set(problem.usable_slots)
+            if any(row[slot] != EMPTY for row in previous.table for slot in dead):
+                options = {**options, "num_groups": 1}
+                options.pop("max_off_node", None)
+        return rebalance(*arguments, previous=previous, **options)
+
+
+class KnowsItsLoads(BrokenPlanner):
+    """Loads in the array of the last call are those of the last call."""
+
+    breaks: ClassVar = {"loads_are_left_alone"}
+    known: ClassVar[Any] = (None, None)
+
+    @classmethod
+    def rebalance(cls, loads: Any, *arguments: Any, **options: Any) -> Any:
+        if isinstance(loads, np.ndarray):
+            if cls.known[0] is not loads:
+                cls.known = (loads, loads.copy())
+            loads = cls.known[1]
+        return rebalance(loads, *arguments, **options)
+
+
+class EqualRanksUnsaid(BrokenPlanner):
+    """The policy `deepseek` takes no speeds, though they be alike."""
+
+    breaks: ClassVar = {"deepseek_is_followed_exactly"}
+
+    @staticmethod
+    def rebalance(loads: Any, num_slots: int, topology: Topology, policy: str = "balanced", **options: Any) -> Any:
+        if policy == "deepseek" and topology.speeds is not None:
+            raise ValueError("speeds are for other policies")
+        return rebalance(loads, num_slots, topology, policy, **options)
+
+
 class StaysForAGain(BrokenPlanner):
     """No move, where moves must bring anything."""
 

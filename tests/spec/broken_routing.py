@@ -535,6 +535,131 @@ class MakesRoom(BrokenRouting):
     breaks: ClassVar = {"wrong_requests_are_refused"}
 
 
+class _FirstLayerNew(reference.RoutingTables):
+    def update(self, placement: Any, *, weights: Any = None) -> None:
+        before = self.placement
+        super().update(placement, weights=weights)
+        if before.num_layers > 1 and before.num_slots == self.placement.num_slots:
+            there = copy(self.placement)
+            there.table = [self.placement.table[0], *before.table[1:]]
+            self.placement = there
+
+
+class UpdatesTheFirstLayer(BrokenRouting):
+    """An update of the first layer alone."""
+
+    RoutingTables = _FirstLayerNew
+    breaks: ClassVar = {"updates_equal_tables_made_anew"}
+
+
+class _Shrinking(reference.RoutingTables):
+    def update(self, placement: Any, *, weights: Any = None) -> None:
+        super().update(placement, weights=weights)
+        self.max_slots = placement.num_slots
+
+
+class GivesRoomAway(BrokenRouting):
+    """Room that a placement does not need is no longer there after it."""
+
+    RoutingTables = _Shrinking
+    breaks: ClassVar = {"updates_equal_tables_made_anew"}
+
+
+class _AnyUpdate(reference.RoutingTables):
+    def update(self, placement: Any, *, weights: Any = None) -> None:
+        given = None if weights is None else np.abs(np.nan_to_num(np.asarray(weights, dtype=float), posinf=1.0)) + 1e-9
+        super().update(placement, weights=given)
+
+
+class UpdatesWithAnyWeights(BrokenRouting):
+    """Weights of an update are not looked at."""
+
+    RoutingTables = _AnyUpdate
+    breaks: ClassVar = {"wrong_weights_of_replicas_are_refused"}
+
+
+class OwnSlotsFirst(BrokenRouting):
+    """The order begins with the slots of the rank that the tables are for."""
+
+    breaks: ClassVar = {"routing_repeats_itself"}
+
+    @staticmethod
+    def spoilt(routed: Any, ids: Any, tables: Any) -> Any:
+        first = tables.placement.offsets[tables.rank or 0]
+        return changed(routed, "order", lambda order: order if not first else np.roll(order, 1))
+
+
+class SendersSeeTheFirstLayer(BrokenRouting):
+    """Where one rank sends, every layer is routed as the first."""
+
+    breaks: ClassVar = {"layers_are_routed_by_their_own"}
+
+    @classmethod
+    def route(cls, topk_ids: Any, tables: Any, *, layer: Any = None, **options: Any) -> Any:
+        is_known = layer is not None and 0 <= layer < tables.placement.num_layers
+        return model.route(topk_ids, tables, layer=0 if tables.sender is not None and is_known else layer, **options)
+
+
+class CountsForEverybody(BrokenRouting):
+    """A load beside a sender's tables is that of all replicas."""
+
+    breaks: ClassVar = {"load_is_added_in_place"}
+
+    @classmethod
+    def route(cls, topk_ids: Any, tables: Any, *, load: Any = None, **options: Any) -> Any:
+        if load is None or tables.sender is None:
+            return model.route(topk_ids, tables, load=load, **options)
+        model.route(topk_ids, model.RoutingTables(tables.placement, rank=tables.rank), load=load, **options)
+        return model.route(topk_ids, tables, **options)
+
+
+class NeedsAnId(BrokenRouting):
+    """Batches without ids are errors."""
+
+    breaks: ClassVar = {"routed_tables_are_int32_of_stated_shape"}
+
+    @classmethod
+    def route(cls, topk_ids: Any, tables: Any, **options: Any) -> Any:
+        if topk_ids.shape[1] == 0:
+            raise ValueError("no ids")
+        return model.route(topk_ids, tables, **options)
+
+
+class KnowsItsIds(BrokenRouting):
+    """Ids in the array of the last batch of tables are those of the last batch."""
+
+    breaks: ClassVar = {"routed_answers_are_fresh"}
+
+    @classmethod
+    def route(cls, topk_ids: Any, tables: Any, **options: Any) -> Any:
+        known = tables.__dict__.setdefault("known", (None, None))
+        if known[0] is not topk_ids:
+            known = tables.__dict__["known"] = (topk_ids, topk_ids.copy())
+        return model.route(known[1], tables, **options)
+
+
+class _FirstTakesAll(model.Placement):
+    def replica_weights(self, loads: Any) -> Any:
+        answer = []
+        for row, parts in zip(self.table, super().replica_weights(loads), strict=True):
+            moved = list(parts)
+            for rank in range(self.num_ranks):
+                held = row[self.offsets[rank] : self.offsets[rank + 1]]
+                for place, entry in enumerate(held):
+                    first, slot = self.offsets[rank] + held.index(entry), self.offsets[rank] + place
+                    if entry >= 0 and slot > first:
+                        moved[first], moved[slot] = moved[first] + moved[slot], 0.0
+            answer.append(moved)
+        return answer
+
+
+class FirstOfTheRank(BrokenRouting):
+    """Of an expert's replicas on a rank the first serves what all do."""
+
+    Placement = _FirstTakesAll
+    breaks: ClassVar = {"parts_on_a_rank_are_equal"}
+
+
 class _Linear(reference.RoutingTables):
     def __init__(self, placement: Any, **options: Any) -> None:
         if isinstance(placement, Partition):
@@ -707,4 +832,13 @@ BROKEN = [
     FirstWindowForAll,
     RemembersParts,
     HalvesLoads,
+    UpdatesTheFirstLayer,
+    GivesRoomAway,
+    UpdatesWithAnyWeights,
+    OwnSlotsFirst,
+    SendersSeeTheFirstLayer,
+    CountsForEverybody,
+    NeedsAnId,
+    KnowsItsIds,
+    FirstOfTheRank,
 ]

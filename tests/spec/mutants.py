@@ -427,6 +427,19 @@ class KeepsItsMaps(Mutant):
         return self._made[rank]
 
 
+class KeepsItsCounts(Mutant):
+    """Counts that are made once, and handed out again and again."""
+
+    breaks: ClassVar = {"maps_are_fresh"}
+
+    def __init__(self, num_experts: int, num_ranks: int, strategy: str = "linear") -> None:
+        super().__init__(num_experts, num_ranks, strategy)
+        self._made = super().counts()
+
+    def counts(self) -> list[int]:
+        return self._made
+
+
 class FillsOneList(Mutant):
     """One list for all maps, which is filled anew for every answer."""
 

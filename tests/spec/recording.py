@@ -5,7 +5,8 @@ law's premises or of the cases shows here as lines of a diff, whether or not it 
 
     python -m tests.spec.recording
 
-writes `recorded.json` anew, and `recorded_cases.json`, which says what the cases of all domains are.
+writes `recorded.json` anew, and `recorded_cases.json`: a digest of all cases of the quick domain, of the first of each
+block of the others, and of the cases of real sizes.
 """
 
 from __future__ import annotations
@@ -80,15 +81,15 @@ def digest_of(value: Any) -> str:
 
 
 def cases_of(chapter: str) -> dict[str, str]:
-    """How many cases a chapter's domains have, with a digest of them, and a digest of each case of real sizes.
+    """A digest of cases of each of a chapter's domains, with how many they are, and of each case of real sizes.
 
-    Of the quick domain that is all cases, and of the others the first of each block.
+    Of the quick domain they are all, and of the others the first of each block.
     """
     about, found = CHAPTERS[chapter], {}
     for name, domain in about.domains.items():
         most = None if name == "quick" else FIRST
         cases = [(block, case.values()) for block in domain.blocks() for case in islice(domain.cases(block), most)]
-        found[name] = f"{len(cases)} cases, {digest_of(cases)}"
+        found[name] = f"{'all' if most is None else 'the first'} {len(cases)} cases, {digest_of(cases)}"
     return found | {name: digest_of(make().values()) for name, make in about.real.items()}
 
 

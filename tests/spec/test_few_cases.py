@@ -13,7 +13,7 @@ from expert_placement_spec.cases import Chapter
 
 from tests.spec.recording import some_of
 
-EVERY = {"placement": 5, "balance": 13, "migration": 13, "routing": 5}
+EVERY = {"placement": 5, "balance": 7, "migration": 13, "routing": 5}
 """Of so many cases of the quick domain one is looked at; a prime, so that no part of a domain is always left out."""
 
 

@@ -63,4 +63,11 @@ def test_too_little_room_is_an_error() -> None:
 
 def test_the_least_largest_share_is_none_without_experts() -> None:
     assert least_largest_share([], [1]) == 0.0
-    assert least_largest_share([6.0, 1.0], [1, 1, 1]) == 3.0
+
+
+@pytest.mark.parametrize(
+    ("rooms", "share"),
+    [([1, 1, 1], 3.0), ([1, 1, 1, 1], 2.0), ([3, 1], 3.0), ([4], 6.0)],
+)
+def test_the_least_largest_share_is_of_replicas_that_ranks_can_hold_apart(rooms: list[int], share: float) -> None:
+    assert least_largest_share([6.0, 1.0], rooms) == share

@@ -2,9 +2,18 @@
 
 from __future__ import annotations
 
+import pytest
 from expert_placement_spec import reference
 from expert_placement_spec.implementation import REFERENCE
-from expert_placement_spec.sampled import MOST_EXPERTS, MOST_PAIRS, MOST_RANKS, large_shapes, sample_tables
+from expert_placement_spec.sampled import (
+    MANY_RANKS,
+    MOST_EXPERTS,
+    MOST_PAIRS,
+    MOST_RANKS,
+    WHOLE,
+    large_shapes,
+    sample_tables,
+)
 
 FEW = 601
 """Points, for which four partitions are looked at."""
@@ -19,6 +28,26 @@ class WrongWhereLarge(reference.Partition):
         """The index map, or nearly."""
         entries = list(super().expert_map(rank))
         return [*entries[:-1], 0] if self.num_experts >= 1500 else entries
+
+
+class SixteenBitIndices(reference.Partition):
+    """Local indices in 16 bits."""
+
+    elementwise = None  # type: ignore[assignment]
+
+    def local_indices(self) -> list[int]:
+        """The local indices, or nearly."""
+        return [index & 0xFFFF for index in super().local_indices()]
+
+
+class SixteenBitRanks(reference.Partition):
+    """Ranks in 16 bits."""
+
+    elementwise = None  # type: ignore[assignment]
+
+    def owners(self) -> list[int]:
+        """The owners, or nearly."""
+        return [owner & 0xFFFF for owner in super().owners()]
 
 
 def test_the_partitions_are_beyond_the_domain_within_bounds_and_always_the_same() -> None:
@@ -54,3 +83,19 @@ def test_what_is_wrong_in_large_partitions_alone_is_found() -> None:
     example = broken["map_agrees_with_local_index"]
     assert example is not None
     assert example.num_experts >= 1500
+
+
+@pytest.mark.parametrize(
+    ("broken", "law", "ranks"),
+    [
+        (SixteenBitIndices, "map_agrees_with_local_index", WHOLE[1]),
+        (SixteenBitRanks, "owner_inverts", MANY_RANKS[1]),
+    ],
+)
+def test_sixteen_bits_are_too_few(broken: type, law: str, ranks: int) -> None:
+    """In the one partition that has more, and in no smaller one."""
+    outcomes = sample_tables([f"{__name__}:{broken.__name__}"], 1, MOST_RANKS)
+    broken_laws = {one.invariant: one.counterexample for one in outcomes if one.counterexample is not None}
+    example = broken_laws[law]
+    assert example is not None
+    assert (example.num_experts, example.num_ranks) == (WHOLE[0], ranks)

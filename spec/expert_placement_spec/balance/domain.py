@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
 SPEEDS = (1.0, 2.0, 0.5)
+GAINS = (None, None, 0.05, None, None, 0.3, None)
+"""What a move must bring, from one case with a previous placement to the next."""
 LIMITS = (None, 0.0, 0.2, 0.5, 1.0)
 """Which part may be served off node, from one case with homes to the next."""
 
@@ -113,13 +115,16 @@ def of_two_windows(block: Block) -> Iterator[BalanceCase]:
 
 def as_deepseek(block: Block) -> Iterator[BalanceCase]:
     """Each load under both policies, with every number of nodes and of groups that the experts divide by."""
-    ranks, total = len(block.slots), sum(block.slots)
+    ranks, total, number = len(block.slots), sum(block.slots), 0
     for load in loads_up_to(block.num_experts, block.largest_load):
         for nodes, groups in product(range(1, ranks + 1), range(1, block.num_experts + 1)):
             topology = Topology(ranks, nodes)
             if not deepseek.what_it_needs(block.num_experts, total, topology, groups):
                 for policy in ("deepseek", "balanced"):
-                    yield BalanceCase([[load]], total, topology, policy, groups)
+                    number += 1
+                    # That ranks are equal may also be spelled out.
+                    spelled = Topology(ranks, nodes, [total // ranks] * ranks, [2.0] * ranks, [True] * ranks)
+                    yield BalanceCase([[load]], total, topology if number % 5 else spelled, policy, groups)
 
 
 def where_rounding_decides(block: Block) -> Iterator[BalanceCase]:  # noqa: ARG001
@@ -145,20 +150,28 @@ def from_previous(block: Block) -> Iterator[BalanceCase]:
     for number, row in enumerate(previous_rows(block)):
         for load in loads_up_to(block.num_experts, block.largest_load):
             budget = (None, 1, None, 2, 3)[number % 5]
+            gain = GAINS[number % len(GAINS)]
             number += 1
-            yield BalanceCase([[load]], sum(block.slots), topology, previous=[row], max_moves=budget)
+            yield BalanceCase([[load]], sum(block.slots), topology, previous=[row], max_moves=budget, min_gain=gain)
 
 
 def after_a_failure(block: Block) -> Iterator[BalanceCase]:
-    """Each previous row with each choice of active ranks that can hold all experts; loads grow with the expert's id."""
-    ranks, total = len(block.slots), sum(block.slots)
+    """Each previous row with each choice of active ranks that can hold all experts; loads grow with the expert's id.
+
+    On one node, and in groups on nodes.
+    """
+    ranks, total, number = len(block.slots), sum(block.slots), 0
     load = [float(expert) for expert in range(block.num_experts)]
-    for row in previous_rows(block):
-        for active in product([True, False], repeat=ranks):
-            room = sum(slots for slots, is_active in zip(block.slots, active, strict=True) if is_active)
-            if any(active) and not all(active) and room >= block.num_experts:
-                topology = Topology(ranks, 1, block.slots, None, active)
-                yield BalanceCase([[load]], total, topology, previous=[row])
+    for nodes, groups in [(1, 1), *hierarchies(ranks, block.num_experts)]:
+        for row in previous_rows(block):
+            for active in product([True, False], repeat=ranks):
+                topology = Topology(ranks, nodes, block.slots, None, active if any(active) else None)
+                problem = Problem([load], total, topology)
+                if all(active) or not any(active) or len(problem.usable_slots) < block.num_experts:
+                    continue
+                number += 1
+                gain = GAINS[number % len(GAINS)]
+                yield BalanceCase([[load]], total, topology, "balanced", groups, [row], min_gain=gain)
 
 
 def hierarchies(num_ranks: int, num_experts: int) -> list[tuple[int, int]]:
@@ -200,8 +213,8 @@ def from_homes(block: Block) -> Iterator[BalanceCase]:
                 limit = LIMITS[number % len(LIMITS)]
                 if limit is not None and not homes.have_room(Problem([load], total, topology), groups):
                     continue
-                budget = (None, 1, 2)[number % 3]
-                yield BalanceCase([[load]], total, topology, "balanced", groups, [row], budget, limit)
+                budget, gain = (None, 1, 2)[number % 3], GAINS[number % len(GAINS)]
+                yield BalanceCase([[load]], total, topology, "balanced", groups, [row], budget, limit, gain)
 
 
 def without_slots(block: Block) -> Iterator[BalanceCase]:
@@ -338,6 +351,7 @@ def drawn(draw: st.DrawFn) -> BalanceCase:
         budget = draw(st.none() | st.integers(0, 4) | st.integers(5, 40))
         # Experts that lost their last replica have to be restored within the budget.
         case = replace(case, max_moves=None if budget is None else budget + case.num_lost)
+        case = replace(case, min_gain=draw(st.none() | st.sampled_from([0.0, 0.01, 0.1, 0.5])))
     return case
 
 
@@ -379,8 +393,11 @@ def equal_ranks(draw: st.DrawFn) -> BalanceCase:
     case = with_limit(draw, case)
     if draw(st.integers(0, 3)) == 0:
         previous = [draw(full_row(num_experts, num_slots)) for _ in case.loads[0]]
-        budget = draw(st.none() | st.integers(0, 4) | st.integers(5, 40)) if policy == "balanced" else None
-        return replace(case, previous=previous, max_moves=budget)
+        if policy == "deepseek":
+            return replace(case, previous=previous)
+        budget = draw(st.none() | st.integers(0, 4) | st.integers(5, 40))
+        gain = draw(st.none() | st.sampled_from([0.0, 0.01, 0.1, 0.5]))
+        return replace(case, previous=previous, max_moves=budget, min_gain=gain)
     return case
 
 

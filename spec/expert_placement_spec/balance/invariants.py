@@ -43,7 +43,7 @@ def inactive_ranks_stay_empty(c: BalanceView, l: Any, r: Any) -> Any:
     return implies(negate(c.is_active(r)), c.is_empty(l, r))
 
 
-@BALANCE.register(requires=lambda c, l, r, e: c.case.policy == "balanced")
+@BALANCE.register(requires=lambda c, l, r, e: (c.case.policy == "balanced") & c.is_measurable(l))
 def replicas_are_kept_apart(c: BalanceView, l: Any, r: Any, e: Any) -> Any:
     """No rank holds two replicas of an expert, unless it did before, or `deepseek` has them there and they pay."""
     before = choose(c.copies_before(l, r, e) > 1, c.copies_before(l, r, e), 1)
@@ -156,10 +156,10 @@ def budget_is_kept(c: BalanceView) -> Any:
     return c.num_moves <= c.budget
 
 
-@BALANCE.register(needs=WARM, requires=lambda c: c.is_previous_live)
+@BALANCE.register(needs=WARM, requires=lambda c: c.is_warm and c.num_lost == 0)
 def no_moves_change_nothing(c: BalanceView) -> Any:
-    """Where nothing may move the plan is the previous placement, slot by slot."""
-    return c.rows_without_moves == c.previous_rows
+    """Where nothing may move the plan is what is left of the previous placement, slot by slot."""
+    return c.rows_without_moves == c.live_rows
 
 
 @BALANCE.register(needs=WARM, requires=lambda c, b: c.is_warm)
@@ -174,7 +174,7 @@ def staying_experts_keep_their_slots(c: BalanceView, l: Any, r: Any, e: Any) -> 
     return c.copies_in_place(l, r, e) == least(c.copies(l, r, e), c.copies_before(l, r, e))
 
 
-@BALANCE.register(needs=WARM, requires=lambda c, l: c.has_previous and not c.has_budget)
+@BALANCE.register(needs=WARM, requires=lambda c, l: c.has_previous and c.moves_freely)
 def free_moves_balance_as_from_nothing(c: BalanceView, l: Any) -> Any:
     """Without a budget a layer is as well balanced as from nothing, or within the tolerance of its lower bound."""
     return at_most(c.largest(l), c.largest_from_nothing(l)) | c.is_balanced(l)
@@ -188,7 +188,7 @@ def enough_moves_are_as_good_as_free_ones(c: BalanceView) -> Any:
 
 @BALANCE.register(needs=(*WARM, "rebalance(min_gain)"), requires=lambda c: c.is_warm)
 def moves_save_what_they_must(c: BalanceView) -> Any:
-    """Moves that must bring a gain save so much each, and no moves are left out that save more."""
+    """With a gain that moves must bring, the largest times and the price of the moves are as low as for any budget."""
     return c.moves_save_what_they_must()
 
 
@@ -200,11 +200,11 @@ def wrong_gains_are_refused(c: BalanceView) -> Any:
 
 @BALANCE.register(
     needs=("rebalance(previous)",),
-    requires=lambda c, l: c.is_previous_live and not c.has_homes and c.is_best_already(l),
+    requires=lambda c, l: c.is_previous_live and c.moves_freely and not c.has_homes and c.is_best_already(l),
 )
 def nothing_moves_in_vain(c: BalanceView, l: Any) -> Any:
-    """A layer that is as good as from nothing, and within the tolerance of its lower bound, stays as it is."""
-    return c.stays(l)
+    """Without a budget nothing moves in a layer as good as from nothing, and within the tolerance of its bound."""
+    return c.moves(l) == 0
 
 
 @BALANCE.register(needs=("rebalance(previous)",), requires=lambda c: c.has_previous)
@@ -256,11 +256,23 @@ def load_off_node_is_limited(c: BalanceView, l: Any) -> Any:
 
 
 @BALANCE.register(
-    needs=(*GROUPS, *WARM), requires=lambda c, l: c.is_previous_live and c.has_roomy_homes and c.is_measurable(l)
+    needs=(*GROUPS, *WARM),
+    requires=lambda c, l: (
+        (c.is_previous_live or (c.is_warm and c.moves_freely)) and c.has_roomy_homes and c.is_measurable(l)
+    ),
 )
 def moves_lift_no_load_off_node(c: BalanceView, l: Any) -> Any:
     """With a previous placement no more is served off node than is allowed, or, with a budget, than was before."""
     return c.off_node(l) <= c.most_off_node_now(l) + TOLERANCE
+
+
+@BALANCE.register(
+    needs=(*GROUPS, *WARM, "rebalance(min_gain)"),
+    requires=lambda c, l: c.is_previous_live and c.has_roomy_homes and c.is_measurable(l),
+)
+def gains_lift_no_load_off_node(c: BalanceView, l: Any) -> Any:
+    """Where moves must bring a gain, no more is served off node than is allowed, or than was before."""
+    return c.off_node_for_gains(l) <= c.most_off_node_for_gains(l) + TOLERANCE
 
 
 @BALANCE.register(needs=(*GROUPS, *WARM), requires=lambda c, l, e: c.is_previous_live and c.has_roomy_homes)

@@ -10,7 +10,17 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from expert_placement_spec.answers import SMALLEST, Lookup, all_refused, as_array, at_most, field, is_table, refuses
+from expert_placement_spec.answers import (
+    SMALLEST,
+    Lookup,
+    all_refused,
+    as_array,
+    at_most,
+    close,
+    field,
+    is_table,
+    refuses,
+)
 from expert_placement_spec.answers import TOLERANCE as ROUNDING
 from expert_placement_spec.balance import deepseek, homes, measure, optimum, refinement, warm_start
 from expert_placement_spec.balance.capacity import fewest_slots
@@ -57,6 +67,7 @@ class BalanceCase(Case):
         previous: the table of the previous placement, made when all ranks were active.
         max_moves: the budget.
         max_off_node: the limit on what is served off node, where one is asked for.
+        min_gain: what a move must bring, where that is asked for.
     """
 
     loads: list[list[list[float]]]
@@ -67,20 +78,22 @@ class BalanceCase(Case):
     previous: Rows | None = None
     max_moves: int | None = None
     max_off_node: float | None = None
+    min_gain: float | None = None
 
     @property
     def size(self) -> tuple[Any, ...]:
         """By which the smallest case is chosen."""
         windows, layers, experts = len(self.loads), len(self.loads[0]), len(self.loads[0][0])
-        limits = (-1 if limit is None else limit for limit in (self.max_moves, self.max_off_node))
+        limits = (-1 if limit is None else limit for limit in (self.max_moves, self.max_off_node, self.min_gain))
         plan = (self.previous is not None, *limits)
         shape = (self.num_slots, experts, layers, self.topology.num_ranks, windows, *plan, self.num_groups)
         return (*shape, str(self.topology), self.policy, self.previous or [], self.loads)
 
     @property
     def needs(self) -> tuple[str, ...]:
-        """A parameter for the previous placement, where there is one."""
-        return () if self.previous is None else ("rebalance(previous)",)
+        """Parameters for the previous placement, the budget and the gain, where there are any."""
+        names = ("previous", "max_moves", "min_gain")
+        return tuple(f"rebalance({name})" for name in names if getattr(self, name) is not None)
 
     @property
     def live_rows(self) -> Rows:
@@ -99,7 +112,7 @@ class BalanceCase(Case):
         loads = checked_loads(self.loads)
         everyone = replace(self.topology, active=None)
         previous = None if self.previous is None else Placement(self.previous, len(loads[0][0]), everyone)
-        arguments = (self.policy, self.num_groups, previous, self.max_moves, self.max_off_node)
+        arguments = (self.policy, self.num_groups, previous, self.max_moves, self.max_off_node, self.min_gain)
         checked_problems(loads, self.num_slots, self.topology, *arguments)
 
 
@@ -170,6 +183,11 @@ class BalanceView(View):
     def has_budget(self) -> bool:
         """Whether there is a budget."""
         return self.case.max_moves is not None
+
+    @property
+    def moves_freely(self) -> bool:
+        """Whether there is neither a budget nor a gain that moves must bring."""
+        return not self.has_budget and self.case.min_gain is None
 
     @property
     def needs_of_deepseek(self) -> str:
@@ -285,7 +303,9 @@ class BalanceView(View):
         loads = deepcopy(loads) if isinstance(loads, list) else loads
         # An implementation without warm start is asked for nothing that it does not have.
         if case.previous is not None:
-            arguments = {"previous": self.previous, "max_moves": case.max_moves} | arguments
+            arguments = {"previous": self.previous} | arguments
+        given = {"max_moves": case.max_moves, "min_gain": case.min_gain}
+        arguments = {name: limit for name, limit in given.items() if limit is not None} | arguments
         # The policy `deepseek` takes no limit at all.
         is_limited = case.max_off_node is not None and arguments["policy"] == "balanced"
         if is_limited and self.model.offers("rebalance(max_off_node)"):
@@ -293,6 +313,10 @@ class BalanceView(View):
         if arguments.get("previous", self) is None:
             del arguments["previous"]
             arguments.pop("max_moves", None)
+            if "min_gain" not in changes:
+                arguments.pop("min_gain", None)
+        if arguments.get("min_gain", self) is None:
+            del arguments["min_gain"]
         return self.names.rebalance(loads, num_slots, topology, **arguments)
 
     @cached_property
@@ -323,7 +347,16 @@ class BalanceView(View):
             is_table(self.plan.physical_to_logical(), (self.num_layers, self.case.num_slots))
             and offsets == self.case.topology.slot_offsets(self.case.num_slots)
             and sizes == (self.num_layers, self.num_experts, self.case.num_slots, self.num_ranks)
+            and self._has_nodes_as_asked()
         )
+
+    def _has_nodes_as_asked(self) -> bool:
+        """Whether the plan says of its own load off node what its nodes make of its table."""
+        if not self.model.offers("Placement.off_node") or not self.num_experts:
+            return True
+        told = np.array(self.plan.off_node(self.own_loads, self.case.num_groups), dtype=np.float64)
+        stated, counts = self._off_node(self.rows).array, self.is_measurable.array
+        return bool(np.all(close(1 - told, 1 - stated) | ~counts))
 
     def is_repeated(self, **changes: Any) -> bool:
         """Whether a call that must not differ plans the same."""
@@ -543,9 +576,7 @@ class BalanceView(View):
     @cached_property
     def most_off_node_now(self) -> Lookup:
         """Which part of a layer may be where there is a previous placement: with a budget what was before, if more."""
-        if not self.has_budget:
-            return Lookup([self.most_off_node] * self.num_layers)
-        return Lookup(np.maximum(self._off_node(self.previous_rows).array, self.most_off_node))
+        return Lookup([self.most_off_node] * self.num_layers) if self.moves_freely else self.most_off_node_for_gains
 
     def _whole_homes(self, layer: int, rows: Rows) -> list[list[int]]:
         """For each group the nodes that have replicas of all its experts."""
@@ -636,12 +667,7 @@ class BalanceView(View):
         return self._of_points("most")
 
     def _mean_over(self, totals: list[float]) -> Lookup:
-        return Lookup([measure.ratio(self._sum_of_means, total) for total in totals])
-
-    @property
-    def _sum_of_means(self) -> float:
-        """The mean times of all layers and windows."""
-        return float(sum(measure.mean_time(loads, self.case.topology) for p in self.problems for loads in p.windows))
+        return Lookup([measure.ratio(warm_start.sum_of_means(self.problems), total) for total in totals])
 
     def _problems_of(self, num_slots: int) -> list[Problem]:
         return [replace(problem, num_slots=num_slots) for problem in self.problems]
@@ -678,7 +704,8 @@ class BalanceView(View):
     def refuses_wrong_capacities(self) -> bool:
         """Whether no slots are found for a balance or a step that is none, or among numbers that hold too little."""
         wrong: list[tuple[float, dict[str, int]]] = [(number, {}) for number in (-0.1, 1.1, float("nan"))]
-        wrong += [(0.0, {"step": 0}), (0.0, {"step": -1}), (0.0, {"step": 1, "max_slots": self.fewest_slots - 1})]
+        wrong += [(0.0, {"step": 0}), (0.0, {"step": -1})]
+        wrong.append((0.0, {"step": self._unit, "max_slots": self.fewest_slots - 1}))
         calls = (partial(self._least_slots, wanted, **options) for wanted, options in wrong)
         return all_refused(ValueError, calls, "least_slots")
 
@@ -694,12 +721,17 @@ class BalanceView(View):
         """The table that a budget of nothing leads to."""
         return self.rows_of(self.call(max_moves=0))
 
+    @property
+    def live_rows(self) -> Rows:
+        """The previous table without what is on inactive ranks."""
+        return self.case.live_rows
+
     @cached_property
     def _rows_at(self) -> dict[int, Rows]:
-        """The tables under budgets from 0 on, and that for a move of every slot, which restore every lost expert."""
+        """The tables under the budgets from 0 on that restore every lost expert, and under a move for every slot."""
         enough = self.num_layers * self.case.num_slots
-        budgets = [budget for budget in (*range(BUDGETS + 1), enough) if budget >= self.num_lost]
-        return {budget: self.rows_of(self.call(max_moves=budget)) for budget in budgets}
+        budgets = {budget for budget in (*range(BUDGETS + 1), self.num_lost, enough) if budget >= self.num_lost}
+        return {budget: self.rows_of(self.call(max_moves=budget, min_gain=None)) for budget in sorted(budgets)}
 
     @cached_property
     def total_at(self) -> Lookup:
@@ -713,33 +745,56 @@ class BalanceView(View):
         return warm_start.total(self.problems, self._rows_at[self.num_layers * self.case.num_slots])
 
     def moves_save_what_they_must(self) -> bool:
-        """Whether for each of some gains the plan saves so much for each move, and no plan for a budget saves more.
+        """Whether the price of the plan with each of some gains is at most that of plans for budgets.
 
-        With a budget beside it, it saves so much for each move of those beyond what restores lost experts, and no
-        budget is exceeded.
+        With a budget beside the gain, of that which restores lost experts alone, and the budget is kept.
         """
         return all(self._is_worth_its_moves(gain) for gain in GAINS)
 
     def _is_worth_its_moves(self, gain: float) -> bool:
-        price = gain * self._sum_of_means
-        free = self._with_its_price(self.rows_of(self.call(max_moves=None, min_gain=gain)), price)
-        if not all(at_most(free, self._with_its_price(rows, price)) for rows in self._rows_at.values()):
+        price = gain * warm_start.sum_of_means(self.problems)
+        if not all(self._costs_at_most(self._rows_for(gain), rows, price) for rows in self._rows_at.values()):
             return False
-        budget = self.num_lost + 2
-        rows = self.rows_of(self.call(max_moves=budget, min_gain=gain))
-        least = self.rows_of(self.call(max_moves=self.num_lost))
-        is_kept = warm_start.cost(self.problems, self.previous_rows, rows) <= budget
-        return is_kept and bool(at_most(self._with_its_price(rows, price), self._with_its_price(least, price)))
+        for budget in (self.num_lost, self.num_lost + 2):
+            rows = self.rows_of(self.call(max_moves=budget, min_gain=gain))
+            is_kept = warm_start.cost(self.problems, self.previous_rows, rows) <= budget
+            if not is_kept or not self._costs_at_most(rows, self._rows_at[self.num_lost], price):
+                return False
+        ample = self.call(max_moves=self.num_layers * self.case.num_slots, min_gain=gain)
+        return self._costs_at_most(self.rows_of(ample), self._rows_for(gain), price)
 
-    def _with_its_price(self, rows: Rows, price: float) -> float:
-        """The sum of the layers' largest times, and the price of each move."""
-        moves = warm_start.cost(self.problems, self.previous_rows, rows)
-        return warm_start.total(self.problems, rows) + price * moves
+    def _rows_for(self, gain: float) -> Rows:
+        """The table where moves must bring a gain, and nothing else limits them."""
+        if gain not in self._known_gains:
+            self._known_gains[gain] = self.rows_of(self.call(max_moves=None, min_gain=gain))
+        return self._known_gains[gain]
+
+    @cached_property
+    def _known_gains(self) -> dict[float, Rows]:
+        return {}
+
+    def _costs_at_most(self, rows: Rows, others: Rows, price: float) -> bool:
+        """Whether a table's largest times and the price of its moves are together at most those of another table."""
+        totals = [warm_start.total(self.problems, one) for one in (rows, others)]
+        moves = [warm_start.cost(self.problems, self.previous_rows, one) for one in (rows, others)]
+        # The price may be so high that what it is added to is lost beside it.
+        saved = 0.0 if moves[0] == moves[1] else price * (moves[1] - moves[0])
+        return totals[0] - totals[1] <= saved + ROUNDING * sum(totals) + SMALLEST
+
+    @cached_property
+    def off_node_for_gains(self) -> Lookup:
+        """The most of a layer's load that is off node where moves must bring one of some gains."""
+        return Lookup(np.max([self._off_node(self._rows_for(gain)).array for gain in GAINS], axis=0))
+
+    @cached_property
+    def most_off_node_for_gains(self) -> Lookup:
+        """Which part of a layer may be then: what was before, if that is more than is allowed."""
+        return Lookup(np.maximum(self._off_node(self.previous_rows).array, self.most_off_node))
 
     @cached_property
     def total_of_free_moves(self) -> float:
-        """The same without a budget."""
-        return warm_start.total(self.problems, self.rows_of(self.call(max_moves=None)))
+        """The sum of the layers' largest times without a budget."""
+        return warm_start.total(self.problems, self.rows_of(self.call(max_moves=None, min_gain=None)))
 
     @cached_property
     def is_best_already(self) -> Lookup:
@@ -749,9 +804,9 @@ class BalanceView(View):
         return Lookup(is_balanced & (before <= self.largest_from_nothing.array))
 
     @cached_property
-    def stays(self) -> Lookup:
-        """Whether a layer is slot by slot what it was before."""
-        return Lookup([new == old for new, old in zip(self.rows, self.previous_rows, strict=True)])
+    def moves(self) -> Lookup:
+        """How many moves a layer is away from the previous placement."""
+        return Lookup(list(map(warm_start.moves, self.problems, self.previous_rows, self.rows)))
 
     def is_the_same_from_other_ranks(self) -> bool:
         """Whether the plan is the same where the previous placement has other nodes, speeds and active ranks."""
@@ -774,7 +829,11 @@ class BalanceView(View):
         loads = np.array(self.own_loads, dtype=np.float64)
         given = loads.copy()
         rows = self.rows_of(self.call(loads=given))
-        return rows == self.rows and np.array_equal(given, loads)
+        if rows != self.rows or not np.array_equal(given, loads):
+            return False
+        # Other loads in the same array are other loads.
+        given[...] = np.roll(loads, 1, axis=-1)
+        return self.rows_of(self.call(loads=given)) == self.rows_of(self.call(loads=given.tolist()))
 
     # Errors.
 
@@ -824,7 +883,7 @@ class BalanceView(View):
             numbers = (float("nan"), float("inf"), -1.0)
             calls += [partial(self.call, loads=[*layers[:-1], [*layers[-1][:-1], number]]) for number in numbers]
         if self.case.topology.slots_per_rank is not None:
-            calls.append(partial(self.call, num_slots=self.case.num_slots + 1))
+            calls += [partial(self.call, num_slots=self.case.num_slots + more) for more in (1, -1)]
         if self.has_previous:
             # The policy `deepseek` takes no budget at all.
             budget = -1 if self.case.policy == "balanced" else 1

@@ -87,8 +87,8 @@ def plan(
     start = restored(problems, previous, max_moves)
     budget = float("inf") if max_moves is None else max_moves
     stations = walk(problems, previous, start)
-    if max_moves == 0:
-        # A replica could still be given up, but nothing may change.
+    if budget == cost(problems, previous, start):
+        # A replica could still be given up, but nothing changes that need not.
         return start
     near = [rows for rows in stations if cost(problems, previous, rows) <= budget][-1]
     far = [
@@ -96,8 +96,7 @@ def plan(
         for problem, old, *ends in zip(problems, previous, stations[-1], from_nothing, strict=True)
     ]
     if min_gain is not None:
-        means = in_order(measure.mean_time(loads, p.topology) for p in problems for loads in p.windows)
-        return bought(problems, previous, [*stations, far], budget, min_gain * means)
+        return bought(problems, previous, [*stations, far], budget, min_gain * sum_of_means(problems))
     if max_moves is None:
         return far
     if cost(problems, previous, far) <= budget and total(problems, far) < total(problems, near):
@@ -108,21 +107,19 @@ def plan(
 def bought(problems: list[Problem], previous: Rows, offers: list[Rows], budget: float, least: float) -> Rows:
     """The rows of all layers where what saves most for each move is taken first, as long as it saves enough.
 
-    That begins with the first offer. What takes no move is worth any gain. Of equals the lowest layer comes first, and
-    of its rows the earliest offer; the first for which the budget has no room ends it.
+    That begins with the first offer. Of equals the lowest layer comes first, and of its rows the earliest offer; the
+    first for which the budget has no room ends it.
     """
     rows = list(offers[0])
-
-    def gain(layer: int, row: list[int]) -> float:
-        saved = problems[layer].largest(rows[layer]) - problems[layer].largest(row)
-        added = moves(problems[layer], previous[layer], row) - moves(problems[layer], previous[layer], rows[layer])
-        return float("inf") if saved > 0 and added <= 0 else saved / max(added, 1)
-
+    for_sale = {(layer, tuple(row)): None for offer in offers for layer, row in enumerate(offer)}
     while True:
-        for_sale = [(layer, offer[layer]) for layer in range(len(rows)) for offer in offers]
-        layer, row = max(for_sale, key=lambda one: gain(*one))
-        after = [*rows[:layer], row, *rows[layer + 1 :]]
-        if gain(layer, row) <= 0 or gain(layer, row) < least or cost(problems, previous, after) > budget:
+        gains = {
+            (layer, row): gain_a_move(problems[layer], previous[layer], rows[layer], list(row))
+            for layer, row in sorted(for_sale, key=lambda one: one[0])
+        }
+        layer, row = max(gains, key=lambda one: gains[one])
+        after = [*rows[:layer], list(row), *rows[layer + 1 :]]
+        if gains[layer, row] <= 0 or gains[layer, row] < least or cost(problems, previous, after) > budget:
             return rows
         rows = after
 
@@ -152,9 +149,15 @@ def walk(problems: list[Problem], previous: Rows, start: Rows) -> list[Rows]:
 
 
 def gain_a_move(problem: Problem, previous: list[int], row: list[int], better: list[int]) -> float:
-    """How much earlier the busiest rank is done, for each additional move."""
+    """How much earlier the busiest rank is done, for each additional move; without end where none is needed for it."""
     added = moves(problem, previous, better) - moves(problem, previous, row)
-    return (problem.largest(row) - problem.largest(better)) / max(added, 1)
+    saved = problem.largest(row) - problem.largest(better)
+    return float("inf") if saved > 0 and added <= 0 else saved / max(added, 1)
+
+
+def sum_of_means(problems: list[Problem]) -> float:
+    """The mean times of all layers and windows."""
+    return in_order(measure.mean_time(loads, problem.topology) for problem in problems for loads in problem.windows)
 
 
 def cost(problems: list[Problem], previous: Rows, rows: Rows) -> int:

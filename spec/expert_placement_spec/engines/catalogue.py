@@ -11,7 +11,6 @@ from itertools import product
 from typing import TYPE_CHECKING
 
 from expert_placement_spec.balance import deepseek as rule
-from expert_placement_spec.balance.invariants import WARM
 from expert_placement_spec.balance.problem import Problem
 from expert_placement_spec.balance.view import BalanceCase
 from expert_placement_spec.chapters import CHAPTERS, PARTITION
@@ -51,7 +50,7 @@ def kind_of(law: Law) -> str:
     """Of which kind a law is."""
     if law.name == "deepseek_refuses_what_it_can_not_plan":
         return REFUSING
-    return MOVING if set(WARM) <= set(law.needs) else PLANNING
+    return MOVING if "rebalance(previous)" in law.needs else PLANNING
 
 
 def indivisible() -> Iterator[BalanceCase]:
@@ -127,7 +126,7 @@ class Subject:
         ranks = replace(topology, slots_per_rank=None, speeds=None, active=None if is_active else topology.active)
         case = replace(case, topology=ranks)
         # The laws about moves need a previous table, and the others are asked without one.
-        if (kind == MOVING) != (case.previous is not None) or case.max_moves is not None:
+        if (kind == MOVING) != (case.previous is not None) or case.max_moves is not None or case.min_gain is not None:
             return None
         lacks = rule.what_it_needs(experts, case.num_slots, replace(ranks, active=None), case.num_groups)
         if kind == REFUSING:

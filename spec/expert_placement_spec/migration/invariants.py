@@ -124,7 +124,7 @@ def staging_is_the_stated_peak(m: MigrationView) -> Any:
 @MIGRATION.register(needs=("plan.apply",))
 def weights_follow_the_moves(m: MigrationView, l: Any, j: Any) -> Any:
     """Applied to weights, the plan puts into every destination what was in its source, and leaves other slots."""
-    return (m.applied(l, j) == m.expected(l, j)) & (m.applied_apart(l, j) == m.expected(l, j))
+    return (m.applied(l, j) == m.expected(l, j)) & m.applied_otherwise(l, j)
 
 
 @MIGRATION.register()
@@ -198,6 +198,12 @@ def batches_are_split_as_little_as_can_be(m: MigrationView) -> Any:
 def staging_is_limited(m: MigrationView) -> Any:
     """No rank keeps more experts beside its slots than it may."""
     return m.peak_staging <= m.staging_limit
+
+
+@MIGRATION.register(needs=STAGING_LIMIT, requires=lambda m: m.has_staging_limit and not m.has_node_limit)
+def staging_costs_no_more_than_layer_by_layer(m: MigrationView) -> Any:
+    """With a limit on staging there are no more batches than layers that follow one another need."""
+    return m.num_batches <= m.batches_by_layer
 
 
 @MIGRATION.register(needs=(*NODE_LIMIT, *STAGING_LIMIT), requires=lambda m: m.is_limited)

@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 Rows = list[list[int]]
 
 BYTES = 2**33 + 3
-"""The bytes of an expert of the first layer: more than 32 bits, or 24 digits of them, tell."""
+"""The bytes of an expert of the first layer: more than 32 bits tell, and than the 24 digits of a float32 do."""
 
 
 @dataclass(frozen=True)
@@ -183,12 +183,11 @@ class MigrationView(View):
 
     # What the implementation answers.
 
-    def make(self, table: Rows, topology: Topology) -> Any:
+    def make(self, table: Rows, topology: Topology, num_experts: int | None = None) -> Any:
         """The implementation's placement."""
         made = made_topology(self.names, topology)
-        return self.names.Placement.from_physical_to_logical(
-            deepcopy(table), num_experts=self.case.num_experts, topology=made
-        )
+        experts = self.case.num_experts if num_experts is None else num_experts
+        return self.names.Placement.from_physical_to_logical(deepcopy(table), num_experts=experts, topology=made)
 
     @cached_property
     def made(self) -> tuple[Any, Any]:
@@ -335,6 +334,16 @@ class MigrationView(View):
         """The most that a rank sends or receives, and 1 where all moves are inside ranks."""
         between = fewest_batches([(sender, receiver) for _, sender, receiver in self.transfers])
         return max(between, 1 if self.moves else 0)
+
+    @property
+    def batches_by_layer(self) -> int:
+        """How many batches it takes if the moves of a layer wait for those of the layers before."""
+        ends = list(zip(self.moves, self._ends, strict=True))
+        number = 0
+        for layer in {move.layer for move in self.moves}:
+            between = [pair for move, pair in ends if move.layer == layer and pair[0] != pair[1]]
+            number += max(fewest_batches(between), 1)
+        return number
 
     # What is sent.
 
@@ -538,30 +547,38 @@ class MigrationView(View):
     @cached_property
     def applied(self) -> Lookup:
         """The number that `apply` leaves in a slot of a layer, of weights that tell every slot apart."""
-        return self._applied_to(np.array)
+        return self._applied_to((2,), "float32", 0, np.array)
 
     @cached_property
-    def applied_apart(self) -> Lookup:
-        """The same of weights that are apart in memory."""
+    def applied_otherwise(self) -> Lookup:
+        """Whether it leaves the same in weights that are apart in memory, of other shapes, and wider ones."""
 
         def apart(weights: Any) -> Any:
             wide = np.zeros((weights.shape[0], 2 * weights.shape[1], 3 * weights.shape[2]), dtype=weights.dtype)
             wide[:, ::2, ::3] = weights
             return wide[:, ::2, ::3]
 
-        return self._applied_to(apart)
+        others = [
+            self._applied_to((2,), "float32", 0, apart),
+            self._applied_to((2, 3), "float32", 0, np.array),
+            self._applied_to((), "int64", 2**40, np.array),
+        ]
+        return Lookup(np.logical_and.reduce([self.applied.array == other.array for other in others]), 2)
 
-    def _applied_to(self, form: Callable[[Any], Any]) -> Lookup:
+    def _applied_to(self, inner: tuple[int, ...], dtype: str, least: int, form: Callable[[Any], Any]) -> Lookup:
+        """The number of the slot whose weights, of a shape and from a number on, are in each slot of a layer then."""
         shape = (len(self.case.old), len(self.case.old[0]))
-        weights = np.arange(2 * shape[0] * shape[1], dtype=np.float32).reshape(*shape, 2)
+        size = int(np.prod(inner, dtype=int))
+        weights = (np.arange(size * shape[0] * shape[1]) + least).astype(dtype).reshape(*shape, *inner)
         given = like(form(weights), value(self.plan.moves))
         answer = self.plan.apply(given)
         result = as_array(given if answer is None else answer)
-        # Both numbers of a slot stay together.
-        together = (
-            (result[..., 1] == result[..., 0] + 1) if result.shape == weights.shape else np.zeros(shape, dtype=bool)
-        )
-        return Lookup(np.where(together, result[..., 0] // 2, -1).astype(int), 2)
+        if result.shape != weights.shape:
+            return Lookup(np.full(shape, -1))
+        flat = result.reshape(*shape, size)
+        # All numbers of a slot stay together.
+        together = (flat == flat[..., :1] + np.arange(size)).all(axis=-1)
+        return Lookup(np.where(together, (flat[..., 0] - least) // size, -1).astype(int), 2)
 
     @cached_property
     def expected(self) -> Lookup:
@@ -658,6 +675,15 @@ class MigrationView(View):
         everyone = replace(self.case.topology, active=None)
         slots = everyone.slots(len(self.case.old[0]))
         others = [self.make([*self.case.old, self.case.old[0]], everyone)]
+        if len(self.case.old) > 1:
+            others.append(self.make(self.case.old[1:], everyone))
+        last = self.case.num_experts - 1
+        if last > 0:
+            fewer = [[0 if entry == last else entry for entry in row] for row in self.case.old]
+            others.append(self.make(fewer, everyone, last))
+        speeds = None if everyone.speeds is None else [*everyone.speeds, 1.0]
+        wider = replace(everyone, num_ranks=len(slots) + 1, slots_per_rank=[*slots, 0], speeds=speeds)
+        others.append(self.make(self.case.old, wider))
         more = replace(everyone, slots_per_rank=[*slots[:-1], slots[-1] + 1])
         others.append(self.make([[*row, EMPTY] for row in self.case.old], more))
         if slots != slots[::-1]:

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from expert_placement_spec.answers import at_most, close
+from expert_placement_spec.answers import TOLERANCE, at_most, close
 from expert_placement_spec.law import Laws
 from expert_placement_spec.logic import choose, implies
 
@@ -95,7 +95,7 @@ def lists_end_with_minus_one(pl: PlacementView, l: Any, e: Any, k: Any) -> Any:
 @PLACEMENT.register(needs=LISTS)
 def lists_are_as_wide_as_needed(pl: PlacementView) -> Any:
     """The lists are as wide as the most replicated expert of any layer has replicas."""
-    return pl.width == pl.most_replicas
+    return pl.width == pl.most_replicas and pl.is_as_wide_as_asked()
 
 
 @PLACEMENT.register(needs=LISTS)
@@ -172,7 +172,7 @@ def tables_are_read_in_every_form(pl: PlacementView) -> Any:
 
 @PLACEMENT.register()
 def wrong_placements_are_refused(pl: PlacementView) -> Any:
-    """A wrong entry, a missing expert, content on an inactive rank, a wrong P, and too small a width are errors."""
+    """Wrong entries, a missing expert, content on inactive ranks, a wrong P or S, and too small a width are errors."""
     return pl.refuses_wrong_placements()
 
 
@@ -245,9 +245,8 @@ def wrong_loads_are_refused(pl: PlacementView) -> Any:
 @PLACEMENT.register(needs=("Placement.balancedness",))
 def balancedness_is_mean_over_largest(pl: PlacementView) -> Any:
     """The balancedness is the sum of the means over that of the largest times, in 0 ..= 1, and 1 without load."""
-    means, largest = sum(pl.stated("mean").array), sum(pl.stated("largest").array)
-    ratio = means / largest if largest > 0 else 1.0
-    return close(pl.balancedness, ratio) & (pl.balancedness >= 0) & (pl.balancedness <= 1)
+    is_ratio = (pl.balancedness >= 0) & (pl.balancedness <= 1 + TOLERANCE)
+    return close(pl.balancedness, pl.stated_balancedness) & is_ratio
 
 
 @PLACEMENT.register(needs=REPORT)
@@ -286,7 +285,7 @@ def gap_is_largest_over_bound(pl: PlacementView, l: Any) -> Any:
 def off_node_is_what_it_says(pl: PlacementView, l: Any, g: Any) -> Any:
     """The load off node is what other nodes serve of a group than the one that serves most of it, as a part of all."""
     # At home and off node together are 1, and what is at home is never next to nothing.
-    return close(1 - pl.off_node(l, g), 1 - pl.stated_off_node(l, g)) & (pl.off_node(l, g) >= 0)
+    return close(1 - pl.off_node(l, g), 1 - pl.stated_off_node(l, g)) & (pl.off_node(l, g) >= -TOLERANCE)
 
 
 @PLACEMENT.register(needs=GROUPS)

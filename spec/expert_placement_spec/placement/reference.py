@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import struct
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
@@ -15,11 +15,8 @@ from expert_placement_spec.balance import homes, measure
 from expert_placement_spec.floats import in_order
 from expert_placement_spec.placement.loads import checked_loads, summed_windows
 from expert_placement_spec.placement.topology import Topology
-from expert_placement_spec.reference import MAX
+from expert_placement_spec.reference import MAX, Partition
 from expert_placement_spec.routing import weights
-
-if TYPE_CHECKING:
-    from expert_placement_spec.reference import Partition
 
 EMPTY = -1
 """The entry of a slot that holds nothing."""
@@ -126,6 +123,7 @@ class Placement:
 
     def expert_map_with_shared(self, layer: int, rank: int, num_shared_experts: int) -> list[int]:
         """The index map, and the shared experts in the local slots after all of the rank's own."""
+        self._check_shared(num_shared_experts)
         first = len(self.local_experts(layer, rank))
         return [*self.expert_map(layer, rank), *range(first, first + num_shared_experts)]
 
@@ -135,7 +133,12 @@ class Placement:
 
     def expert_mask(self, layer: int, rank: int, num_shared_experts: int = 0) -> list[int]:
         """1 for each expert that the rank holds, shared ones included, and a trailing 0."""
+        self._check_shared(num_shared_experts)
         return [*(int(slot >= 0) for slot in self.expert_map(layer, rank)), *[1] * num_shared_experts, 0]
+
+    def _check_shared(self, num_shared_experts: int) -> None:
+        # A partition refuses the same numbers.
+        Partition(self.num_experts, 1)._check_shared(num_shared_experts)
 
     def rank_loads(self, loads: Any) -> list[Any]:
         """The load of every rank, [L, R], or [W, L, R] for loads of windows."""

@@ -16,13 +16,14 @@ from expert_placement_spec.answers import (
     Lookup,
     all_refused,
     as_array,
+    close,
     field,
     is_table,
     ragged,
 )
 from expert_placement_spec.balance import measure
 from expert_placement_spec.cases import Case, View
-from expert_placement_spec.fresh import is_fresh, kept, same, spoil
+from expert_placement_spec.fresh import is_fresh, spoil
 from expert_placement_spec.placement.loads import checked_loads, summed_windows
 from expert_placement_spec.placement.reference import EMPTY, Placement
 from expert_placement_spec.placement.topology import FASTEST, SLOWEST, Topology
@@ -36,6 +37,8 @@ OF_LOADS = ("rank_loads", "balancedness", "report", "off_node")
 REPORTED = ("layer", "mean", "largest", "busiest_rank", "lower_bound", "gap")
 
 REPRESENTATIONS = ("expert_map", "expert_map_with_shared", "expert_map_with_sentinel", "expert_mask")
+WITH_SHARED = ("expert_map_with_shared", "expert_mask")
+"""Those that take a number of shared experts."""
 
 
 @dataclass(frozen=True)
@@ -223,6 +226,11 @@ class PlacementView(View):
         """How many slots the table of replicas lists for each expert."""
         return int(self.slot.array.shape[2])
 
+    def is_as_wide_as_asked(self) -> bool:
+        """Whether the table is the same where its own width is asked for."""
+        own = Lookup(as_array(self.made.logical_to_physical(self.most_replicas)), 3)
+        return np.array_equal(own.array, self.slot.array)
+
     @cached_property
     def slot_in_wider(self) -> Lookup:
         """The slot of an expert's replica in the table that was asked to be two wider."""
@@ -244,7 +252,7 @@ class PlacementView(View):
 
     def _shared_of(self, method: str) -> tuple[int, ...]:
         """The number of shared experts, for the methods that take it."""
-        return (self.num_shared_experts,) if method in ("expert_map_with_shared", "expert_mask") else ()
+        return (self.num_shared_experts,) if method in WITH_SHARED else ()
 
     def _map(self, name: str) -> Lookup:
         return Lookup([[as_array(entries) for entries in of_layer] for of_layer in self._maps[name]], 3)
@@ -342,8 +350,8 @@ class PlacementView(View):
         if self.model.offers("Placement.slot_offsets"):
             stated.append((made.slot_offsets(), self._offsets))
         if self.model.offers("Placement.balancedness"):
-            stated.append((made.balancedness(self._plain_loads), self.balancedness))
-        return all(as_array(answer).tolist() == expected for answer, expected in stated)
+            stated.append((made.balancedness(self._plain_loads), self.stated_balancedness))
+        return all(is_close(answer, expected) for answer, expected in stated)
 
     def reads_every_form(self) -> bool:
         """Whether a table is the same in either width, and however its entries lie in memory."""
@@ -351,7 +359,7 @@ class PlacementView(View):
             table = np.array(self.case.table, dtype=dtype)
             wide = np.full((2 * self.num_layers, 3 * self.num_slots), EMPTY, dtype=dtype)
             wide[::2, ::3] = table
-            for form in (table, wide[::2, ::3], np.asfortranarray(table), table[:, ::-1].copy()[:, ::-1]):
+            for form in (table, wide[::2, ::3], np.asfortranarray(table)):
                 if as_array(self.make_of(form).physical_to_logical()).tolist() != self.case.table:
                     return False
         return True
@@ -480,20 +488,26 @@ class PlacementView(View):
         own = np.array(self._plain_loads, dtype=np.float64)
         # Each expert's load is that of the one before it, and one more.
         other = np.roll(own, 1, axis=-1) + 1.0
+        refilled = own.copy()
+        for name in OF_LOADS:
+            if self.model.offers(f"Placement.{name}"):
+                refilled[...] = own
+                self._answer_to(name, self.made, refilled)
+                refilled[...] = other
+                if not is_close(self._answer_to(name, self.made, refilled), self._answer_to(name, self.make(), other)):
+                    return False
         return all(
-            same(
-                kept(self._answer_to(name, self.made, loads)), kept(self._answer_to(name, self.make(), loads.tolist()))
-            )
+            is_close(self._answer_to(name, self.made, loads), self._answer_to(name, self.make(), loads.tolist()))
             for name in OF_LOADS
             if self.model.offers(f"Placement.{name}")
             for loads in (own, other, own)
         )
 
     def _answer_to(self, name: str, placement: Any, loads: Any) -> Any:
-        """What a placement says of loads; nothing that is equal to anything where it writes into an array of them."""
-        given = loads.copy() if isinstance(loads, np.ndarray) else loads
-        answer = getattr(placement, name)(given, *((1,) if name == "off_node" else ()))
-        if isinstance(loads, np.ndarray) and not np.array_equal(given, loads):
+        """What a placement says of loads; what is close to nothing where it writes into an array of them."""
+        before = np.array(loads)
+        answer = getattr(placement, name)(loads, *((1,) if name == "off_node" else ()))
+        if not np.array_equal(loads, before):
             return float("nan")
         if name == "report":
             return [[field(report, entry) for entry in REPORTED] for report in answer]
@@ -503,6 +517,12 @@ class PlacementView(View):
     def _plain_loads(self) -> Any:
         # One window is asked for without its axis, so that both forms are.
         return deepcopy(self.case.loads if len(self.case.loads) > 1 else self.case.loads[0])
+
+    @property
+    def stated_balancedness(self) -> float:
+        """The balancedness by its definition."""
+        means, largest = (sum(self.stated(name).array) for name in ("mean", "largest"))
+        return float(means / largest) if largest > 0 else 1.0
 
     @cached_property
     def stated_reports(self) -> list[measure.LayerReport]:
@@ -566,30 +586,42 @@ class PlacementView(View):
         calls: list[partial[Any]] = []
         if self.num_slots:
             entries = (self.num_experts, -2, 2**31, -(2**40))
-            calls += [partial(self.make, self._with_first(entry)) for entry in entries]
+            calls += [
+                partial(self.make, self._with(entry, *place)) for entry in entries for place in ((0, 0), (-1, -1))
+            ]
         if self.num_experts:
-            last = self.case.table[-1]
-            emptied = [EMPTY if entry == 0 else entry for entry in last]
-            calls.append(partial(self.make, [*self.case.table[:-1], emptied]))
-            calls.append(partial(self.make, num_experts=self.num_experts + 1))
+            first, last = self.case.table[0], self.case.table[-1]
+            without = [[EMPTY if entry == 0 else entry for entry in row] for row in (first, last)]
+            calls.append(partial(self.make, [*self.case.table[:-1], without[1]]))
+            calls.append(partial(self.make, [without[0], *self.case.table[1:]]))
+            calls += [partial(self.make, num_experts=self.num_experts + more) for more in (1, 2**32)]
             holder = next(rank for rank in range(self.num_ranks) if set(self._held(last, rank)) - {EMPTY})
             active = [rank != holder for rank in range(self.num_ranks)]
             if any(active):
                 calls.append(partial(self.make, topology=replace(self.case.topology, active=active)))
         slots = replace(self.case.topology, slots_per_rank=self.case.topology.slots(self.num_slots), active=None)
         calls.append(partial(self.make, [[*row, EMPTY] for row in self.case.table], slots))
+        if all(row[-1:] == [EMPTY] for row in self.case.table):
+            calls.append(partial(self.make, [row[:-1] for row in self.case.table], slots))
+        shared = [
+            getattr(self.made, name) for name in REPRESENTATIONS if name in WITH_SHARED and hasattr(self.made, name)
+        ]
+        calls += [partial(ask, 0, 0, number) for ask in shared for number in (-1, 2**62)]
         if hasattr(self.made, "logical_to_physical"):
             calls.append(partial(self.made.logical_to_physical, self.most_replicas - 1))
         return all_refused(ValueError, calls)
 
-    def _with_first(self, entry: int) -> list[list[int]]:
-        return [[entry, *self.case.table[0][1:]], *self.case.table[1:]]
+    def _with(self, entry: int, layer: int, slot: int) -> list[list[int]]:
+        table = deepcopy(self.case.table)
+        table[layer][slot] = entry
+        return table
 
     def refuses_wrong_topologies(self) -> bool:
         """Whether no topology is made of wrong numbers, or of lists of another length than R."""
         ranks = self.num_ranks
         wrong: list[dict[str, Any]] = [
             {"num_ranks": 0},
+            {"num_ranks": ranks + 2**32},
             {"num_nodes": 0},
             {"num_nodes": ranks + 1},
             {"slots_per_rank": -1},
@@ -617,16 +649,27 @@ class PlacementView(View):
         """Whether loads are refused that are negative or not finite, add up to too much, or have another shape."""
         layers = self.case.loads[0]
         wrong: list[Any] = [[*layers, layers[0]], [[*layer, 1.0] for layer in layers], [], layers[0]]
+        if self.num_layers > 1:
+            wrong.append(layers[:1])
+        if self.num_experts > 1:
+            wrong += [[layer[:width] for layer in layers] for width in {1, self.num_experts - 1}]
         if self.num_experts:
             numbers = (float("nan"), float("inf"), -float("inf"), -1.0, -1e-300, 1.7e308)
             changed = [[*layers[:-1], [*layers[-1][:-1], number]] for number in numbers]
             # The last number is a load, but not in two windows.
             wrong += [*changed[:-1], [changed[-1], changed[-1]]]
-        methods = [method for method in ("rank_loads", "balancedness", "report") if hasattr(self.made, method)]
+        about = ("rank_loads", "balancedness", "report", "replica_weights")
+        methods = [method for method in about if hasattr(self.made, method)]
         calls = [partial(getattr(self.made, method), loads) for method in methods for loads in wrong]
         if hasattr(self.made, "off_node"):
             calls += [partial(self.made.off_node, loads, 1) for loads in wrong]
         return all_refused(ValueError, calls)
+
+
+def is_close(answer: Any, expected: Any) -> bool:
+    """Whether two answers are of one shape, and their numbers differ by rounding alone."""
+    left, right = (np.asarray(as_array(one), dtype=np.float64) for one in (answer, expected))
+    return left.shape == right.shape and bool(np.all(close(left, right)))
 
 
 def made_topology(names: Any, topology: Topology) -> Any:

@@ -192,7 +192,7 @@ def near_replicas_are_chosen_by_the_rule(rt: RoutingView, t: Any, i: Any, r: Any
 @ROUTING.register(needs=SENDER, requires=lambda rt: not rt.is_weighted)
 def senders_are_told_what_follows(rt: RoutingView) -> Any:
     """Where a rank sends, all that can be asked for is what follows from the slots, with that rank's as local."""
-    return rt.tells_senders_everything
+    return rt.tells_senders_everything()
 
 
 @ROUTING.register(needs=("Partition", "Placement.from_partition"), requires=lambda rt: not rt.is_weighted)
@@ -229,10 +229,16 @@ def parts_are_of_slots_that_serve(rt: RoutingView, j: Any) -> Any:
 @ROUTING.register(needs=BEST, requires=lambda rt: rt.has_load)
 def best_parts_make_the_busiest_rank_fastest(rt: RoutingView) -> Any:
     """With the best parts the busiest rank is done when the slowest set of ranks could be, with what it alone holds."""
-    return rt.is_fastest
+    return rt.is_fastest()
+
+
+@ROUTING.register(needs=BEST, requires=lambda rt, j: rt.has_load)
+def parts_on_a_rank_are_equal(rt: RoutingView, j: Any) -> Any:
+    """Replicas of an expert on one rank have equal parts, and so have all replicas of an expert without load."""
+    return rt.is_even(j)
 
 
 @ROUTING.register(needs=BEST, requires=lambda rt: rt.has_load)
 def parts_follow_their_loads(rt: RoutingView) -> Any:
-    """Each layer has the parts of its own loads, added up over the windows, whatever was asked before."""
-    return rt.parts_follow_loads()
+    """Each layer has best parts for its own loads, added up over the windows, whatever was asked before."""
+    return rt.follows_loads()

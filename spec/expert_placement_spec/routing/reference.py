@@ -207,7 +207,7 @@ def route(
     flat = [one for row in padded for one in row]
     choose = _in_turns if exact else _by_hash
     slots = choose(flat, tables, layer, token_offset, seed, max(top_k, 1))
-    answer = _everything(slots, tables, (tokens, top_k), names)
+    answer = following(slots, tables, (tokens, top_k), names)
     if load is not None:
         load += np.asarray(_counts(slots, tables.max_slots), dtype=load.dtype)
     return Routed(**{name: np.array(one, dtype=np.int32).reshape(shape) for name, (one, shape) in answer.items()})
@@ -254,10 +254,10 @@ def _counts(slots: Sequence[int], length: int) -> list[int]:
     return [slots.count(slot) for slot in range(length)]
 
 
-def _everything(
+def following(
     slots: list[int], tables: RoutingTables, shape: tuple[int, int], names: set[str]
 ) -> dict[str, tuple[list[int], tuple[int, ...]]]:
-    """What is wanted, flat, and its shape."""
+    """What is wanted of what follows from the slots, flat, and its shape."""
     offsets, ids = tables.placement.offsets, len(slots)
     answers: dict[str, tuple[list[int], tuple[int, ...]]] = {"slots": (slots, shape)}
     if "local_slots" in names and tables.rank is not None:

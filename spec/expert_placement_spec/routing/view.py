@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from expert_placement_spec.answers import Lookup, all_refused, as_array, at_most, field, is_table
+from expert_placement_spec.answers import Lookup, all_refused, as_array, at_most, close, field, is_table
 from expert_placement_spec.cases import Case, View
 from expert_placement_spec.fresh import kept, same, spoil
 from expert_placement_spec.placement.reference import EMPTY, Placement
@@ -17,9 +17,11 @@ from expert_placement_spec.placement.view import made_topology
 from expert_placement_spec.reference import STRATEGIES, Partition
 from expert_placement_spec.routing import reference
 from expert_placement_spec.routing.reference import FIELDS, UNROUTED
-from expert_placement_spec.routing.weights import hosts_of, least_largest_time
+from expert_placement_spec.routing.weights import hosts_of, least_largest_time, time_of_set
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from expert_placement_spec.placement.topology import Topology
 
 MANY = 512
@@ -29,14 +31,17 @@ DEVIATIONS = 6
 MORE_ROOM = 3
 """Slots that tables have room for beyond those that there are, where that must not matter."""
 
+OF_EVERY_RANK = tuple(name for name in FIELDS if name != "local_slots")
+"""What is the same for every rank."""
+
 NUM_LAYERS = 5
 """Layers of tables that have several."""
 
 FEW_RANKS = 12
 """Up to so many ranks all sets of them are looked at."""
 
-SMALL_PART = 1e-7
-"""What is moved, or has room, counts from this part of the busiest rank's time on."""
+NEGLIGIBLE = 1e-12
+"""What rounding leaves of a rank's time in a slot, as a part of the largest."""
 
 
 @dataclass(frozen=True)
@@ -291,7 +296,19 @@ class RoutingView(View):
         tokens, top_k = self.case.batch().shape
         ids, slots, ranks = (tokens, top_k), self.num_slots, self.num_ranks
         shapes = (ids, ids, (slots,), (slots + 1,), (ranks,), (ranks + 1,), (tokens * top_k,), ids)
-        return all(is_table(field(self.answer, name), shape) for name, shape in zip(FIELDS, shapes, strict=True))
+        if not all(is_table(field(self.answer, name), shape) for name, shape in zip(FIELDS, shapes, strict=True)):
+            return False
+        return self._routes_nothing((0, top_k)) and self._routes_nothing((tokens, 0))
+
+    def _routes_nothing(self, shape: tuple[int, int]) -> bool:
+        """Whether of no tokens, or of no ids of each, everything is of its shape and every count 0."""
+        routed = self.route(self.tables(rank=0), FIELDS, ids=np.zeros(shape, dtype=np.int64), valid_tokens=None)
+        counts = {"slot_counts": 0, "slot_offsets": 1, "rank_counts": 0, "rank_offsets": 1}
+        lengths = {"slot": self.num_slots, "rank": self.num_ranks}
+        return all(
+            is_table(field(routed, name), (lengths[name[:4]] + more,)) and not as_array(field(routed, name)).any()
+            for name, more in counts.items()
+        ) and all(as_array(field(routed, name)).size == 0 for name in FIELDS if name not in counts)
 
     def gives_what_is_wanted(self) -> bool:
         """Whether each field alone is what it is among all, and what is not wanted is None."""
@@ -322,7 +339,24 @@ class RoutingView(View):
                 grown = before
             if load.dtype != before.dtype or not np.array_equal(load, grown):
                 return False
-        return True
+        return all(self._adds_what_it_serves(*one) for one in self._other_tables())
+
+    def _other_tables(self) -> Iterator[tuple[Any, int, int]]:
+        """Tables with room, of a second layer, and for a sender; the layer that is asked for, and the room."""
+        if self.model.offers("RoutingTables(max_slots)"):
+            room = self.num_slots + MORE_ROOM
+            yield self.tables(rank=0, max_slots=room), 0, room
+        two = self._made_of(self._two_layers)
+        yield self.names.RoutingTables(two, rank=0, **self._weights_of(self._two_layers)), 1, self.num_slots
+        if not self.is_weighted and self.model.offers("RoutingTables.for_sender"):
+            yield self.names.RoutingTables.for_sender(self.made, self.num_ranks - 1), 0, self.num_slots
+
+    def _adds_what_it_serves(self, tables: Any, layer: int, room: int) -> bool:
+        """Whether a load grows by how many ids each slot of a layer serves."""
+        load = np.arange(room, dtype=np.int64)
+        slots = as_array(field(self.route(tables, layer=layer), "slots")).flatten()
+        self.route(tables, layer=layer, load=load)
+        return np.array_equal(load, np.arange(room) + np.bincount(slots[slots >= 0], minlength=room))
 
     def widths_of_ids_agree(self) -> bool:
         """Whether ids of 32 bits are routed as those of 64, and ids whose lower halves alone are experts are not."""
@@ -356,35 +390,52 @@ class RoutingView(View):
         # Written into once more, the first answer must not be the second one.
         for name in FIELDS:
             spoil(field(first, name))
+        # Other ids in the same array are other ids.
+        refilled = np.array(ids)
+        self.route(tables, FIELDS, ids=refilled)
+        refilled[...] = np.roll(ids, 1)
+        if not self.is_same(self.route(tables, FIELDS, ids=refilled), self.route(tables, FIELDS, ids=np.roll(ids, 1))):
+            return False
         is_same = all(same(kept(field(again, name)), stated[name]) for name in FIELDS)
         return unchanged and is_same and np.array_equal(ids, self.case.batch()) and self.is_same(again, self.answer)
 
-    def is_same(self, left: Any, right: Any) -> bool:
-        """Whether two answers are equal."""
-        return all(np.array_equal(as_array(field(left, name)), as_array(field(right, name))) for name in FIELDS)
+    def is_same(self, left: Any, right: Any, names: Any = FIELDS) -> bool:
+        """Whether two answers are equal, or some fields of them."""
+        return all(np.array_equal(as_array(field(left, name)), as_array(field(right, name))) for name in names)
 
     def is_repeated(self) -> bool:
-        """Whether tables made again give the same, and those of each rank the same slots."""
-        others = (self.route(self.tables(rank=rank)) for rank in range(self.num_ranks))
-        is_same = all(np.array_equal(as_array(field(one, "slots")), self.slot.array) for one in others)
-        return is_same and self.is_same(self.route(self.tables(rank=0), FIELDS), self.answer)
+        """Whether tables made again give the same, and those of each rank, or of none, all but local slots."""
+        for rank in (None, *range(self.num_ranks)):
+            routed = self.route(self.tables(**({} if rank is None else {"rank": rank})), OF_EVERY_RANK)
+            if not self.is_same(routed, self.answer, OF_EVERY_RANK):
+                return False
+        return self.is_same(self.route(self.tables(rank=0), FIELDS), self.answer)
 
     def layers_stand_alone(self) -> bool:
-        """Whether tables of three layers, each with its experts elsewhere, route each layer like tables of it alone."""
+        """Whether tables of several layers, each with its experts elsewhere, route each layer like tables of it alone.
+
+        As the first rank sees it, as the last one does, and where that one sends.
+        """
         rows = [self._renamed(by) for by in range(NUM_LAYERS)]
         weights: dict[str, Any] = {}
         if self.case.weights is not None:
             even = [1.0] * self.num_slots
             weights["weights"] = np.array([even if layer % 2 else self.case.weights for layer in range(NUM_LAYERS)])
-        together = self.names.RoutingTables(self._made_of_rows(rows), rank=0, **weights)
-        alone = [
-            self.names.RoutingTables(
-                self._made_of_rows([row]),
-                rank=0,
-                **{name: of_all[layer : layer + 1] for name, of_all in weights.items()},
-            )
-            for layer, row in enumerate(rows)
-        ]
+        together = self._made_of_rows(rows)
+        alone = [self._made_of_rows([row]) for row in rows]
+        own = [{name: one[layer : layer + 1] for name, one in weights.items()} for layer in range(NUM_LAYERS)]
+        for rank in {0, self.num_ranks - 1}:
+            tables = self.names.RoutingTables(together, rank=rank, **weights)
+            of_one = [self.names.RoutingTables(one, rank=rank, **given) for one, given in zip(alone, own, strict=True)]
+            if not self._are_routed_alike(tables, of_one):
+                return False
+        if self.is_weighted or not self.model.offers("RoutingTables.for_sender"):
+            return True
+        sender, made = self.num_ranks - 1, self.names.RoutingTables.for_sender
+        return self._are_routed_alike(made(together, sender), [made(one, sender) for one in alone])
+
+    def _are_routed_alike(self, together: Any, alone: list[Any]) -> bool:
+        """Whether tables of several layers route each as its own tables do."""
         return all(
             self.is_same(self.route(together, FIELDS, layer=layer), self.route(tables, FIELDS))
             for layer, tables in enumerate(alone)
@@ -404,19 +455,27 @@ class RoutingView(View):
         return Placement([[*row, *more]], self.case.num_experts, topology)
 
     @property
-    def _others(self) -> list[Placement]:
-        """Other placements that tables may have held: one larger, with more replicas; and two of as many slots.
+    def _two_layers(self) -> Placement:
+        """The case's layer, and a second in which every expert stands where the one before it stands."""
+        return Placement([self.case.row, self._renamed(1)], self.case.num_experts, self.case.topology)
 
-        In the first every expert stands where the one before it stood. Of the others one has no second replicas, and
-        one the slots of the ranks in reverse.
+    @property
+    def _others(self) -> list[Placement]:
+        """Other placements of two layers: one larger, with more replicas; and two of as many slots.
+
+        Of those one has no second replicas and other nodes, and one the slots of the ranks in reverse.
         """
-        row, experts, everyone = self.case.row, self.case.num_experts, replace(self.case.topology, active=None)
+        rows, experts = self._two_layers.table, self.case.num_experts
+        everyone = replace(self.case.topology, active=None)
         slots = [end - begin for begin, end in pairwise(self.case.placement().offsets)]
-        single = [EMPTY if entry in row[:slot] else entry for slot, entry in enumerate(row)]
+        single = [[EMPTY if entry in row[:slot] else entry for slot, entry in enumerate(row)] for row in rows]
+        nodes = self.num_ranks if everyone.num_nodes == 1 else 1
+        more = [0, 0] if experts else [EMPTY, EMPTY]
+        larger = replace(everyone, slots_per_rank=[*slots[:-1], slots[-1] + len(more)])
         return [
-            self._with_more(self._renamed(1), [0, 0] if experts else [EMPTY, EMPTY]),
-            Placement([single], experts, everyone),
-            Placement([row], experts, replace(everyone, slots_per_rank=slots[::-1])),
+            Placement([[*row, *more] for row in reversed(rows)], experts, larger),
+            Placement(single, experts, replace(everyone, num_nodes=nodes)),
+            Placement(rows[::-1], experts, replace(everyone, slots_per_rank=slots[::-1])),
         ]
 
     @property
@@ -425,30 +484,56 @@ class RoutingView(View):
         return sorted({0, self.num_ranks // 2, self.num_ranks - 1})
 
     def updates_like_made(self) -> bool:
-        """Whether tables that held another placement route like those made for this one, with as much room."""
-        return all(
-            self._is_updated(other, rank) and self._is_updated_for_sender(other, rank)
-            for other in self._others
-            for rank in self._some_ranks
+        """Whether tables that held another placement route like those made for this one, with as much room.
+
+        Where there is more room, from the larger placement and to it and back.
+        """
+        own, (larger, *others) = self._two_layers, self._others
+        has_room = self.model.offers("RoutingTables(max_slots)")
+        ways = [(other, own) for other in others] + ([(larger, own), (own, larger, own)] if has_room else [])
+        return all(self._is_updated(way, rank) for way in ways for rank in self._some_ranks) and all(
+            self._is_updated_for_sender(other, own, rank) for other in others for rank in self._some_ranks
         )
 
-    def _is_updated(self, other: Placement, rank: int) -> bool:
-        weights = {} if self.case.weights is None else {"weights": np.ones((1, other.num_slots))}
-        tables = self.names.RoutingTables(self._made_of(other), rank=rank, **weights)
-        self.route(tables)
-        tables.update(self.made, **self._own_weights)
-        room = {} if other.num_slots == self.num_slots else {"max_slots": other.num_slots}
-        return self.is_same(self.route(tables, FIELDS), self.route(self.tables(rank=rank, **room), FIELDS))
+    def _weights_of(self, placement: Placement) -> dict[str, Any]:
+        """Weights for two layers: those of the case where they fit, and even ones."""
+        if self.case.weights is None:
+            return {}
+        weights = np.ones((2, placement.num_slots))
+        if placement.table[0] == self.case.row:
+            weights[0] = self.case.weights
+        return {"weights": weights}
 
-    def _is_updated_for_sender(self, other: Placement, sender: int) -> bool:
-        # Tables for a sender have room for no slots beyond those that they were made with, and no weights.
-        if self.is_weighted or other.num_slots != self.num_slots or not self.model.offers("RoutingTables.for_sender"):
+    def _is_updated(self, way: tuple[Placement, ...], rank: int) -> bool:
+        """Whether tables that are taken from one placement to the next are at each of them as if made for it."""
+        room = {"max_slots": max(one.num_slots for one in way)}
+        if len({one.num_slots for one in way}) == 1:
+            room = {}
+        made = [self._made_of(one) for one in way]
+        tables = self.names.RoutingTables(made[0], rank=rank, **self._weights_of(way[0]), **room)
+        for placement, one in zip(way[1:], made[1:], strict=True):
+            self.route(tables)
+            tables.update(one, **self._weights_of(placement))
+            anew = self.names.RoutingTables(one, rank=rank, **self._weights_of(placement), **room)
+            if not self._are_alike(tables, anew):
+                return False
+        return True
+
+    def _are_alike(self, left: Any, right: Any) -> bool:
+        """Whether tables of two layers route both alike."""
+        return all(
+            self.is_same(self.route(left, FIELDS, layer=layer), self.route(right, FIELDS, layer=layer))
+            for layer in (0, 1)
+        )
+
+    def _is_updated_for_sender(self, other: Placement, own: Placement, sender: int) -> bool:
+        if self.is_weighted or not self.model.offers("RoutingTables.for_sender"):
             return True
-        made = self.names.RoutingTables.for_sender
+        made, placement = self.names.RoutingTables.for_sender, self._made_of(own)
         tables = made(self._made_of(other), sender)
         self.route(tables)
-        tables.update(self.made)
-        return self.is_same(self.route(tables, FIELDS), self.route(made(self.made, sender), FIELDS))
+        tables.update(placement)
+        return self._are_alike(tables, made(placement, sender))
 
     @property
     def _own_weights(self) -> dict[str, Any]:
@@ -492,33 +577,17 @@ class RoutingView(View):
         tables = self.names.RoutingTables.for_sender(self.made, rank)
         return as_array(field(self.route(tables), "slots"))
 
-    @cached_property
     def tells_senders_everything(self) -> bool:
         """Whether all that can be asked for where some ranks send follows from the slots."""
         for rank in self._some_ranks:
             routed = self.route(self.names.RoutingTables.for_sender(self.made, rank), FIELDS)
-            stated = self._following_from(self._sent_by(rank), rank)
-            if any(not np.array_equal(as_array(field(routed, name)), stated[name]) for name in FIELDS):
-                return False
+            slots = self._sent_by(rank)
+            tables = reference.RoutingTables.for_sender(self.case.placement(), rank)
+            stated = reference.following(slots.flatten().tolist(), tables, slots.shape, set(FIELDS))
+            for name, (numbers, shape) in stated.items():
+                if not np.array_equal(as_array(field(routed, name)), np.array(numbers, dtype=np.int32).reshape(shape)):
+                    return False
         return True
-
-    def _following_from(self, slots: Any, rank: int) -> dict[str, Any]:
-        """What the slots of a batch come to, by the names of the fields."""
-        offsets, flat = self.offset.array, slots.flatten()
-        begin, end = offsets[rank], offsets[rank + 1]
-        counts = np.bincount(flat[flat >= 0], minlength=self.num_slots)
-        slot_offsets = np.concatenate([[0], np.cumsum(counts)])
-        order = np.argsort(np.where(flat < 0, self.num_slots, flat), kind="stable")
-        return {
-            "slots": slots,
-            "local_slots": np.where((slots >= begin) & (slots < end), slots - begin, UNROUTED),
-            "slot_counts": counts,
-            "slot_offsets": slot_offsets,
-            "rank_counts": np.diff(slot_offsets[offsets]),
-            "rank_offsets": slot_offsets[offsets],
-            "order": order,
-            "positions": np.argsort(order).reshape(slots.shape),
-        }
 
     @cached_property
     def stated_near_slot(self) -> Lookup:
@@ -598,56 +667,58 @@ class RoutingView(View):
         row = np.array(self.case.row)
         return Lookup([float(self.best[row == one].sum()) for one in range(self.case.num_experts)], 1)(expert)
 
-    @cached_property
-    def _times(self) -> list[float]:
-        """The time of each rank with the implementation's weights."""
-        load, offsets = self.case.load or [], self.case.placement().offsets
-        served = [
-            0.0 if entry == EMPTY else load[entry] * part for entry, part in zip(self.case.row, self.best, strict=True)
-        ]
-        return [sum(served[offsets[r] : offsets[r + 1]]) / self.case.topology.speed(r) for r in range(self.num_ranks)]
-
-    @property
     def is_fastest(self) -> bool:
-        """Whether the busiest rank is done as early as can be with the implementation's weights.
+        """Whether the busiest rank is done as early as can be with the implementation's weights."""
+        return self._is_fastest(self.case.row, self.case.load or [], self.best)
 
-        Of few ranks the slowest set is found. Of more of them it is one that nothing can leave: what the busiest ranks
-        serve can be moved to no rank with room, nor what is there to others, and so on.
+    def _is_fastest(self, row: list[int], load: list[float], parts: Any) -> bool:
+        """Whether the busiest rank is done as early as can be with these parts: when the slowest set of ranks is.
+
+        Of few ranks all sets are looked at. Of more of them it is those to which can be moved what the busiest ranks
+        serve, or what is served there, and so on.
         """
-        load, topology = self.case.load or [], self.case.topology
-        offsets, largest = self.case.placement().offsets, max(self._times)
+        topology, offsets = self.case.topology, self.case.placement().offsets
+        served = [0.0 if entry == EMPTY else load[entry] * part for entry, part in zip(row, parts, strict=True)]
+        times = [sum(served[offsets[r] : offsets[r + 1]]) / topology.speed(r) for r in range(self.num_ranks)]
         if self.num_ranks <= FEW_RANKS:
-            return bool(at_most(largest, least_largest_time(self.case.row, load, offsets, topology)))
-        small, hosts = largest * SMALL_PART, hosts_of(self.case.row, self.case.num_experts, offsets)
-        full = {rank for rank, time in enumerate(self._times) if time >= largest - small}
+            return bool(at_most(max(times), least_largest_time(row, load, offsets, topology)))
+        hosts = hosts_of(row, self.case.num_experts, offsets)
         seen: set[int] = set()
-        reached = {rank for rank, time in enumerate(self._times) if time == largest}
+        reached = {rank for rank, time in enumerate(times) if time == max(times)}
         while reached - seen:
             rank = min(reached - seen)
             seen.add(rank)
             for slot in range(offsets[rank], offsets[rank + 1]):
-                expert = self.case.row[slot]
-                if expert != EMPTY and load[expert] * self.best[slot] > small * topology.speed(rank):
-                    reached |= hosts[expert]
-        return reached <= full or largest == 0
+                # What rounding leaves is no part.
+                if row[slot] != EMPTY and served[slot] > max(times) * topology.speed(rank) * NEGLIGIBLE:
+                    reached |= hosts[row[slot]]
+        return bool(at_most(max(times), time_of_set(reached, hosts, load, topology)))
 
-    def parts_follow_loads(self) -> bool:
-        """Whether each layer has the parts of its own loads, added up over the windows, whatever was asked before."""
+    @cached_property
+    def is_even(self) -> Lookup:
+        """Whether a slot has the part of the first of its expert's on its rank, and without load that of every one."""
+        offsets, row, load = self.case.placement().offsets, self.case.row, self.case.load or []
+        even = []
+        for rank in range(self.num_ranks):
+            held = row[offsets[rank] : offsets[rank + 1]]
+            for slot, entry in enumerate(held, offsets[rank]):
+                stated = self.best[offsets[rank] + held.index(entry)]
+                if entry != EMPTY and load[entry] == 0:
+                    stated = 1 / row.count(entry)
+                even.append(entry == EMPTY or bool(close(self.best[slot], stated)))
+        return Lookup(np.array(even, dtype=bool), 1)
+
+    def follows_loads(self) -> bool:
+        """Whether each layer has best parts for its own loads, added up over the windows, whatever was asked before."""
         load = np.array(self.case.load, dtype=np.float64)
-        first, second = (
-            np.array([np.roll(load, by) + number * by for by in range(NUM_LAYERS)]) for number in (1.0, 2.0)
-        )
+        first, second = (np.array([np.roll(load, by) + one + by for by in range(NUM_LAYERS)]) for one in (0.0, 2.0))
         rows = [self._renamed(by) for by in range(NUM_LAYERS)]
         together = self._made_of_rows(rows)
         for windows in (np.array([first, second]), second, np.array([first, second])):
             given = windows.copy()
             parts = as_array(together.replica_weights(given))
-            summed = windows.sum(axis=0) if windows.ndim == 3 else windows
-            alone = [
-                as_array(self._made_of_rows([row]).replica_weights(summed[layer : layer + 1]))[0]
-                for layer, row in enumerate(rows)
-            ]
-            if not (np.array_equal(given, windows) and np.array_equal(parts, np.array(alone))):
+            loads = windows.sum(axis=0) if windows.ndim == 3 else windows
+            if not np.array_equal(given, windows) or not all(map(self._is_fastest, rows, loads.tolist(), parts)):
                 return False
         return True
 
@@ -655,7 +726,7 @@ class RoutingView(View):
 
     def refuses_wrong_requests(self) -> bool:
         """Whether numbers out of range, unknown fields, loads of another length and the like are errors."""
-        tables, tokens = self.tables(), len(self.case.ids)
+        tables, tokens, load = self.tables(), len(self.case.ids), np.zeros(self.num_slots, dtype=np.int64)
         wrong: list[tuple[type[Exception], partial[Any]]] = [
             (IndexError, partial(self._route_layer, tables, 1)),
             (IndexError, partial(self._route_layer, tables, -1)),
@@ -666,6 +737,8 @@ class RoutingView(View):
             (ValueError, partial(self.route, tables, ("slots", "slot"))),
             (ValueError, partial(self.route, tables, ("local_slots",))),
             (ValueError, partial(self.route, tables, load=np.zeros(self.num_slots + 1, dtype=np.int64))),
+            (ValueError, partial(self.route, tables, valid_tokens=-1, load=load)),
+            (ValueError, partial(self.route, tables, ("slots", "slot"), load=load)),
             (IndexError, partial(self.tables, rank=self.num_ranks)),
             (IndexError, partial(self.tables, rank=-1)),
         ]
@@ -673,7 +746,9 @@ class RoutingView(View):
             wrong.append((ValueError, partial(self.route, tables, exact=True)))
         if self.num_slots and self.model.offers("RoutingTables(max_slots)"):
             wrong.append((ValueError, partial(self.tables, max_slots=self.num_slots - 1)))
-        return all(all_refused(error, [call]) for error, call in wrong)
+        if self.num_slots:
+            wrong.append((ValueError, partial(self.route, tables, load=load[1:])))
+        return all(all_refused(error, [call]) for error, call in wrong) and not load.any()
 
     def _route_layer(self, tables: Any, layer: int) -> Any:
         return self.names.route(self.case.batch(), tables, layer=layer)
@@ -716,15 +791,31 @@ class RoutingView(View):
         return make(placement.table, num_experts=placement.num_experts, topology=topology)
 
     def refuses_wrong_weights(self) -> bool:
-        """Whether weights that are none, those that are all 0 for an expert, and another number of them are errors."""
+        """Whether weights that are none, those that are all 0 for an expert, and another number of them are errors.
+
+        Also where a second layer has them, and in an update, which leaves the tables.
+        """
         ones = np.ones((1, self.num_slots))
         wrong = [np.ones((1, self.num_slots + 1)), np.ones((2, self.num_slots))]
+        values = []
         for bad in (-1.0, np.inf, np.nan):
             if self.num_slots:
-                wrong.append(np.where(np.arange(self.num_slots) == self.num_slots - 1, bad, ones))
+                values.append(np.where(np.arange(self.num_slots) == self.num_slots - 1, bad, ones))
         if self.case.num_experts:
-            wrong.append(np.where(np.array(self.case.row) == 0, 0.0, ones))
-        return all_refused(ValueError, (partial(self.names.RoutingTables, self.made, weights=one) for one in wrong))
+            values.append(np.where(np.array(self.case.row) == 0, 0.0, ones))
+        if len(set(self.case.row) - {EMPTY}) < sum(entry != EMPTY for entry in self.case.row):
+            # Two of them add up to no finite number.
+            values.append(1.7e308 * ones)
+        make, two = self.names.RoutingTables, self._made_of_rows([self.case.row] * 2)
+        calls = [partial(make, self.made, weights=one) for one in wrong + values]
+        calls += [partial(make, two, weights=np.concatenate([ones, one])) for one in values]
+        if not self.model.offers("RoutingTables.update"):
+            return all_refused(ValueError, calls)
+        tables = make(self.made, weights=ones.copy())
+        before = self.route(tables, OF_EVERY_RANK, exact=False)
+        calls += [partial(tables.update, self.made, weights=one) for one in wrong + values]
+        refused = all_refused(ValueError, calls)
+        return refused and self.is_same(self.route(tables, OF_EVERY_RANK, exact=False), before, OF_EVERY_RANK)
 
 
 def is_about(count: int, part: float) -> bool:

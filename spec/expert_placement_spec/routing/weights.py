@@ -26,9 +26,14 @@ def least_largest_time(row: Sequence[int], load: Sequence[float], offsets: Seque
     times = [0.0]
     for number in range(1, len(holding) + 1):
         for ranks in combinations(holding, number):
-            bound = sum(load[expert] for expert, own in enumerate(hosts) if own <= set(ranks))
-            times.append(bound / sum(topology.speed(rank) for rank in ranks))
+            times.append(time_of_set(set(ranks), hosts, load, topology))
     return max(times)
+
+
+def time_of_set(ranks: set[int], hosts: list[set[int]], load: Sequence[float], topology: Topology) -> float:
+    """The time that some ranks take together for the load that they alone hold."""
+    alone = sum(load[expert] for expert, own in enumerate(hosts) if own <= ranks)
+    return alone / sum(topology.speed(rank) for rank in ranks)
 
 
 def hosts_of(row: Sequence[int], num_experts: int, offsets: Sequence[int]) -> list[set[int]]:

@@ -395,7 +395,7 @@ fn by_slope(layers: &[Vec<Offer>], budget: usize, least_gain: f64) -> Vec<usize>
             let now = offers[chosen[layer]];
             for (index, offer) in offers.iter().enumerate().skip(chosen[layer] + 1) {
                 let cost = offer.moves.saturating_sub(now.moves);
-                // What takes no move is worth any gain.
+                // What takes no move has an infinite slope, or, where it brings nothing, NaN, which is above no other.
                 let slope = (now.time - offer.time) / cost as f64;
                 if slope > best.0 {
                     best = (slope, layer, index, cost);

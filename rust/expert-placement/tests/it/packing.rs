@@ -56,6 +56,19 @@ fn a_least_gain_of_0_buys_as_none_does() {
     assert_eq!(rebalance(&loads, 6, &topology, &options).unwrap(), plan);
 }
 
+/// Domain: a second replica on a rank that only keeps another rank from serving its part.
+#[test]
+fn a_replica_is_given_up_whatever_a_move_must_bring() {
+    let (topology, loads) = (Topology::new(2, 1).unwrap(), one_layer(&[2.0, 0.0]));
+    let old = Placement::new(2, 1, topology.clone(), vec![0, 0, 0, 1]).unwrap();
+    let mut options = Options::default();
+    options.previous = Some(&old);
+    options.min_gain = Some(1e9);
+    let plan = rebalance(&loads, 4, &topology, &options).unwrap();
+    assert_eq!(plan.physical_to_logical(), [0, -1, 0, 1]);
+    assert_eq!(plan.moves_from(&old).unwrap(), [0]);
+}
+
 /// Domain: three loads beside one that is 2^170 times as large, within the range of float32.
 #[test]
 fn deepseek_orders_the_smallest_loads_of_the_range_of_float32() {
