@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from expert_placement_spec.placement.topology import Topology
 
 KEPT: dict[str, dict[str, str]] = json.loads(CASES.read_text(encoding="utf-8"))
-DRAWN = {"placement": 400, "balance": 2000, "migration": 400, "routing": 400}
+DRAWN = {"placement": 2000, "balance": 2000, "migration": 2000, "routing": 1000}
 """So many random cases have everything that any may have; homes with limits are rare."""
 
 
