@@ -62,7 +62,7 @@ exhaustive: setup ## Check every invariant up to 1024 experts and ranks, pairs a
 		--experts 0..=1024 --ranks 1..=1024 --wide 256 --alone 64 --samples 0 \
 		--require tables --require offsets --require maps
 
-chapters: setup ## Check placements, plans, migrations and routing by their chapters, over small domains; some two minutes
+chapters: setup ## Check placements, plans, migrations and routing by their chapters, over small domains; some three minutes
 	for chapter in placement balance migration; do \
 		$(BIN)/expert-placement check --chapter $$chapter --implementation expert_placement --domain quick \
 			--require all || exit 1; done

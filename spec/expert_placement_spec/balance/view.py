@@ -29,7 +29,7 @@ from expert_placement_spec.balance.reference import checked_problems
 from expert_placement_spec.cases import Case, View
 from expert_placement_spec.placement.loads import checked_loads
 from expert_placement_spec.placement.reference import EMPTY, Placement
-from expert_placement_spec.placement.view import made_topology
+from expert_placement_spec.placement.view import made_topology, of_other_shapes
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -753,7 +753,7 @@ class BalanceView(View):
 
     def _is_worth_its_moves(self, gain: float) -> bool:
         price = gain * warm_start.sum_of_means(self.problems)
-        if not all(self._costs_at_most(self._rows_for(gain), rows, price) for rows in self._rows_at.values()):
+        if not all(self._costs_at_most(self._rows_for[gain], rows, price) for rows in self._rows_at.values()):
             return False
         for budget in (self.num_lost, self.num_lost + 2):
             rows = self.rows_of(self.call(max_moves=budget, min_gain=gain))
@@ -761,17 +761,12 @@ class BalanceView(View):
             if not is_kept or not self._costs_at_most(rows, self._rows_at[self.num_lost], price):
                 return False
         ample = self.call(max_moves=self.num_layers * self.case.num_slots, min_gain=gain)
-        return self._costs_at_most(self.rows_of(ample), self._rows_for(gain), price)
-
-    def _rows_for(self, gain: float) -> Rows:
-        """The table where moves must bring a gain, and nothing else limits them."""
-        if gain not in self._known_gains:
-            self._known_gains[gain] = self.rows_of(self.call(max_moves=None, min_gain=gain))
-        return self._known_gains[gain]
+        return self._costs_at_most(self.rows_of(ample), self._rows_for[gain], price)
 
     @cached_property
-    def _known_gains(self) -> dict[float, Rows]:
-        return {}
+    def _rows_for(self) -> dict[float, Rows]:
+        """The tables where moves must bring each of some gains, and nothing else limits them."""
+        return {gain: self.rows_of(self.call(max_moves=None, min_gain=gain)) for gain in GAINS}
 
     def _costs_at_most(self, rows: Rows, others: Rows, price: float) -> bool:
         """Whether a table's largest times and the price of its moves are together at most those of another table."""
@@ -784,7 +779,7 @@ class BalanceView(View):
     @cached_property
     def off_node_for_gains(self) -> Lookup:
         """The most of a layer's load that is off node where moves must bring one of some gains."""
-        return Lookup(np.max([self._off_node(self._rows_for(gain)).array for gain in GAINS], axis=0))
+        return Lookup(np.max([self._off_node(rows).array for rows in self._rows_for.values()], axis=0))
 
     @cached_property
     def most_off_node_for_gains(self) -> Lookup:
@@ -902,24 +897,8 @@ class BalanceView(View):
 
     def refuses_other_shapes(self) -> bool:
         """Whether a previous placement of other layers, experts, slots or ranks is refused."""
-        rows, everyone = self.previous_rows, self._everyone
-        slots = everyone.slots(self.case.num_slots)
-        more = replace(everyone, slots_per_rank=[*slots[:-1], slots[-1] + 1])
-        one_more = [*(everyone.speeds or [1.0] * self.num_ranks), 1.0]
-        wider = replace(everyone, num_ranks=self.num_ranks + 1, slots_per_rank=[*slots, 0], speeds=one_more)
-        others = [
-            self.make_previous([*rows, rows[0]]),
-            self.make_previous([[*row, EMPTY] for row in rows], more),
-            self.make_previous(rows, wider),
-        ]
-        if self.num_layers > 1:
-            others.append(self.make_previous(rows[1:]))
-        if self.num_experts > 1:
-            last = self.num_experts - 1
-            fewer = [[0 if entry == last else entry for entry in row] for row in rows]
-            others.append(self.make_previous(fewer, num_experts=last))
-        if slots != slots[::-1]:
-            others.append(self.make_previous(rows, replace(everyone, slots_per_rank=slots[::-1])))
+        shapes = of_other_shapes(self.previous_rows, self.num_experts, self._everyone)
+        others = (self.make_previous(table, topology, experts) for table, experts, topology in shapes)
         return all_refused(ValueError, (partial(self.call, previous=other) for other in others), "rebalance")
 
     def refuses_limits_out_of_reach(self) -> bool:

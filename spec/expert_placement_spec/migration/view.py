@@ -27,7 +27,7 @@ from expert_placement_spec.migration.sources import (
 )
 from expert_placement_spec.migration.writing import write_batches
 from expert_placement_spec.placement.reference import EMPTY, Placement
-from expert_placement_spec.placement.view import made_topology
+from expert_placement_spec.placement.view import made_topology, of_other_shapes
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -671,22 +671,9 @@ class MigrationView(View):
         return all_refused(ValueError, calls)
 
     def refuses_other_shapes(self) -> bool:
-        """Whether a plan is refused between placements of other layers, experts or slots."""
+        """Whether a plan is refused between placements of other layers, experts, slots or ranks."""
         everyone = replace(self.case.topology, active=None)
-        slots = everyone.slots(len(self.case.old[0]))
-        others = [self.make([*self.case.old, self.case.old[0]], everyone)]
-        if len(self.case.old) > 1:
-            others.append(self.make(self.case.old[1:], everyone))
-        last = self.case.num_experts - 1
-        if last > 0:
-            fewer = [[0 if entry == last else entry for entry in row] for row in self.case.old]
-            others.append(self.make(fewer, everyone, last))
-        speeds = None if everyone.speeds is None else [*everyone.speeds, 1.0]
-        wider = replace(everyone, num_ranks=len(slots) + 1, slots_per_rank=[*slots, 0], speeds=speeds)
-        others.append(self.make(self.case.old, wider))
-        more = replace(everyone, slots_per_rank=[*slots[:-1], slots[-1] + 1])
-        others.append(self.make([[*row, EMPTY] for row in self.case.old], more))
-        if slots != slots[::-1]:
-            others.append(self.make(self.case.old, replace(everyone, slots_per_rank=slots[::-1])))
+        shapes = of_other_shapes(self.case.old, self.case.num_experts, everyone)
+        others = (self.make(table, topology, experts) for table, experts, topology in shapes)
         calls = [partial(self.names.plan_migration, self.made[0], other) for other in others]
         return all_refused(ValueError, calls)

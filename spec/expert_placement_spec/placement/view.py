@@ -603,9 +603,7 @@ class PlacementView(View):
         calls.append(partial(self.make, [[*row, EMPTY] for row in self.case.table], slots))
         if all(row[-1:] == [EMPTY] for row in self.case.table):
             calls.append(partial(self.make, [row[:-1] for row in self.case.table], slots))
-        shared = [
-            getattr(self.made, name) for name in REPRESENTATIONS if name in WITH_SHARED and hasattr(self.made, name)
-        ]
+        shared = [getattr(self.made, name) for name in WITH_SHARED if hasattr(self.made, name)]
         calls += [partial(ask, 0, 0, number) for ask in shared for number in (-1, 2**62)]
         if hasattr(self.made, "logical_to_physical"):
             calls.append(partial(self.made.logical_to_physical, self.most_replicas - 1))
@@ -670,6 +668,30 @@ def is_close(answer: Any, expected: Any) -> bool:
     """Whether two answers are of one shape, and their numbers differ by rounding alone."""
     left, right = (np.asarray(as_array(one), dtype=np.float64) for one in (answer, expected))
     return left.shape == right.shape and bool(np.all(close(left, right)))
+
+
+def of_other_shapes(table: list[list[int]], num_experts: int, topology: Topology) -> list[tuple[Any, int, Topology]]:
+    """Tables with their experts and ranks that differ in shape from one that is there.
+
+    They have a layer more or fewer, an expert fewer, a slot more, the slots of the ranks in reverse, or one rank more,
+    without slots.
+    """
+    slots, last = topology.slots(len(table[0])), num_experts - 1
+    more = replace(topology, slots_per_rank=[*slots[:-1], slots[-1] + 1])
+    speeds = None if topology.speeds is None else [*topology.speeds, 1.0]
+    wider = replace(topology, num_ranks=len(slots) + 1, slots_per_rank=[*slots, 0], speeds=speeds)
+    others: list[tuple[Any, int, Topology]] = [
+        ([*table, table[0]], num_experts, topology),
+        ([[*row, EMPTY] for row in table], num_experts, more),
+        (table, num_experts, wider),
+    ]
+    if len(table) > 1:
+        others.append((table[1:], num_experts, topology))
+    if last > 0:
+        others.append(([[0 if entry == last else entry for entry in row] for row in table], last, topology))
+    if slots != slots[::-1]:
+        others.append((table, num_experts, replace(topology, slots_per_rank=slots[::-1])))
+    return others
 
 
 def made_topology(names: Any, topology: Topology) -> Any:
